@@ -1,0 +1,11 @@
+"""What the library raises when it refuses: each message names the layer or the key, and the way out."""
+
+__all__ = ["GraphError", "SlimError"]
+
+
+class SlimError(RuntimeError):
+    """A network, a plan or a file that cannot be slimmed, applied or read exactly as asked."""
+
+
+class GraphError(SlimError):
+    """A network whose channel graph cannot be built: `torch.export` refused it or its example input does not fit."""

@@ -1,0 +1,120 @@
+"""A network as a flat, functional list of ATen operators, from `torch.export`."""
+
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from ssl_prune.errors import GraphError
+from ssl_prune.inputs import Inputs, as_call, evaluation
+
+__all__ = ["Interpretation", "Program", "export", "module_of"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """An exported network: operators over placeholders, with the names the network itself uses.
+
+    Args:
+        graph: the functional ATen graph (no operator writes into its argument).
+        tensors: placeholder name -> name of the parameter or buffer it stands for.
+        constants: placeholder name -> tensor, for literals that the forward creates.
+        inputs: placeholder names of the user's inputs, flattened in order.
+        parameters: names of the parameters (the rest of `tensors` are buffers).
+    """
+
+    graph: fx.Graph
+    tensors: dict[str, str]
+    constants: dict[str, Tensor]
+    inputs: tuple[str, ...]
+    parameters: frozenset[str]
+
+
+def export(model: nn.Module, example_inputs: Inputs) -> Program:
+    """Trace `model` in evaluation mode; its weights, flags and random state are left as they were.
+
+    Raises:
+        GraphError: `torch.export` cannot follow the network, or the example does not fit it.
+    """
+    args, kwargs = as_call(example_inputs)
+    with evaluation(model), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exported = torch.export.export(model, args, kwargs, strict=False).run_decompositions({})
+        except Exception as error:
+            shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            raise GraphError(
+                f"{type(model).__name__}: torch.export could not trace the forward pass on inputs of shape {shapes}: "
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Check that the example "
+                "input is what the network takes; control flow that depends on data cannot be traced"
+            ) from error
+    tensors, constants, inputs, parameters = {}, {}, [], set()
+    for spec in exported.graph_signature.input_specs:
+        name = spec.arg.name
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            assert spec.target is not None
+            tensors[name] = spec.target
+            if spec.kind is InputKind.PARAMETER:
+                parameters.add(spec.target)
+        elif spec.kind is InputKind.USER_INPUT:
+            inputs.append(name)
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            assert spec.target is not None
+            constants[name] = exported.constants[spec.target]
+        else:
+            raise GraphError(
+                f"{type(model).__name__}: the forward pass takes a {spec.kind.name}, which has no rule here"
+            )
+    return Program(exported.graph, tensors, constants, tuple(inputs), frozenset(parameters))
+
+
+def module_of(node: fx.Node) -> str:
+    """Name of the innermost module whose forward made `node`; "" for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    entries = list(stack.values())
+    return str(entries[-1][0]) if entries else ""
+
+
+class Interpretation(ABC):
+    """One walk over a program in which every node stands for a value of the subclass's own kind."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.environment: dict[fx.Node, Any] = {}
+
+    def run(self) -> None:
+        """Visit the nodes in order; a value is dropped after its last use."""
+        last_use: dict[fx.Node, fx.Node] = {}
+        for node in self.program.graph.nodes:
+            for used in node.all_input_nodes:
+                last_use[used] = node
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self.environment[node] = self.placeholder(node)
+            elif node.op == "call_function":
+                args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), self.environment.__getitem__)
+                self.environment[node] = self.operator(node, args, kwargs)
+            elif node.op == "output":
+                self.output(node, fx.node.map_arg(node.args, self.environment.__getitem__))
+            else:
+                raise GraphError(f"{module_of(node)}: a {node.op} node ({node.name}) has no rule here")
+            for used in node.all_input_nodes:
+                if last_use[used] is node:
+                    self.environment.pop(used, None)
+
+    @abstractmethod
+    def placeholder(self, node: fx.Node) -> Any:
+        """Value of a parameter, buffer, constant or input."""
+
+    @abstractmethod
+    def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Value of an operator's result, from its arguments' values."""
+
+    @abstractmethod
+    def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
+        """Look at what the network returns."""

@@ -1,0 +1,10 @@
+"""Operator rules of the label pass, one family a file. A rule takes the pass, the node and the arguments' labels.
+
+Adding an operator is adding a function under `@rule(...)`. An operator without a rule pins what it reads: its channels
+are kept, and the report names it.
+"""
+
+from ssl_prune.graph.rules import contraction, movement, norm, pointwise, pooling, reduction
+from ssl_prune.graph.rules.registry import rule, rule_for
+
+__all__ = ["contraction", "movement", "norm", "pointwise", "pooling", "reduction", "rule", "rule_for"]

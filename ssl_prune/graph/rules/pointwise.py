@@ -1,0 +1,66 @@
+"""Pointwise operators: elements that meet are removed together."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ssl_prune.graph.labels import LabelPass, Parameter, collapse
+from ssl_prune.graph.rules.registry import rule
+from ssl_prune.graph.unionfind import PINNED, WILDCARD
+
+__all__ = ["pointwise"]
+
+
+@rule("pointwise")
+def pointwise(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    """Unite the operands' labels; an operand that is one channel broadcast over many is pinned, not merged."""
+    shape = labels.shape(node)
+    operands = [a for a in (*args, *kwargs.values()) if isinstance(a, (Tensor, Parameter))]
+    if len(operands) == 1 and isinstance(operands[0], Parameter):
+        return operands[0]  # a function of one parameter keeps its planes
+    values = [operand for operand in operands if isinstance(operand, Tensor)]
+    if not values:
+        labels.pin(node, "parameters are combined with each other", *operands)
+        return torch.full((), PINNED).expand(shape)
+    varying = {axis for value in values for axis in _moving(value, shape)}
+    for operand in operands:
+        if isinstance(operand, Parameter):
+            values.extend(_planes(labels, node, operand, varying))
+    merged = torch.full((), WILDCARD).expand(shape)
+    broadcast = False
+    for value in values:
+        sizes = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
+        if any(sizes[axis] == 1 and shape[axis] > 1 for axis in varying):
+            labels.pin(node, "one channel is broadcast over many", value)
+            broadcast |= bool((value != WILDCARD).any())
+            continue
+        spread = collapse(value.expand(shape))
+        labels.unite(merged, spread)
+        merged = collapse(torch.where(merged >= 0, merged, spread))
+    return torch.where(merged >= 0, merged, PINNED) if broadcast else merged
+
+
+def _moving(value: Tensor, shape: torch.Size) -> list[int]:
+    """Axes of the result along which the labels of `value` change."""
+    spread = collapse(value.expand(shape))
+    return [axis for axis in range(len(shape)) if shape[axis] > 1 and spread.stride(axis) != 0]
+
+
+def _planes(labels: LabelPass, node: fx.Node, parameter: Parameter, varying: set[int]) -> list[Tensor]:
+    """The planes of a per-channel parameter along the result's labelled axes; its other axes are never cut."""
+    shape = labels.shape(node)
+    planes = []
+    for axis, plane in enumerate(parameter.planes):
+        moving = _moving(plane, shape)
+        if len(moving) == 1 and moving[0] in varying:
+            labels.role(parameter, axis, "norm")
+            # Only this plane's own axis counts: along the others the parameter is as wide as the result.
+            view = [1] * len(shape)
+            view[moving[0]] = shape[moving[0]]
+            index = [0] * (plane.dim() - 1)
+            index.insert(axis if plane.dim() else 0, slice(None))  # type: ignore[arg-type]
+            planes.append(plane[tuple(index)].view(view).expand(shape))
+        elif moving:
+            labels.pin(node, "a parameter varies along an axis without channels", plane)
+    return planes

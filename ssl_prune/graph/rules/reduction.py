@@ -1,0 +1,35 @@
+"""Reductions: along an axis without channels they pass, along channels they pin."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ssl_prune.graph.labels import LabelPass
+from ssl_prune.graph.rules.registry import rule
+from ssl_prune.graph.unionfind import PINNED
+
+__all__ = ["reduce"]
+
+aten = torch.ops.aten
+
+
+@rule(aten.mean, aten.sum, aten.amax, aten.amin, aten.prod, aten.logsumexp, aten.var, aten.linalg_vector_norm)
+def reduce(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Keep the labels of the axes that stay."""
+    shape = labels.shape(node)
+    dims = kwargs.get("dim", next((a for a in args if isinstance(a, (list, tuple))), args[0] if args else None))
+    if not isinstance(x, Tensor):
+        labels.pin(node, "a parameter is reduced", x)
+        return torch.full((), PINNED).expand(shape)
+    dims = [dims] if isinstance(dims, int) and not isinstance(dims, bool) else dims
+    if not isinstance(dims, (list, tuple)) or not dims:
+        dims = list(range(x.dim()))
+    dims = sorted({d % x.dim() for d in dims}, reverse=True)
+    if any(x.shape[d] > 1 and x.stride(d) != 0 for d in dims):
+        labels.pin(node, "a reduction runs over the channels", x)
+        return torch.full((), PINNED).expand(shape)
+    keep = len(shape) == x.dim()
+    for d in dims:
+        x = x.narrow(d, 0, 1) if keep else x.select(d, 0)
+    return x

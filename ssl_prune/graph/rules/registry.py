@@ -1,0 +1,54 @@
+"""Which rule serves which operator."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ssl_prune.graph.labels import LabelPass
+from ssl_prune.graph.unionfind import PINNED
+
+__all__ = ["Rule", "rule", "rule_for"]
+
+Rule = Callable[..., Any]
+_RULES: dict[Any, Rule] = {}
+
+
+def rule(*packets: Any) -> Callable[[Rule], Rule]:
+    """Register a function as the rule of some operators (all overloads)."""
+
+    def register(function: Rule) -> Rule:
+        for packet in packets:
+            _RULES[packet] = function
+        return function
+
+    return register
+
+
+def rule_for(node: fx.Node) -> Rule:
+    """The rule of a node's operator: its own, else the pointwise rule for pointwise operators, else pinning."""
+    target = node.target
+    packet = getattr(target, "overloadpacket", target)
+    if packet in _RULES:
+        return _RULES[packet]
+    if torch.Tag.pointwise in getattr(target, "tags", ()):
+        return _RULES["pointwise"]
+    return _unknown
+
+
+def _unknown(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    name = getattr(node.target, "__name__", str(node.target))
+    labels.pin(node, f"operator {name} has no rule", args, kwargs)
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return torch.full((), PINNED).expand(value.shape)
+    if isinstance(value, (tuple, list)):
+        return [torch.full((), PINNED).expand(v.shape) if isinstance(v, Tensor) else v for v in value]
+    return value
+
+
+@rule(operator.getitem)
+def _getitem(labels: LabelPass, node: fx.Node, values: Any, index: int) -> Any:
+    return values[index]

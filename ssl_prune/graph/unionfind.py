@@ -1,0 +1,64 @@
+"""Disjoint sets of labels, united many pairs at a time."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["PINNED", "WILDCARD", "UnionFind"]
+
+PINNED = 0
+WILDCARD = -1
+
+
+class UnionFind:
+    """Labels in disjoint sets; the smallest label of a set is its root.
+
+    Label 0 is pinned: whatever joins it can never be removed. Label -1 is a wildcard (constants, padding): it joins
+    nothing.
+
+    Example:
+        >>> sets = UnionFind()
+        >>> a, b = sets.new(2), sets.new(2)
+        >>> sets.unite(a, b)
+        >>> sets.find(b).tolist() == a.tolist()
+        True
+    """
+
+    def __init__(self) -> None:
+        self._parent = torch.zeros(1, dtype=torch.long)
+
+    def new(self, count: int) -> Tensor:
+        """`count` fresh labels, each a set of its own."""
+        start = len(self._parent)
+        labels = torch.arange(start, start + count)
+        self._parent = torch.cat([self._parent, labels])
+        return labels
+
+    def find(self, labels: Tensor) -> Tensor:
+        """The root of each label, shaped as `labels`; wildcards stay wildcards."""
+        roots = torch.where(labels >= 0, self._parent[labels.clamp(min=0)], labels)
+        while True:
+            above = torch.where(roots >= 0, self._parent[roots.clamp(min=0)], roots)
+            if torch.equal(above, roots):
+                return roots
+            roots = above
+
+    def unite(self, first: Tensor, second: Tensor) -> None:
+        """Join `first[i]` with `second[i]` for every i; shapes broadcast; pairs with a wildcard are skipped."""
+        first, second = torch.broadcast_tensors(first, second)
+        pairs = torch.stack([first.reshape(-1), second.reshape(-1)])
+        pairs = pairs[:, (pairs >= 0).all(0) & (pairs[0] != pairs[1])]
+        if pairs.shape[1] > 1:
+            pairs = pairs.unique(dim=1)
+        while pairs.shape[1]:
+            roots = self.find(pairs)
+            low, high = roots.min(0).values, roots.max(0).values
+            apart = low != high
+            if not bool(apart.any()):
+                return
+            # A root may meet several smaller ones: it takes the smallest, the next round joins the others.
+            self._parent.scatter_reduce_(0, high[apart], low[apart], "amin")
+            pairs = roots[:, apart]
+
+    def pin(self, labels: Tensor) -> None:
+        """Mark every label as never removable."""
+        self.unite(labels, torch.zeros((), dtype=torch.long))

@@ -1,0 +1,68 @@
+"""Example inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+__all__ = ["Inputs", "as_call", "call", "evaluation", "leaves", "map_tensors"]
+
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments that `inputs` stands for.
+
+    Args:
+        inputs: a tensor (one positional argument), a tuple or list (positional), or a dict (keywords).
+
+    Raises:
+        TypeError: anything else, `None` included.
+
+    Example:
+        >>> as_call({"x": 1})
+        ((), {'x': 1})
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+        return tuple(inputs), {}
+    raise TypeError(
+        f"example inputs: got {type(inputs).__name__}, expected a tensor, a tuple of positional arguments or a dict "
+        "of keyword arguments; for example slim(model, torch.randn(1, 3, 32, 32))"
+    )
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """`model` called with `inputs`."""
+    args, kwargs = as_call(inputs)
+    return model(*args, **kwargs)
+
+
+def leaves(tree: Any) -> list[Tensor]:
+    """The floating-point or integer tensors of a nested structure, in a fixed order."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
+    """`inputs` with `function` applied to each tensor."""
+    mapped: Inputs = pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, inputs)
+    return mapped
+
+
+@contextmanager
+def evaluation(model: nn.Module) -> Iterator[nn.Module]:
+    """`model` in evaluation mode without gradients; each module's own training flag is put back afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        for module in training:
+            module.training = True
