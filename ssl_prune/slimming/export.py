@@ -1,0 +1,114 @@
+"""Exports of a finished network, each loaded back and compared: ONNX and `torch.export`."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.files import replacing
+from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves
+from ssl_prune.slimming.verify import fresh_inputs, relative_error
+
+__all__ = ["EXPORTS", "export_onnx", "export_pt2"]
+
+
+def export_onnx(
+    model: nn.Module, example_inputs: Inputs, path: str | os.PathLike[str], tolerance: float = 1e-4
+) -> None:
+    """Write an ONNX file, run it with onnxruntime on fresh inputs, and compare.
+
+    Args:
+        model: the network; exported in evaluation mode.
+        example_inputs: a tensor, a tuple or a dict; sizes are fixed except the batch axis where the network allows it.
+        path: the file to write.
+        tolerance: allowed relative difference of the outputs.
+
+    Raises:
+        ImportError: onnx, onnxscript or onnxruntime is missing.
+        SlimError: the file computes something else.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "export to ONNX needs onnx, onnxscript and onnxruntime: pip install 'ssl-prune[onnx]'"
+        ) from error
+
+    args, kwargs = as_call(example_inputs)
+    with replacing(path) as part, evaluation(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            model,
+            args,
+            kwargs=kwargs or None,
+            dynamo=True,
+            dynamic_shapes=_dynamic(model, example_inputs),
+            verbose=False,
+        )
+        assert program is not None
+        program.save(part)
+        session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
+
+        def run(inputs: Inputs) -> list[Tensor]:
+            names = [node.name for node in session.get_inputs()]
+            arrays = {name: t.cpu().numpy() for name, t in zip(names, leaves(as_call(inputs)), strict=True)}
+            return [torch.from_numpy(array) for array in session.run(None, arrays)]
+
+        _compare(model, run, example_inputs, tolerance, "ONNX")
+
+
+def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike[str], tolerance: float = 1e-4) -> None:
+    """Write a `torch.export` program (.pt2), load it back and compare.
+
+    Args:
+        model: the network; exported in evaluation mode.
+        example_inputs: a tensor, a tuple or a dict; sizes are fixed except the batch axis where the network allows it.
+        path: the file to write.
+        tolerance: allowed relative difference of the outputs.
+
+    Raises:
+        SlimError: the file computes something else.
+    """
+    args, kwargs = as_call(example_inputs)
+    with replacing(Path(path).with_suffix(".pt2")) as part, evaluation(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shapes = _dynamic(model, example_inputs)
+        program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+        torch.export.save(program, part)
+        loaded = torch.export.load(part).module()
+        _compare(model, lambda inputs: leaves(call(loaded, inputs)), example_inputs, tolerance, "torch.export")
+
+
+EXPORTS: dict[str, Callable[..., None]] = {"onnx": export_onnx, "pt2": export_pt2}
+
+
+def _dynamic(model: nn.Module, inputs: Inputs) -> Any:
+    """A free batch axis where the network can be traced with one, else None."""
+    args, kwargs = as_call(inputs)
+    if kwargs or not all(isinstance(a, Tensor) and a.dim() for a in args):
+        return None
+    shapes = tuple({0: torch.export.Dim.AUTO} for _ in args)
+    doubled = tuple(torch.cat([a, a]) for a in args)
+    try:
+        torch.export.export(model, doubled, dynamic_shapes=shapes, strict=False)
+    except Exception:  # sizes that the forward fixes
+        return None
+    return shapes
+
+
+def _compare(
+    model: nn.Module, run: Callable[[Inputs], list[Tensor]], inputs: Inputs, tolerance: float, what: str
+) -> None:
+    for trial in (inputs, fresh_inputs(inputs, 0)):
+        expected = leaves(call(model, trial))
+        error = max(relative_error(e.cpu(), g.cpu()) for e, g in zip(expected, run(trial), strict=True))
+        if not error <= tolerance:
+            raise SlimError(
+                f"{what}: the exported network differs by {error:.2e} of the output's size; nothing was written"
+            )

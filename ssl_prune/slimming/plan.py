@@ -1,0 +1,209 @@
+"""A plan: what each module keeps, axis by axis, and what it becomes. Data only, and enough to cut a fresh network."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.slimming.modules import ColumnConv2d, ColumnLinear, Constant
+
+__all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Constants that removed input channels carry: `bias += W[:, channel].sum(kernel) · value`.
+
+    Args:
+        channels: input channels of the dense layer.
+        values: the constant each carries.
+    """
+
+    channels: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class ModulePlan:
+    """The plan of one module.
+
+    Args:
+        keep: own tensor -> axis -> positions of the dense tensor that stay, ascending.
+        attributes: attributes that follow the new widths (`out_channels`, `num_features`, ...).
+        fold: constants to add to the bias before the cut; a bias is made where there is none.
+        becomes: {"kind": "Identity"}, {"kind": "Constant", "values", "dims"} or {"kind": "Columns", "columns"}.
+    """
+
+    keep: dict[str, dict[int, list[int]]] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+    fold: Fold | None = None
+    becomes: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class SlimPlan:
+    """How to turn a dense network into its slim form.
+
+    Args:
+        modules: module name -> its plan; modules that stay as they are do not appear.
+        shapes: shape of every parameter and buffer of the dense network, to refuse another one.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> keep = {"0": ModulePlan({"weight": {0: [0, 2]}, "bias": {0: [0, 2]}}, {"out_features": 2}),
+        ...         "2": ModulePlan({"weight": {1: [0, 2]}}, {"in_features": 2})}
+        >>> plan = SlimPlan(keep, {name: list(t.shape) for name, t in net.state_dict().items()})
+        >>> SlimPlan.from_json(plan.to_json()).apply(net)[0]
+        Linear(in_features=2, out_features=2, bias=True)
+    """
+
+    modules: dict[str, ModulePlan]
+    shapes: dict[str, list[int]]
+
+    def to_json(self) -> str:
+        """The plan as JSON text."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> "SlimPlan":
+        """The plan that `to_json` wrote.
+
+        Raises:
+            SlimError: not a plan, or one of a newer format.
+        """
+        try:
+            data = json.loads(text)
+            number = data["format"]
+            if not isinstance(number, int) or number > FORMAT:
+                raise SlimError(
+                    f"plan format {number!r}: this version reads up to {FORMAT}; install a newer version of ssl-prune"
+                )
+            modules = {name: _module_plan(entry) for name, entry in data["modules"].items()}
+            return cls(modules, {name: list(shape) for name, shape in data["shapes"].items()})
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SlimError(
+                f"not a slim plan: {type(error).__name__}: {error}; expected the text that to_json() wrote"
+            ) from error
+
+    def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
+        """`model` cut to the plan; needs no example input and no tracing.
+
+        Args:
+            model: a network of the architecture and the widths that the plan was made for.
+            inplace: cut `model` itself instead of a copy.
+
+        Raises:
+            SlimError: a tensor is missing or of another shape; `model` is not touched then.
+        """
+        self._check(model)
+        model = model if inplace else copy.deepcopy(model)
+        for name, module in self.modules.items():
+            if module.fold is not None:
+                _fold(model.get_submodule(name), module.fold)
+        memo: dict[int, nn.Parameter] = {}
+        for name, module in self.modules.items():
+            owner = model.get_submodule(name)
+            for leaf, axes in module.keep.items():
+                _cut(owner, leaf, axes, memo)
+            for attribute, value in module.attributes.items():
+                setattr(owner, attribute, tuple(value) if isinstance(value, list) else value)
+        for name, module in self.modules.items():
+            if module.becomes is not None:
+                model.set_submodule(name, _replacement(model.get_submodule(name), module.becomes))
+        return model
+
+    def _check(self, model: nn.Module) -> None:
+        tensors: Mapping[str, Tensor] = {
+            **dict(model.named_parameters(remove_duplicate=False)),
+            **dict(model.named_buffers(remove_duplicate=False)),
+        }
+        for name, shape in self.shapes.items():
+            if name not in tensors:
+                raise SlimError(
+                    f"{name}: not in this {type(model).__name__}; the plan was made for a network that has it. "
+                    "Build the same dense network as at training"
+                )
+            if list(tensors[name].shape) != shape:
+                raise SlimError(
+                    f"{name}: got shape {tuple(tensors[name].shape)}, the plan expects {tuple(shape)}. Build the dense "
+                    "network with the widths it had at training, not a slim one"
+                )
+        modules = dict(model.named_modules())
+        for name in self.modules:
+            if name not in modules:
+                raise SlimError(f"{name}: the plan cuts a module that this {type(model).__name__} does not have")
+
+
+def _module_plan(entry: dict[str, Any]) -> ModulePlan:
+    keep = {leaf: {int(axis): list(kept) for axis, kept in axes.items()} for leaf, axes in entry["keep"].items()}
+    fold = entry["fold"]
+    return ModulePlan(keep, dict(entry["attributes"]), Fold(**fold) if fold else None, entry["becomes"])
+
+
+def _fold(layer: Any, fold: Fold) -> None:
+    weight = layer.weight.detach()
+    axis = 0 if getattr(layer, "transposed", False) else 1
+    columns = weight.double().index_select(axis, torch.tensor(fold.channels, device=weight.device))
+    summed = columns.movedim(axis, 1).flatten(2).sum(2) if columns.dim() > 2 else columns
+    shift = summed @ torch.tensor(fold.values, dtype=torch.float64, device=weight.device)
+    bias = layer.bias.detach().double() if layer.bias is not None else torch.zeros_like(shift)
+    layer.bias = nn.Parameter((bias + shift).to(weight.dtype), requires_grad=layer.weight.requires_grad)
+
+
+def _cut(owner: nn.Module, leaf: str, axes: dict[int, list[int]], memo: dict[int, nn.Parameter]) -> None:
+    tensor = getattr(owner, leaf)
+    if id(tensor) in memo:
+        setattr(owner, leaf, memo[id(tensor)])
+        return
+    cut = tensor.detach()
+    for axis, kept in axes.items():
+        cut = cut.index_select(axis, torch.tensor(kept, dtype=torch.long, device=cut.device))
+    if isinstance(tensor, nn.Parameter):
+        memo[id(tensor)] = nn.Parameter(cut, requires_grad=tensor.requires_grad)
+        setattr(owner, leaf, memo[id(tensor)])
+    else:
+        setattr(owner, leaf, cut)
+
+
+def _replacement(module: Any, becomes: dict[str, Any]) -> nn.Module:
+    kinds: dict[str, Callable[[Any, dict[str, Any]], nn.Module]] = {
+        "Identity": lambda *_: nn.Identity(),
+        "Constant": _constant,
+        "Columns": _columns,
+    }
+    if becomes.get("kind") not in kinds:
+        raise SlimError(
+            f"the plan asks for a module of kind {becomes.get('kind')!r}; this version knows {sorted(kinds)}"
+        )
+    replacement = kinds[becomes["kind"]](module, becomes)
+    return replacement.train(module.training)
+
+
+def _constant(module: nn.Module, becomes: dict[str, Any]) -> nn.Module:
+    tensor = next(iter(module.parameters()), torch.zeros(()))
+    constant = Constant(len(becomes["values"]), becomes["dims"])
+    constant.value.copy_(torch.tensor(becomes["values"]).view_as(constant.value))
+    return constant.to(device=tensor.device, dtype=tensor.dtype)
+
+
+def _columns(module: Any, becomes: dict[str, Any]) -> nn.Module:
+    kept, weight = becomes["columns"], module.weight.detach()
+    new: ColumnConv2d | ColumnLinear
+    if isinstance(module, nn.Linear):
+        new = ColumnLinear(module.out_features, kept, module.bias is not None)
+        chosen = weight[:, new.columns]
+    else:
+        shape = {name: getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+        new = ColumnConv2d(module.out_channels, kept, **shape, bias=module.bias is not None)
+        chosen = weight[(slice(None), *new.columns)][..., None, None]
+    new.weight = nn.Parameter(chosen.clone(), requires_grad=module.weight.requires_grad)
+    new.bias = module.bias
+    new.columns = new.columns.to(weight.device)
+    return new

@@ -1,0 +1,76 @@
+"""What a cut would leave, without making it: for progress bars and budgets."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.graph import ChannelGraph, Reader
+from ssl_prune.inputs import Inputs, evaluation
+from ssl_prune.slimming.liveness import liveness
+from ssl_prune.slimming.planner import gone_modules, removable
+
+__all__ = ["Remaining", "remaining"]
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """Sizes before and after a cut at this moment.
+
+    Args:
+        macs: multiply-accumulates of convolutions and linear layers on the example.
+        params: parameters of the network.
+        units: channels that can be removed, and how many of them stay.
+    """
+
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    units: tuple[int, int]
+
+
+def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remaining:
+    """Look at the weights as they are now; costs about one forward pass of the example, and changes nothing.
+
+    Example:
+        >>> from ssl_prune.graph import trace
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> x = torch.randn(1, 4)
+        >>> with torch.no_grad():
+        ...     _ = net[2].weight[:, :5].zero_()
+        >>> remaining(trace(net, x), net, x).macs
+        (48, 18)
+    """
+    with evaluation(model):
+        live = liveness(graph, model, inputs)
+    dead, gone = removable(graph, live, branches=True), gone_modules(graph, live)
+    macs = [_macs(reader, dead, reader.module in gone) for reader in graph.readers]
+    sizes = {name: p.shape for name, p in model.named_parameters()}
+    left = {name: torch.tensor([float(n) for n in shape]) for name, shape in sizes.items()}
+    for axis in graph.axes:
+        if axis.name in left and axis.name.rpartition(".")[0] not in gone:
+            left[axis.name][axis.axis] = float(_stays(axis.units, dead).sum())
+    for name in left:
+        if name.rpartition(".")[0] in gone:
+            left[name] = torch.zeros(1)
+    dense = sum(shape.numel() for shape in sizes.values())
+    after = sum(int(size.prod()) for size in left.values())
+    units = (graph.num_units, graph.num_units - int(dead.sum()))
+    return Remaining((sum(m[0] for m in macs), sum(m[1] for m in macs)), (dense, after), units)
+
+
+def _stays(units: Tensor, dead: Tensor) -> Tensor:
+    return torch.where(units >= 0, ~dead[units], True)
+
+
+def _macs(reader: Reader, dead: Tensor, gone: bool) -> tuple[int, int]:
+    output = reader.node.meta["val"]
+    weight = reader.node.args[1].meta["val"]  # type: ignore[union-attr]
+    positions = output.numel() // len(reader.written)
+    if reader.in_axis == 0:  # a transposed convolution multiplies at every input position
+        positions = reader.source.meta["val"].numel() // len(reader.read)
+    kernel = weight.numel() // (weight.shape[0] * weight.shape[1])
+    rows, columns = int(_stays(reader.written, dead).sum()), int(_stays(reader.read, dead).sum())
+    dense = positions * kernel * len(reader.written) * len(reader.read) // reader.groups
+    if reader.depthwise:
+        return dense, 0 if gone else positions * kernel * rows
+    return dense, 0 if gone else positions * kernel * rows * columns // reader.groups

@@ -1,0 +1,206 @@
+"""What a cut did: sizes before and after, the proof's error, and what was kept although it is zero, with the reason."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from ssl_prune.costs import Cost, cost
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.inputs import Inputs
+from ssl_prune.report.table import table
+from ssl_prune.slimming.liveness import Liveness, zero_units
+from ssl_prune.slimming.modules import ColumnConv2d
+from ssl_prune.slimming.verify import Proof
+
+__all__ = ["Kept", "LayerChange", "SlimReport", "make_report"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Zero structures that stay: how many, written by which layer, and why."""
+
+    layer: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer before and after.
+
+    Args:
+        name: module name.
+        before: shape of its weight in the dense network, (out, in, *kernel).
+        after: shape in the slim network; None where the layer is gone; (out, columns) where columns are gathered.
+        macs: multiply-accumulates of one forward pass, before and after.
+        params: parameters, before and after.
+    """
+
+    name: str
+    before: tuple[int, ...]
+    after: tuple[int, ...] | None
+    macs: tuple[int, int]
+    params: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class SlimReport:
+    """The record of a cut; `str()` is a table.
+
+    Args:
+        macs: multiply-accumulates of one forward pass of the example, before and after.
+        params: parameters, before and after.
+        bytes: bytes of parameters and buffers, before and after.
+        max_error: largest relative output difference that the proof saw.
+        removed: layer -> number of removed units it writes.
+        kept: zero units that stay, with the reason.
+        layers: every convolution and linear layer.
+        refused: why a larger cut was refused by the proof, or None.
+    """
+
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    bytes: tuple[int, int]
+    max_error: float
+    removed: dict[str, int]
+    kept: tuple[Kept, ...]
+    layers: tuple[LayerChange, ...]
+    refused: str | None = field(default=None)
+
+    def __str__(self) -> str:
+        rows = [
+            [
+                layer.name,
+                _shape(layer.before),
+                _after(layer),
+                *layer.macs,
+                share(layer.macs),
+                *layer.params,
+            ]
+            for layer in self.layers
+        ]
+        total = ["whole network", None, None, *self.macs, share(self.macs), *self.params]
+        columns = ["layer", "before", "after", "MACs before", "after", "left", "params before", "after"]
+        lines = [table(columns, rows, total=total)]
+        lines.append(
+            f"bytes {self.bytes[0]:,} -> {self.bytes[1]:,}; largest relative output difference {self.max_error:.1e}"
+        )
+        lines += [f"kept: {kept.count} zero channels of {kept.layer}: {kept.reason}" for kept in self.kept]
+        if self.refused:
+            lines.append(f"a larger cut did not pass the proof ({self.refused}); what failed was kept")
+        return "\n".join(lines)
+
+
+def make_report(
+    graph: ChannelGraph,
+    model: nn.Module,
+    cut: nn.Module,
+    live: Liveness,
+    dead: Tensor,
+    proof: Proof,
+    refused: str | None,
+    inputs: Inputs,
+) -> SlimReport:
+    """Compare the two networks and explain every zero unit that stays."""
+    before, after = cost(model, inputs), cost(cut, inputs)
+    layers = _layers(graph, model, cut, before, after)
+    gone = {layer.name for layer in layers if layer.after is None}
+    removed = Counter(graph.unit_layer[unit] for unit in dead.nonzero().flatten().tolist())
+    return SlimReport(
+        (before.macs, after.macs),
+        (before.params, after.params),
+        (before.bytes, after.bytes),
+        proof.max_error,
+        dict(removed),
+        _kept(graph, model, live, dead, gone),
+        layers,
+        refused,
+    )
+
+
+def _layers(
+    graph: ChannelGraph, model: nn.Module, cut: nn.Module, before: Cost, after: Cost
+) -> tuple[LayerChange, ...]:
+    changes = []
+    for weight in dict.fromkeys(reader.weight for reader in graph.readers):
+        name = weight.rpartition(".")[0]
+        module = cut.get_submodule(name)
+        dense, slim = model.get_submodule(name).weight, getattr(module, "weight", None)
+        gone = not isinstance(slim, Tensor)
+        changes.append(
+            LayerChange(
+                name,
+                tuple(dense.shape),  # type: ignore[union-attr, arg-type]
+                None if gone else tuple(slim.shape[:2] if isinstance(module, ColumnConv2d) else slim.shape),
+                (_of(before, name, "macs"), _of(after, name, "macs")),
+                (_of(before, name, "params"), _of(after, name, "params")),
+            )
+        )
+    return tuple(changes)
+
+
+def _of(total: Cost, name: str, what: str) -> int:
+    return int(getattr(total.layers[name], what)) if name in total.layers else 0
+
+
+def _kept(graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, gone: set[str]) -> tuple[Kept, ...]:
+    stays = zero_units(graph, model, without=gone) & ~dead
+    reasons: Counter[tuple[str, str]] = Counter()
+    for unit in stays.nonzero().flatten().tolist():
+        reasons[graph.unit_layer[unit], _reason(live, unit)] += 1
+    for weight, count in _pinned_zero_rows(graph, model).items():
+        reasons[weight.rpartition(".")[0], "its channels can never be removed: " + _pins(graph)] += count
+    return tuple(Kept(layer, count, reason) for (layer, reason), count in reasons.items())
+
+
+def _reason(live: Liveness, unit: int) -> str:
+    if not bool(live.alive[unit]):
+        return "a layer that stays keeps one channel"
+    for obstacle in live.obstacles:
+        here = obstacle.reader.read == unit
+        if not bool(here.any()) or obstacle.reader.depthwise:
+            continue
+        if bool(obstacle.varies[here].any()):
+            return f"{obstacle.reader.module} still reads a signal there, from a layer or a shift that is not zero"
+        if bool(obstacle.unfoldable[here].any()):
+            values = live.values.channels[obstacle.reader.source]
+            constant = values.constant.cpu()[here][0].item()
+            how = "pads its input with zeros" if obstacle.reader.padded else "cannot take it into its bias"
+            if not bool(values.uniform.cpu()[here].all()):
+                return f"it carries a constant that differs by position into {obstacle.reader.module}"
+            return f"it carries the constant {constant:.3g} into {obstacle.reader.module}, which {how}"
+    return "the proof did not hold without it"
+
+
+def _pinned_zero_rows(graph: ChannelGraph, model: nn.Module) -> dict[str, int]:
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    found = {}
+    for reader in graph.readers:
+        weight = tensors[reader.weight].detach()
+        axis = 1 if reader.in_axis == 0 else 0
+        zero = (weight.movedim(axis, 0).flatten(1) == 0).all(1).cpu()
+        if len(zero) == len(reader.written):
+            count = int((zero & (reader.written < 0)).sum())
+            if count:
+                found[reader.weight] = count
+    return found
+
+
+def _pins(graph: ChannelGraph) -> str:
+    return "; ".join(dict.fromkeys(reason for reason, _ in graph.pinned)) or "they are tied to the input"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _after(layer: LayerChange) -> str:
+    if layer.after is None:
+        return "gone"
+    return _shape(layer.after) + (" columns" if len(layer.after) < len(layer.before) else "")
+
+
+def share(pair: tuple[int, int]) -> str:
+    """What is left, in per cent."""
+    return f"{pair[1] / pair[0]:.1%}" if pair[0] else "-"

@@ -1,0 +1,118 @@
+"""The proof: the slim network and the sparse one are run on several inputs and their outputs compared."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.inputs import Inputs, call, evaluation, leaves, map_tensors
+
+__all__ = ["Proof", "fresh_inputs", "relative_error", "verify"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the comparison found.
+
+    Args:
+        max_error: largest relative difference over all checks.
+        failure: what went wrong, or None.
+    """
+
+    max_error: float
+    failure: str | None
+
+    @property
+    def holds(self) -> bool:
+        """No check failed."""
+        return self.failure is None
+
+
+def relative_error(expected: Tensor, got: Tensor) -> float:
+    r"""max|f(x) − g(x)| / max|f(x)|, computed in float64.
+
+    Returns:
+        The error; 0 for two empty or all-zero tensors, inf where only one is finite.
+
+    Example:
+        >>> relative_error(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 3.0]))
+        0.25
+    """
+    difference = (expected.double() - got.double()).abs().max().item() if expected.numel() else 0.0
+    scale = expected.double().abs().max().item() if expected.numel() else 0.0
+    if not math.isfinite(difference):
+        return math.inf
+    return difference / scale if scale else (0.0 if difference == 0 else math.inf)
+
+
+def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
+    """Inputs of the same shapes and types: normal with the example's mean and spread, integers within its range."""
+
+    def draw(tensor: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        if tensor.is_floating_point():
+            mean, spread = tensor.double().mean().item(), tensor.double().std(correction=0).item()
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * (spread or 1.0) + mean
+            return noise.to(tensor)
+        if tensor.dtype == torch.bool or not tensor.numel():
+            return tensor
+        low, high = int(tensor.min()), int(tensor.max())
+        return torch.randint(low, high + 1, tensor.shape, generator=generator).to(tensor)
+
+    return map_tensors(draw, inputs)
+
+
+def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float) -> Proof:
+    """Compare outputs on the example, on three fresh inputs, and on another batch size where `sparse` takes one.
+
+    Args:
+        sparse: the network before the cut.
+        slim: the network after it.
+        inputs: the example.
+        tolerance: allowed `relative_error`.
+
+    Raises:
+        SlimError: the outputs of `sparse` itself are not finite.
+    """
+    worst = 0.0
+    with evaluation(sparse), evaluation(slim):
+        for what, trial in _trials(sparse, inputs):
+            expected = leaves(call(sparse, trial))
+            if not all(bool(t.isfinite().all()) for t in expected if t.is_floating_point()):
+                raise SlimError(
+                    f"{type(sparse).__name__}: the network's own outputs are not finite on {what}, so nothing can be "
+                    "compared. Look for NaN or infinite weights or statistics"
+                )
+            try:
+                got = leaves(call(slim, trial))
+            except Exception as error:
+                return Proof(
+                    math.inf, f"{what}: the cut network raises {type(error).__name__}: {str(error).splitlines()[0]}"
+                )
+            if [t.shape for t in expected] != [t.shape for t in got]:
+                return Proof(
+                    math.inf,
+                    f"{what}: output shapes {[tuple(t.shape) for t in got]} instead of {[tuple(t.shape) for t in expected]}",
+                )
+            error_here = max((relative_error(e, g) for e, g in zip(expected, got, strict=True)), default=0.0)
+            worst = max(worst, error_here)
+            if error_here > tolerance:
+                return Proof(worst, f"{what}: outputs differ by {error_here:.2e} of their size")
+    return Proof(worst, None)
+
+
+def _trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
+    yield "the example", inputs
+    for seed in range(3):
+        yield f"fresh input {seed}", fresh_inputs(inputs, seed)
+    fresh = leaves(fresh_inputs(inputs, 3))
+    others = iter(fresh)
+    doubled = map_tensors(lambda t: torch.cat([t, next(others)]) if t.dim() else next(others), inputs)
+    try:
+        call(sparse, doubled)
+    except Exception:  # a network of one batch size only
+        return
+    yield "twice the batch", doubled
