@@ -1,0 +1,168 @@
+"""The part that all penalty callbacks share: validate, attach a solver to the optimizers, log, resume."""
+
+from typing import Any, Literal
+
+import torch
+from ssl_prune.callbacks._network import example_of, graph_of, network_of
+
+from ssl_prune._lightning import pl
+from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
+from ssl_prune.penalties import Penalty
+from ssl_prune.schedules import Schedule
+from ssl_prune.solvers import ProximalSolver, SubgradientSolver
+
+__all__ = ["PenaltyCallback"]
+
+Solver = ProximalSolver | SubgradientSolver
+
+
+class PenaltyCallback(pl.Callback):
+    """Trains with `loss + strength · penalty`; see `GroupLasso` and `L1`.
+
+    The proximal solver runs as a hook after each optimizer step, so accumulation, clipping and steps that a gradient
+    scaler skips need no care. The subgradient is added before clipping, once a step.
+
+    Note:
+        `debias_from` as a share counts optimizer steps of the whole run, so it needs a run of known length.
+    """
+
+    def __init__(
+        self,
+        granularity: str | Granularity,
+        penalty: Penalty,
+        strength: float,
+        *,
+        solver: Literal["proximal", "subgradient"],
+        schedule: Schedule | None,
+        include: Patterns | None,
+        exclude: Patterns | None,
+        metric: Literal["euclidean", "optimizer"],
+        threshold: float,
+        debias_from: int | float | None,
+        module: str | None,
+    ) -> None:
+        super().__init__()
+        if not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
+            raise ValueError(f"{type(self).__name__}: strength must be a finite number >= 0, got {strength!r}")
+        if solver not in ("proximal", "subgradient"):
+            raise ValueError(f'{type(self).__name__}: solver must be "proximal" or "subgradient", got {solver!r}')
+        if metric not in ("euclidean", "optimizer"):
+            raise ValueError(f'{type(self).__name__}: metric must be "euclidean" or "optimizer", got {metric!r}')
+        if isinstance(granularity, str) and granularity not in GRANULARITIES:
+            raise ValueError(
+                f"{type(self).__name__}: unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}"
+            )
+        if debias_from is not None and (debias_from < 0 or (isinstance(debias_from, float) and debias_from > 1)):
+            raise ValueError(
+                f"{type(self).__name__}: debias_from must be a share of the run in [0, 1] (a float) or an epoch "
+                f"(an integer >= 0), got {debias_from!r}"
+            )
+        self.granularity, self.penalty, self.strength = granularity, penalty, float(strength)
+        self.solver_kind, self.schedule, self.metric, self.threshold = solver, schedule, metric, threshold
+        self.include, self.exclude, self.debias_from, self.module = include, exclude, debias_from, module
+        self.solver: Solver | None = None
+        self._restored: dict[str, Any] | None = None
+
+    @property
+    def groups(self) -> Partition | None:
+        """The groups under penalty, once training has started."""
+        return self.solver.groups if self.solver is not None else None
+
+    @property
+    def state_key(self) -> str:
+        """Distinct for every callback of one run, so that each finds its own state in a checkpoint."""
+        return self._generate_state_key(
+            granularity=str(self.granularity), include=str(self.include), exclude=str(self.exclude), module=self.module
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check granularity, patterns and example input before anything is trained."""
+        if stage == "fit" and pl_module.example_input_array is not None and any(True for _ in pl_module.parameters()):
+            self._partition(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Attach the solver to the optimizers; by now the parameters are where they stay."""
+        steps_per_epoch = _steps_per_epoch(trainer)
+        options: dict[str, Any] = {
+            "debias_from": self._debias_step(trainer, steps_per_epoch),
+            "steps_per_epoch": steps_per_epoch,
+        }
+        groups = self._partition(trainer, pl_module)
+        if self.solver_kind == "proximal":
+            self.solver = ProximalSolver(
+                groups, self.penalty, self.strength, self.schedule, metric=self.metric, **options
+            )
+        else:
+            self.solver = SubgradientSolver(
+                groups, self.penalty, self.strength, self.schedule, threshold=self.threshold, **options
+            )
+        if self._restored is not None:
+            self.solver.load_state_dict(self._restored)
+            self._restored = None
+        self.solver.attach(*trainer.optimizers)
+        if isinstance(self.solver, SubgradientSolver) and getattr(trainer.precision_plugin, "scaler", None) is not None:
+            self.solver.check_amp()
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Add the subgradient: after unscaling, before clipping."""
+        if isinstance(self.solver, SubgradientSolver):
+            self.solver.add_gradient(optimizer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let go of the optimizers."""
+        if self.solver is not None:
+            self.solver.detach()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let go of the optimizers when a run breaks off."""
+        if self.solver is not None:
+            self.solver.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step counts, strength and frozen zeros: numbers and tensors only."""
+        return {"solver": self.solver.state_dict()} if self.solver is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the solver exists."""
+        self._restored = state_dict.get("solver")
+
+    def _partition(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Partition:
+        network = network_of(pl_module, self.module)
+        kind = GRANULARITIES[self.granularity] if isinstance(self.granularity, str) else self.granularity
+        graph = None
+        if kind.needs_graph:
+            example = example_of(trainer, pl_module, network)
+            if example is None:
+                raise ValueError(
+                    f"{type(self).__name__}: no example input for {type(pl_module).__name__}; set example_input_array "
+                    "on the LightningModule"
+                )
+            graph = graph_of(network, example)
+        return partition(network, kind, include=self.include, exclude=self.exclude, graph=graph)
+
+    def _debias_step(self, trainer: pl.Trainer, steps_per_epoch: int | None) -> int | None:
+        if self.debias_from is None:
+            return None
+        if isinstance(self.debias_from, float):
+            total = trainer.estimated_stepping_batches
+            if total == float("inf"):
+                raise ValueError(
+                    f"{type(self).__name__}: debias_from={self.debias_from} is a share of a run without an end; set "
+                    "max_epochs or max_steps, or give debias_from as an epoch (an integer)"
+                )
+            return round(self.debias_from * total)
+        if steps_per_epoch is None:
+            raise ValueError(
+                f"{type(self).__name__}: debias_from={self.debias_from} is an epoch, but the training data has no "
+                "length; give it as a share of max_steps (a float)"
+            )
+        return self.debias_from * steps_per_epoch
+
+
+def _steps_per_epoch(trainer: pl.Trainer) -> int | None:
+    batches = trainer.num_training_batches
+    if batches == float("inf"):
+        return None
+    return -(-int(batches) // trainer.accumulate_grad_batches)

@@ -1,0 +1,76 @@
+"""Group lasso over filters, channels, kernel shapes, layers, neurons or coupled channels, as a callback."""
+
+from typing import Literal
+
+from ssl_prune.callbacks._penalty import PenaltyCallback
+
+from ssl_prune.groups import Granularity, Patterns
+from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
+from ssl_prune.penalties import SparseGroupLasso
+from ssl_prune.schedules import Schedule
+
+__all__ = ["GroupLasso"]
+
+
+class GroupLasso(PenaltyCallback):
+    r"""Drive whole groups of weights to exactly zero while the network trains.
+
+    loss + strength · Σ_g s_g ‖w_g‖₂, with s_g = 1 or √|g|; after each optimizer step every group is shrunk by
+    lr · strength · s_g and is exactly zero from then on where that exceeds its norm.
+
+    Args:
+        granularity: which entries live or die together: "filter", "channel", "shape", "depth", "neuron", "coupled",
+            "entry", or an object of `ssl_prune.groups`.
+        strength: weight of the penalty in the objective; multiplied by the learning rate of the step.
+        solver: "proximal" (exact zeros), or "subgradient" (the paper's: penalty gradients and a threshold).
+        schedule: a factor on the strength over time; default 1 throughout.
+        include: name patterns ("conv*") or module types of the layers under penalty; default all.
+        exclude: layers to leave out.
+        size_norm: "none" for s_g = 1, "sqrt" for s_g = √|g|, which makes groups of different size comparable.
+        l1_ratio: share r of an L1 penalty on the entries: r · L1 + (1 − r) · group lasso, the sparse group lasso.
+        metric: "euclidean", or "optimizer" for the proximal map in Adam's own metric.
+        threshold: entries below it become zero after each step of the subgradient solver.
+        debias_from: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7).
+        module: name of the submodule to look at; default the one that holds all parameters.
+
+    Raises:
+        ValueError: at construction or in `setup`: a strength below zero, an unknown granularity, a pattern that
+            matches nothing, no example input.
+
+    Example:
+        >>> GroupLasso("filter", strength=1e-3, include="conv*", debias_from=0.7).strength
+        0.001
+
+    Source: Wen et al., Learning Structured Sparsity in Deep Neural Networks, 2016, equation 2.
+    """
+
+    def __init__(
+        self,
+        granularity: str | Granularity,
+        strength: float,
+        solver: Literal["proximal", "subgradient"] = "proximal",
+        schedule: Schedule | None = None,
+        include: Patterns | None = None,
+        exclude: Patterns | None = None,
+        *,
+        size_norm: Literal["none", "sqrt"] = "none",
+        l1_ratio: float = 0.0,
+        metric: Literal["euclidean", "optimizer"] = "euclidean",
+        threshold: float = 1e-4,
+        debias_from: int | float | None = None,
+        module: str | None = None,
+    ) -> None:
+        penalty = SparseGroupLasso(l1_ratio, size_norm) if l1_ratio else GroupLassoPenalty(size_norm)
+        super().__init__(
+            granularity,
+            penalty,
+            strength,
+            solver=solver,
+            schedule=schedule,
+            include=include,
+            exclude=exclude,
+            metric=metric,
+            threshold=threshold,
+            debias_from=debias_from,
+            module=module,
+        )

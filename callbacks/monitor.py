@@ -1,0 +1,47 @@
+"""Logs how far the network has shrunk: groups alive, multiply-accumulates and parameters left."""
+
+from ssl_prune.callbacks._network import example_of, graph_of, network_of
+from ssl_prune.callbacks._penalty import PenaltyCallback
+
+from ssl_prune._lightning import pl
+from ssl_prune.slimming.remaining import remaining
+
+__all__ = ["SparsityMonitor"]
+
+
+class SparsityMonitor(pl.Callback):
+    """Log `groups_alive`, `macs_left` and `params_left` (shares of the dense network) after each epoch.
+
+    What is left is what a cut at this moment would leave, folding and dead branches included. Looking costs about one
+    forward pass of one sample.
+
+    Args:
+        prog_bar: show them in the progress bar too.
+        module: name of the submodule to look at; default the one that holds all parameters.
+
+    Raises:
+        ValueError: no example input: the LightningModule has no `example_input_array` and there is no training batch.
+
+    Example:
+        >>> SparsityMonitor().prog_bar
+        True
+    """
+
+    def __init__(self, prog_bar: bool = True, module: str | None = None) -> None:
+        super().__init__()
+        self.prog_bar, self.module = prog_bar, module
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the weights as they are."""
+        network = network_of(pl_module, self.module)
+        example = example_of(trainer, pl_module, network)
+        if example is None:
+            raise ValueError("SparsityMonitor: no example input; set example_input_array on the LightningModule")
+        left = remaining(graph_of(network, example), network, example)
+        values = {"macs_left": left.macs[1] / max(left.macs[0], 1), "params_left": left.params[1] / left.params[0]}
+        penalties = [c for c in trainer.callbacks if isinstance(c, PenaltyCallback) and c.solver is not None]  # type: ignore[attr-defined]
+        if penalties:
+            values["groups_alive"] = float(sum(int(c.groups.alive().sum()) for c in penalties if c.groups is not None))
+            values["strength"] = max(c.solver.current_strength for c in penalties if c.solver is not None)
+        for name, value in values.items():
+            pl_module.log(name, value, prog_bar=self.prog_bar and name != "strength", rank_zero_only=True)

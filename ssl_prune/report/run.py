@@ -1,0 +1,109 @@
+"""The record of a finished run: the cut, its accuracy, its latency; as a table, as JSON, as a picture."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl_prune.errors import SlimError
+from ssl_prune.report.files import write_json
+from ssl_prune.report.plots import plot_widths
+from ssl_prune.report.table import table
+from ssl_prune.slimming.report import Kept, LayerChange, SlimReport
+
+__all__ = ["Evaluation", "RunReport"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Both networks on one set of data.
+
+    Args:
+        name: "validation" or "test".
+        samples: how many samples.
+        difference: largest relative difference of the outputs over all batches.
+        accuracy: share of right classes, sparse and slim; None where the data is not a classification.
+    """
+
+    name: str
+    samples: int
+    difference: float
+    accuracy: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Everything the end of a run says.
+
+    Args:
+        slim: what the cut did.
+        evaluations: both networks on real data.
+        latency: seconds of one forward pass, dense and slim, median, in turns.
+        batch: samples of that pass.
+    """
+
+    slim: SlimReport
+    evaluations: tuple[Evaluation, ...] = ()
+    latency: tuple[float, float] | None = None
+    batch: int = 1
+    network: str = field(default="")
+
+    def __str__(self) -> str:
+        rows: list[list[object]] = []
+        for e in self.evaluations:
+            if e.accuracy is not None:
+                rows.append([f"{e.name} accuracy, {e.samples:,} samples", *(f"{a:.2%}" for a in e.accuracy)])
+            rows.append([f"largest output difference, {e.name}", None, f"{e.difference:.1e}"])
+        if self.latency is not None:
+            what = f"latency of {self.batch} sample{'s' if self.batch > 1 else ''}, ms"
+            rows.append([what, *(f"{1e3 * s:.3f}" for s in self.latency)])
+        text = str(self.slim)
+        return text if not rows else text + "\n\n" + table(["", "sparse", "slim"], rows)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as JSON."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "RunReport":
+        """The report that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            SlimError: the file is not such a report.
+        """
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            data = json.loads(text)
+            slim = data["slim"]
+            slim["kept"] = tuple(Kept(**k) for k in slim["kept"])
+            slim["layers"] = tuple(LayerChange(**{k: _tuple(v) for k, v in x.items()}) for x in slim["layers"])
+            report = SlimReport(**{k: _tuple(v) for k, v in slim.items()})
+            evaluations = tuple(Evaluation(**{k: _tuple(v) for k, v in e.items()}) for e in data["evaluations"])
+            return cls(report, evaluations, _tuple(data["latency"]), data["batch"], data["network"])
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise SlimError(
+                f"{path}: not a run report ({type(error).__name__}: {error}); expected the .json beside a slim file"
+            ) from error
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the widths before and after.
+
+        Raises:
+            ImportError: matplotlib is missing.
+        """
+        layers = self.slim.layers
+        share = self.slim.macs[1] / self.slim.macs[0] if self.slim.macs[0] else None
+        plot_widths(
+            [layer.name for layer in layers],
+            [layer.before[0] for layer in layers],
+            [0 if layer.after is None else layer.after[0] for layer in layers],
+            path,
+            title=self.network or None,
+            macs_share=share,
+        )
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
