@@ -42,7 +42,7 @@ def evaluate(name: str, sparse: nn.Module, slim: nn.Module, batches: Iterable[An
             samples += len(x)
             difference = max(difference, relative_error(*outputs))
             target = batch[1] if len(batch) > 1 else None
-            if _classes(outputs[0], target):
+            if isinstance(target, Tensor) and _classes(outputs[0], target):
                 labels.append(target.cpu())
                 for side, output in zip(guesses, outputs, strict=True):
                     side.append(output.argmax(1).cpu())
@@ -60,11 +60,5 @@ def evaluate(name: str, sparse: nn.Module, slim: nn.Module, batches: Iterable[An
     return Evaluation(name, samples, difference, accuracy)
 
 
-def _classes(output: Tensor, target: Any) -> bool:
-    return (
-        isinstance(target, Tensor)
-        and not target.is_floating_point()
-        and target.dim() == 1
-        and output.dim() == 2
-        and len(output) == len(target)
-    )
+def _classes(output: Tensor, target: Tensor) -> bool:
+    return not target.is_floating_point() and target.dim() == 1 and output.dim() == 2 and len(output) == len(target)

@@ -1,8 +1,10 @@
 """Exports of a finished network, each loaded back and compared: ONNX and `torch.export`."""
 
+import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +42,10 @@ def export_onnx(
             "export to ONNX needs onnx, onnxscript and onnxruntime: pip install 'ssl-prune[onnx]'"
         ) from error
 
-    args, kwargs = as_call(example_inputs)
-    with replacing(path) as part, evaluation(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with replacing(path) as part, evaluation(model), _quietly():
+        (args, kwargs), shapes = _tracing_call(model, example_inputs)
         program = torch.onnx.export(
-            model,
-            args,
-            kwargs=kwargs or None,
-            dynamo=True,
-            dynamic_shapes=_dynamic(model, example_inputs),
-            verbose=False,
+            model, args, kwargs=kwargs or None, dynamo=True, dynamic_shapes=shapes, verbose=False
         )
         assert program is not None
         program.save(part)
@@ -75,10 +71,8 @@ def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike
     Raises:
         SlimError: the file computes something else.
     """
-    args, kwargs = as_call(example_inputs)
-    with replacing(Path(path).with_suffix(".pt2")) as part, evaluation(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shapes = _dynamic(model, example_inputs)
+    with replacing(Path(path).with_suffix(".pt2")) as part, evaluation(model), _quietly():
+        (args, kwargs), shapes = _tracing_call(model, example_inputs)
         program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, part)
         loaded = torch.export.load(part).module()
@@ -88,18 +82,32 @@ def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike
 EXPORTS: dict[str, Callable[..., None]] = {"onnx": export_onnx, "pt2": export_pt2}
 
 
-def _dynamic(model: nn.Module, inputs: Inputs) -> Any:
-    """A free batch axis where the network can be traced with one, else None."""
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporters' notes about packages that are not needed here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _tracing_call(model: nn.Module, inputs: Inputs) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]:
+    """Arguments and dynamic shapes: a free batch axis where the network can be traced with one, else the example."""
     args, kwargs = as_call(inputs)
     if kwargs or not all(isinstance(a, Tensor) and a.dim() for a in args):
-        return None
-    shapes = tuple({0: torch.export.Dim.AUTO} for _ in args)
+        return (args, kwargs), None
+    # Tracing takes a size of 1 for a constant, so the batch is doubled.
     doubled = tuple(torch.cat([a, a]) for a in args)
+    shapes = tuple({0: torch.export.Dim.AUTO} for _ in args)
     try:
         torch.export.export(model, doubled, dynamic_shapes=shapes, strict=False)
     except Exception:  # sizes that the forward fixes
-        return None
-    return shapes
+        return (args, kwargs), None
+    return (doubled, {}), shapes
 
 
 def _compare(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -91,7 +92,7 @@ def load_slim(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         raise SlimError(f"{path}: not a whole safetensors file ({error}); write or copy it again") from error
     if "ssl_prune" not in metadata or "plan" not in metadata:
         raise SlimError(f"{path}: a safetensors file without a plan; expected one that save_slim wrote")
-    header = json.loads(metadata["ssl_prune"])
+    header = _header(path, metadata["ssl_prune"])
     if header["format"] > _FORMAT:
         raise SlimError(
             f"{path}: file format {header['format']} of version {header['version']}; this version reads up to {_FORMAT}. "
@@ -108,6 +109,18 @@ def load_slim(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     except RuntimeError as error:
         raise SlimError(f"{path}: made for another network than this {type(model).__name__}: {error}") from error
     return cut
+
+
+def _header(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
+    try:
+        header: dict[str, Any] = json.loads(text)
+        kinds = {"format": int, "version": str, "aliases": dict, "plan_sha256": str, "tensors_sha256": str}
+        if all(isinstance(header[key], kind) for key, kind in kinds.items()):
+            return header
+        problem = "a field of another type"
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise SlimError(f"{path}: the header cannot be read ({problem}); the file is damaged, copy it again")
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -22,9 +22,10 @@ __all__ = ["Liveness", "Obstacle", "liveness", "zero_units"]
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why some reader needs a channel: (I,) masks over its input channels."""
+    """Why some reader needs a channel: what it finds there, and (I,) masks over its input channels."""
 
     reader: Reader
+    seen: ChannelValues
     varies: Tensor
     unfoldable: Tensor
 
@@ -54,7 +55,7 @@ def liveness(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Liveness:
         model: the network with the weights to look at, in evaluation mode.
         inputs: the example the graph was traced on, or another of the same shapes.
     """
-    watched = {r.source: _channel_axis(r) for r in graph.readers}
+    watched = [(r.source, _channel_axis(r)) for r in graph.readers]
     values = ValuePass(graph.program, model, inputs, watched)
     weights = dict(model.named_parameters(remove_duplicate=False))
     modules = dict(model.named_modules())
@@ -97,11 +98,11 @@ def _obstacles(graph: ChannelGraph, values: ValuePass, modules: dict[str, nn.Mod
     calls = Counter(reader.weight for reader in graph.readers)
     found = []
     for reader in graph.readers:
-        seen = values.channels[reader.source]
+        seen = values.channels[reader.source, _channel_axis(reader)]
         zero = seen.uniform & (seen.constant == 0)
         # A layer that runs twice may meet two constants, and a computed bias cannot take one in.
         foldable = seen.uniform & (not reader.padded) & (calls[reader.weight] == 1) & _takes_bias(modules, reader)
-        found.append(Obstacle(reader, seen.varies.cpu(), (~seen.varies & ~zero & ~foldable).cpu()))
+        found.append(Obstacle(reader, seen, seen.varies.cpu(), (~seen.varies & ~zero & ~foldable).cpu()))
     return tuple(found)
 
 

@@ -1,6 +1,7 @@
 """A plan: what each module keeps, axis by axis, and what it becomes. Data only, and enough to cut a fresh network."""
 
 import copy
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -114,9 +115,10 @@ class SlimPlan:
                 _cut(owner, leaf, axes, memo)
             for attribute, value in module.attributes.items():
                 setattr(owner, attribute, tuple(value) if isinstance(value, list) else value)
-        for name, module in self.modules.items():
+        # Inner modules first: the one around them may be replaced too.
+        for name, module in sorted(self.modules.items(), key=lambda item: -item[0].count(".")):
             if module.becomes is not None:
-                model.set_submodule(name, _replacement(model.get_submodule(name), module.becomes))
+                model.set_submodule(name, _replacement(model, model.get_submodule(name), module.becomes))
         return model
 
     def _check(self, model: nn.Module) -> None:
@@ -154,7 +156,8 @@ def _fold(layer: Any, fold: Fold) -> None:
     summed = columns.movedim(axis, 1).flatten(2).sum(2) if columns.dim() > 2 else columns
     shift = summed @ torch.tensor(fold.values, dtype=torch.float64, device=weight.device)
     bias = layer.bias.detach().double() if layer.bias is not None else torch.zeros_like(shift)
-    layer.bias = nn.Parameter((bias + shift).to(weight.dtype), requires_grad=layer.weight.requires_grad)
+    learns = (layer.weight if layer.bias is None else layer.bias).requires_grad
+    layer.bias = nn.Parameter((bias + shift).to(weight.dtype), requires_grad=learns)
 
 
 def _cut(owner: nn.Module, leaf: str, axes: dict[int, list[int]], memo: dict[int, nn.Parameter]) -> None:
@@ -172,8 +175,8 @@ def _cut(owner: nn.Module, leaf: str, axes: dict[int, list[int]], memo: dict[int
         setattr(owner, leaf, cut)
 
 
-def _replacement(module: Any, becomes: dict[str, Any]) -> nn.Module:
-    kinds: dict[str, Callable[[Any, dict[str, Any]], nn.Module]] = {
+def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
+    kinds: dict[str, Callable[[nn.Module, Any, dict[str, Any]], nn.Module]] = {
         "Identity": lambda *_: nn.Identity(),
         "Constant": _constant,
         "Columns": _columns,
@@ -182,18 +185,19 @@ def _replacement(module: Any, becomes: dict[str, Any]) -> nn.Module:
         raise SlimError(
             f"the plan asks for a module of kind {becomes.get('kind')!r}; this version knows {sorted(kinds)}"
         )
-    replacement = kinds[becomes["kind"]](module, becomes)
+    replacement = kinds[becomes["kind"]](model, module, becomes)
     return replacement.train(module.training)
 
 
-def _constant(module: nn.Module, becomes: dict[str, Any]) -> nn.Module:
-    tensor = next(iter(module.parameters()), torch.zeros(()))
-    constant = Constant(len(becomes["values"]), becomes["dims"])
-    constant.value.copy_(torch.tensor(becomes["values"]).view_as(constant.value))
-    return constant.to(device=tensor.device, dtype=tensor.dtype)
+def _constant(model: nn.Module, module: nn.Module, becomes: dict[str, Any]) -> nn.Module:
+    # An activation has no parameters of its own: its device and precision are those of the network.
+    tensor = next(itertools.chain(module.parameters(), model.parameters()))
+    constant = Constant(len(becomes["values"]), becomes["dims"]).to(device=tensor.device, dtype=tensor.dtype)
+    constant.value.copy_(torch.tensor(becomes["values"], dtype=torch.float64).view_as(constant.value))
+    return constant
 
 
-def _columns(module: Any, becomes: dict[str, Any]) -> nn.Module:
+def _columns(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
     kept, weight = becomes["columns"], module.weight.detach()
     new: ColumnConv2d | ColumnLinear
     if isinstance(module, nn.Linear):

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.graph.program import module_of
 from ssl_prune.slimming.liveness import Liveness, Obstacle
 from ssl_prune.slimming.plan import Fold, ModulePlan, SlimPlan
-from ssl_prune.slimming.values import ChannelValues
 
 __all__ = ["gone_modules", "make_plan", "removable"]
 
@@ -50,7 +49,7 @@ def make_plan(
         branches: replace whole constant branches by the constant they add.
         columns: turn layers with all-zero columns into dense layers over the columns that are left.
     """
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     becomes = _branches(graph, live) if branches else {}
     keep: dict[str, dict[str, dict[int, list[int]]]] = {}
     for axis in (*graph.axes, *graph.buffers):
@@ -61,10 +60,7 @@ def make_plan(
             owner, _, leaf = name.rpartition(".")
             keep.setdefault(owner, {}).setdefault(leaf, {})[axis.axis] = stays.nonzero().flatten().tolist()
     plans: dict[str, ModulePlan] = {}
-    folds = {
-        o.reader.weight.rpartition(".")[0]: _fold(o, live.values.channels[o.reader.source], dead)
-        for o in live.obstacles
-    }
+    folds = {o.reader.weight.rpartition(".")[0]: _fold(o, dead) for o in live.obstacles}
     for name in dict.fromkeys([*keep, *becomes, *(n for n, f in folds.items() if f)]):
         if name in becomes:
             plans[name] = ModulePlan(becomes=_narrow(becomes[name], graph, dead))
@@ -80,15 +76,20 @@ def make_plan(
 
 
 def _names(model: nn.Module, name: str) -> list[str]:
-    """Every name of a tied tensor."""
-    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    wanted = dict(tensors)[name]
-    return [other for other, tensor in tensors if tensor is wanted]
+    """Every place of a tied tensor."""
+    wanted = getattr(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2])
+    # A module under two names is one module, cut once.
+    return [
+        f"{owner}.{leaf}" if owner else leaf
+        for owner, module in model.named_modules()
+        for leaf, tensor in (*module._parameters.items(), *module._buffers.items())
+        if tensor is wanted
+    ]
 
 
-def _fold(obstacle: Obstacle, seen: ChannelValues, dead: Tensor) -> Fold | None:
-    reader = obstacle.reader
-    gone = torch.where(reader.read >= 0, dead[reader.read], False)
+def _fold(obstacle: Obstacle, dead: Tensor) -> Fold | None:
+    reader, seen = obstacle.reader, obstacle.seen
+    gone = torch.cat([dead, torch.zeros(1, dtype=torch.bool)])[reader.read]  # unit -1 never goes
     carries = gone & ~obstacle.varies & ~obstacle.unfoldable & (seen.constant.cpu() != 0)
     channels = carries.nonzero().flatten().tolist()
     return Fold(channels, seen.constant.cpu()[carries].tolist()) if channels else None
@@ -96,6 +97,8 @@ def _fold(obstacle: Obstacle, seen: ChannelValues, dead: Tensor) -> Fold | None:
 
 def _attributes(module: nn.Module, keep: dict[str, dict[int, list[int]]]) -> dict[str, Any]:
     """The attributes of PyTorch's own layers that state a width."""
+    if isinstance(module, _BATCH_NORMS):  # whichever vector it has: a scale, or statistics only
+        return {"num_features": len(axes[0]) for axes in keep.values() if 0 in axes}
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return {}
@@ -109,8 +112,6 @@ def _attributes(module: nn.Module, keep: dict[str, dict[int, list[int]]]) -> dic
         return {"in_channels": shape[1] * groups, "out_channels": shape[0], "groups": groups}
     if isinstance(module, _TRANSPOSED):
         return {"in_channels": shape[0], "out_channels": shape[1] * module.groups}
-    if isinstance(module, _BATCH_NORMS):
-        return {"num_features": shape[0]}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape[0]}
     return {}
@@ -154,6 +155,7 @@ def _frontier(graph: ChannelGraph, live: Liveness) -> list[fx.Node]:
         node
         for node in constants
         if tail.get(module_of(node)) is node
+        and _channels_second(graph, node)
         and node.op == "call_function"
         and node.meta["val"].dim() > 2
         and node.users
@@ -193,13 +195,26 @@ def _narrow(becomes: dict[str, Any], graph: ChannelGraph, dead: Tensor) -> dict[
 
 def _written(graph: ChannelGraph, node: fx.Node) -> Tensor | None:
     """Units of a node's channels: those of the contraction it stems from through per-channel operators."""
-    written = {reader.node: reader.written for reader in graph.readers}
-    while node not in written:
+    writer = _writer(graph, node)
+    return None if writer is None else writer.written
+
+
+def _writer(graph: ChannelGraph, node: fx.Node) -> Reader | None:
+    readers = {reader.node: reader for reader in graph.readers}
+    while node not in readers:
         inputs = [n for n in node.all_input_nodes if n.op == "call_function"]
         if not inputs:
             return None
         node = inputs[0]
-    return written[node]
+    return readers[node]
+
+
+def _channels_second(graph: ChannelGraph, node: fx.Node) -> bool:
+    """A branch of convolutions; linear layers over tokens have their channels last, where no constant stands in."""
+    writer = _writer(graph, node)
+    return writer is None or (
+        "linear" not in str(writer.node.target) and len(writer.written) == node.meta["val"].shape[1]
+    )
 
 
 # -- columns -----------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
 
 
 def _stays(units: Tensor, dead: Tensor) -> Tensor:
-    return torch.where(units >= 0, ~dead[units], True)
+    return torch.cat([~dead, torch.ones(1, dtype=torch.bool)])[units]  # unit -1 always stays
 
 
 def _macs(reader: Reader, dead: Tensor, gone: bool) -> tuple[int, int]:

@@ -122,21 +122,18 @@ def make_report(
 def _layers(
     graph: ChannelGraph, model: nn.Module, cut: nn.Module, before: Cost, after: Cost
 ) -> tuple[LayerChange, ...]:
+    weights = dict(model.named_parameters(remove_duplicate=False))
     changes = []
     for weight in dict.fromkeys(reader.weight for reader in graph.readers):
         name = weight.rpartition(".")[0]
         module = cut.get_submodule(name)
-        dense, slim = model.get_submodule(name).weight, getattr(module, "weight", None)
-        gone = not isinstance(slim, Tensor)
-        changes.append(
-            LayerChange(
-                name,
-                tuple(dense.shape),  # type: ignore[union-attr, arg-type]
-                None if gone else tuple(slim.shape[:2] if isinstance(module, ColumnConv2d) else slim.shape),
-                (_of(before, name, "macs"), _of(after, name, "macs")),
-                (_of(before, name, "params"), _of(after, name, "params")),
-            )
-        )
+        slim = getattr(module, "weight", None)
+        after_shape = None
+        if isinstance(slim, Tensor):
+            after_shape = tuple(slim.shape[:2] if isinstance(module, ColumnConv2d) else slim.shape)
+        macs = (_of(before, name, "macs"), _of(after, name, "macs"))
+        params = (_of(before, name, "params"), _of(after, name, "params"))
+        changes.append(LayerChange(name, tuple(weights[weight].shape), after_shape, macs, params))
     return tuple(changes)
 
 
@@ -164,7 +161,7 @@ def _reason(live: Liveness, unit: int) -> str:
         if bool(obstacle.varies[here].any()):
             return f"{obstacle.reader.module} still reads a signal there, from a layer or a shift that is not zero"
         if bool(obstacle.unfoldable[here].any()):
-            values = live.values.channels[obstacle.reader.source]
+            values = obstacle.seen
             constant = values.constant.cpu()[here][0].item()
             how = "pads its input with zeros" if obstacle.reader.padded else "cannot take it into its bias"
             if not bool(values.uniform.cpu()[here].all()):

@@ -59,15 +59,17 @@ class ValuePass(Interpretation):
         program: from the channel graph.
         model: the network with the weights to look at.
         inputs: the example.
-        watched: node -> axis of its channels.
+        watched: nodes with the axis of their channels; a node may be read along two.
     """
 
-    def __init__(self, program: Program, model: nn.Module, inputs: Inputs, watched: dict[fx.Node, int]) -> None:
+    def __init__(self, program: Program, model: nn.Module, inputs: Inputs, watched: list[tuple[fx.Node, int]]) -> None:
         super().__init__(program)
         self._tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
         self._inputs = dict(zip(program.inputs, pytree.tree_leaves(as_call(inputs)), strict=True))
-        self._watched = watched
-        self.channels: dict[fx.Node, ChannelValues] = {}
+        self._watched: dict[fx.Node, set[int]] = {}
+        for node, axis in watched:
+            self._watched.setdefault(node, set()).add(axis)
+        self.channels: dict[tuple[fx.Node, int], ChannelValues] = {}
         self.constants: dict[fx.Node, Tensor] = {}
         self.output_varies = False
         with torch.no_grad():
@@ -115,8 +117,8 @@ class ValuePass(Interpretation):
     def _watch(self, node: fx.Node, result: Any) -> Any:
         if not isinstance(result, Known):
             return result
-        if node in self._watched:
-            self.channels[node] = _channels(result, self._watched[node])
+        for axis in self._watched.get(node, ()):
+            self.channels[node, axis] = _channels(result, axis)
         if module_of(node) and result.value.dim() > 1 and not bool(result.varies.any()):
             constant = _channels(result, 1)
             if bool(constant.uniform.all()):

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.inputs import Inputs, call, evaluation, leaves, map_tensors
+from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors
 
 __all__ = ["Proof", "fresh_inputs", "relative_error", "verify"]
 
@@ -51,8 +52,9 @@ def relative_error(expected: Tensor, got: Tensor) -> float:
 def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
     """Inputs of the same shapes and types: normal with the example's mean and spread, integers within its range."""
 
+    generator = torch.Generator().manual_seed(seed)
+
     def draw(tensor: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
         if tensor.is_floating_point():
             mean, spread = tensor.double().mean().item(), tensor.double().std(correction=0).item()
             noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * (spread or 1.0) + mean
@@ -80,14 +82,14 @@ def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float)
     worst = 0.0
     with evaluation(sparse), evaluation(slim):
         for what, trial in _trials(sparse, inputs):
-            expected = leaves(call(sparse, trial))
+            expected = leaves(_call(sparse, trial))
             if not all(bool(t.isfinite().all()) for t in expected if t.is_floating_point()):
                 raise SlimError(
                     f"{type(sparse).__name__}: the network's own outputs are not finite on {what}, so nothing can be "
                     "compared. Look for NaN or infinite weights or statistics"
                 )
             try:
-                got = leaves(call(slim, trial))
+                got = leaves(_call(slim, trial))
             except Exception as error:
                 return Proof(
                     math.inf, f"{what}: the cut network raises {type(error).__name__}: {str(error).splitlines()[0]}"
@@ -104,6 +106,13 @@ def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float)
     return Proof(worst, None)
 
 
+def _call(model: nn.Module, inputs: Inputs) -> Any:
+    """`model` called with copies of `inputs` and of its own buffers, because a forward may write into both."""
+    args, kwargs = as_call(map_tensors(torch.clone, inputs))
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return torch.func.functional_call(model, buffers, args, kwargs)
+
+
 def _trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
     yield "the example", inputs
     for seed in range(3):
@@ -112,7 +121,7 @@ def _trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
     others = iter(fresh)
     doubled = map_tensors(lambda t: torch.cat([t, next(others)]) if t.dim() else next(others), inputs)
     try:
-        call(sparse, doubled)
+        _call(sparse, doubled)
     except Exception:  # a network of one batch size only
         return
     yield "twice the batch", doubled

@@ -1,0 +1,170 @@
+"""The command line: LightningCLI's `fit | validate | test | predict`, and `slim | export | report`."""
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ssl_prune._lightning import pl
+from ssl_prune.errors import SlimError
+from ssl_prune.report.run import RunReport
+
+if TYPE_CHECKING:
+    from pytorch_lightning.cli import LightningCLI
+else:
+    try:
+        LightningCLI = importlib.import_module(f"{pl.__name__}.cli").LightningCLI
+        importlib.import_module("jsonargparse")
+    except ImportError as error:
+        raise ImportError("the command line needs jsonargparse: pip install 'ssl-prune[cli]'") from error
+
+__all__ = ["SlimCLI", "SlimTrainer", "main"]
+
+
+class SlimTrainer(pl.Trainer):
+    """Lightning's Trainer with two more things to do: `slim` and `export`."""
+
+    def slim(
+        self,
+        model: pl.LightningModule,
+        ckpt_path: str | None = None,
+        path: str = "slim.safetensors",
+        exports: Sequence[str] = (),
+        exact: bool = True,
+        tolerance: float = 1e-4,
+        columns: bool = False,
+        module: str | None = None,
+        datamodule: pl.LightningDataModule | None = None,
+    ) -> None:
+        """Cut the zeros out of a checkpoint's network, prove the result, save it.
+
+        Args:
+            model: the network as it was trained.
+            ckpt_path: checkpoint with its weights.
+            path: slim file to write; the report and the picture lie beside it.
+            exports: formats to write too: onnx, pt2.
+            exact: refuse what the proof does not confirm.
+            tolerance: allowed relative difference of the outputs.
+            columns: turn layers with all-zero columns into dense layers over those that are left.
+            module: name of the submodule to cut.
+            datamodule: data to compare both networks on.
+        """
+        from ssl_prune.callbacks import Slim
+
+        if ckpt_path is None:
+            raise ValueError("slim: no checkpoint; give --ckpt_path FILE")
+        _load_weights(model, ckpt_path)
+        callback = Slim(Path(path).resolve(), exports, exact=exact, tolerance=tolerance, columns=columns, module=module)
+        if datamodule is not None:
+            datamodule.prepare_data()
+            datamodule.setup("fit")
+            self.datamodule = datamodule
+        print(callback.run(self, model))
+
+    def export(
+        self,
+        model: pl.LightningModule,
+        path: str,
+        exports: Sequence[str] = ("onnx",),
+        module: str | None = None,
+        datamodule: pl.LightningDataModule | None = None,
+    ) -> None:
+        """Write a slim file's network in other formats, each loaded back and compared.
+
+        Args:
+            model: the dense network the file was made for.
+            path: slim file.
+            exports: formats to write beside it: onnx, pt2.
+            module: name of the submodule that was cut.
+            datamodule: not used; the data of the config.
+        """
+        from ssl_prune import load_slim
+        from ssl_prune.callbacks._network import example_of, network_of
+        from ssl_prune.slimming.export import EXPORTS
+
+        unknown = [name for name in exports if name not in EXPORTS]
+        if unknown:
+            raise ValueError(f"export: unknown format {unknown}; expected some of {sorted(EXPORTS)}")
+        network = network_of(model, module)
+        example = example_of(self, model, network)
+        if example is None:
+            raise ValueError(f"export: no example input; set example_input_array on {type(model).__name__}")
+        slim = load_slim(path, network)
+        for name in exports:
+            target = Path(path).with_suffix(f".{name}")
+            EXPORTS[name](slim, example, target)
+            print(f"{target}: written, loaded back and compared")
+
+
+class SlimCLI(LightningCLI):
+    """LightningCLI over `SlimTrainer`; the classes of this package are known by their short names."""
+
+    def __init__(self, args: Sequence[str] | None = None) -> None:
+        for room in ("models", "models.classifier", "data", "callbacks", "schedules", "groups"):
+            importlib.import_module(f"ssl_prune.{room}")  # short class names work for what is imported
+        super().__init__(
+            trainer_class=SlimTrainer,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={
+                "description": "Train to zero, cut, prove, save. `ssl-prune report FILE` shows a finished run."
+            },
+            args=None if args is None else list(args),
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's own, and ours."""
+        return {**LightningCLI.subcommands(), "slim": {"model", "datamodule"}, "export": {"model", "datamodule"}}
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Show the report of a finished run: `ssl-prune report FILE [--plot PICTURE]`."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="ssl-prune report", description="Show the report of a finished run.")
+    parser.add_argument("file", type=str, help="the .json beside a slim file, or the slim file itself")
+    parser.add_argument("--plot", type=str, default=None, help="picture of the widths to draw (.png, .svg, .pdf)")
+    options = parser.parse_args(list(arguments))
+    found = RunReport.load(Path(options.file).with_suffix(".json"))
+    print(found)
+    if options.plot:
+        found.plot(options.plot)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `ssl-prune`; errors of use end with one line and exit status 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # The data sets here lie in memory: more loading processes would only slow them down.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    try:
+        if given[:1] == ["report"]:
+            report(given[1:])
+        else:
+            SlimCLI(arguments)
+    except (SlimError, ValueError, FileNotFoundError, IsADirectoryError, ImportError) as error:
+        if os.environ.get("SSL_PRUNE_TRACEBACK"):
+            raise
+        print(f"ssl-prune: {error}\n(SSL_PRUNE_TRACEBACK=1 shows where)", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _load_weights(model: pl.LightningModule, path: str) -> None:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise SlimError(f"{path}: not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from error
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise SlimError(f"{path}: holds a {type(checkpoint).__name__}, expected a state_dict or a Lightning checkpoint")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise SlimError(f"{path}: the weights are those of another network: {error}") from error
