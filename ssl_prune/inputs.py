@@ -57,12 +57,16 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 @contextmanager
 def evaluation(model: nn.Module) -> Iterator[nn.Module]:
-    """`model` in evaluation mode without gradients; each module's own training flag is put back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """`model` in evaluation mode without gradients; each module's own flag is put back afterwards.
+
+    The flags are set one by one: `eval()` of a user's class may do more than that, and `train()` would set them all alike.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     try:
+        for module, _ in modes:
+            module.training = False
         with torch.no_grad():
             yield model
     finally:
-        for module in training:
-            module.training = True
+        for module, mode in modes:
+            module.training = mode

@@ -3,11 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from ssl_prune.costs import Cost, cost
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.inputs import Inputs
+from ssl_prune.inputs import Inputs, map_tensors
+from ssl_prune.report.numbers import percent
 from ssl_prune.report.table import table
 from ssl_prune.slimming.liveness import Liveness, zero_units
 from ssl_prune.slimming.modules import ColumnConv2d
@@ -75,12 +77,12 @@ class SlimReport:
                 _shape(layer.before),
                 _after(layer),
                 *layer.macs,
-                share(layer.macs),
+                percent(layer.macs[1], layer.macs[0]),
                 *layer.params,
             ]
             for layer in self.layers
         ]
-        total = ["whole network", None, None, *self.macs, share(self.macs), *self.params]
+        total = ["whole network", None, None, *self.macs, percent(self.macs[1], self.macs[0]), *self.params]
         columns = ["layer", "before", "after", "MACs before", "after", "left", "params before", "after"]
         lines = [table(columns, rows, total=total)]
         lines.append(
@@ -103,7 +105,7 @@ def make_report(
     inputs: Inputs,
 ) -> SlimReport:
     """Compare the two networks and explain every zero unit that stays."""
-    before, after = cost(model, inputs), cost(cut, inputs)
+    before, after = (cost(network, map_tensors(torch.clone, inputs)) for network in (model, cut))
     layers = _layers(graph, model, cut, before, after)
     gone = {layer.name for layer in layers if layer.after is None}
     removed = Counter(graph.unit_layer[unit] for unit in dead.nonzero().flatten().tolist())
@@ -123,10 +125,11 @@ def _layers(
     graph: ChannelGraph, model: nn.Module, cut: nn.Module, before: Cost, after: Cost
 ) -> tuple[LayerChange, ...]:
     weights = dict(model.named_parameters(remove_duplicate=False))
+    modules = dict(cut.named_modules(remove_duplicate=False))
     changes = []
     for weight in dict.fromkeys(reader.weight for reader in graph.readers):
         name = weight.rpartition(".")[0]
-        module = cut.get_submodule(name)
+        module = modules.get(name)  # None inside a branch that became a constant
         slim = getattr(module, "weight", None)
         after_shape = None
         if isinstance(slim, Tensor):
@@ -196,8 +199,3 @@ def _after(layer: LayerChange) -> str:
     if layer.after is None:
         return "gone"
     return _shape(layer.after) + (" columns" if len(layer.after) < len(layer.before) else "")
-
-
-def share(pair: tuple[int, int]) -> str:
-    """What is left, in per cent."""
-    return f"{pair[1] / pair[0]:.1%}" if pair[0] else "-"

@@ -1,0 +1,103 @@
+"""From (parameter, index) pairs to a partition: numbering, shared parameters, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.groups.partition import Member, Partition
+
+if TYPE_CHECKING:
+    from ssl_prune.graph import ChannelGraph
+
+Layers = Mapping[str, nn.Module]
+
+
+class Granularity(Protocol):
+    """Says which entries live or die together."""
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether `build` reads the graph."""
+
+    def build(self, model: nn.Module, graph: ChannelGraph | None, select: Layers) -> Partition:
+        """Partition the selected layers (name to module); raise ValueError with the reason if there is no group."""
+
+
+class Collector:
+    """Gathers members layer by layer, numbering groups from 0; a parameter seen before is skipped.
+
+    Args:
+        kind: what a group is called in messages.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._members: list[Member] = []
+        self._layers: list[str] = []
+        self._layer: list[Tensor] = []
+        self._seen: set[int] = set()
+        self._total = 0
+
+    def add(self, layer: str, tensors: Mapping[str, tuple[nn.Parameter, Tensor]]) -> None:
+        """Add one layer's groups: parameter names to the parameter and its index, numbered from 0 in this layer.
+
+        The numbers may leave gaps (a position that cannot be removed is -1); they are closed here.
+        """
+        fresh = {name: pair for name, pair in tensors.items() if id(pair[0]) not in self._seen}
+        if not fresh:
+            return
+        used = torch.cat([index.reshape(-1) for _, index in fresh.values()])
+        used = torch.bincount(used[used >= 0]).nonzero().reshape(-1)
+        if not used.numel():
+            return
+        for name, (param, index) in fresh.items():
+            number = torch.searchsorted(used, index) + self._total
+            self._members.append(Member(name, param, torch.where(index < 0, -1, number)))
+            self._seen.add(id(param))
+        self._layer.append(torch.full((used.numel(),), len(self._layers)))
+        self._layers.append(layer)
+        self._total += used.numel()
+
+    def finish(self, why_empty: str) -> Partition:
+        """The partition.
+
+        Raises:
+            ValueError: no group was added; the message ends with `why_empty`.
+        """
+        if not self._members:
+            raise ValueError(f"no {self.kind} groups: {why_empty}")
+        return Partition(self._members, self._layers, torch.cat(self._layer), self.kind)
+
+
+def parameter(layer: str, module: nn.Module, name: str = "weight") -> nn.Parameter:
+    """The layer's own parameter.
+
+    Raises:
+        ValueError: the layer computes it from others (a parametrization), so it cannot be set to zero in place.
+    """
+    found = module._parameters.get(name)
+    if found is None:
+        raise ValueError(
+            f"{layer}: {name} is not a parameter of {type(module).__name__} (a parametrization computes it); "
+            "remove the parametrization or exclude the layer"
+        )
+    return found
+
+
+def along(param: Tensor, axis: int, values: Tensor) -> Tensor:
+    """Values along one axis of a parameter, of size 1 in its other dimensions.
+
+    Example:
+        >>> along(torch.empty(2, 3, 5, 5), 1, torch.arange(3)).shape
+        torch.Size([1, 3, 1, 1])
+    """
+    return values.reshape([-1 if d == axis else 1 for d in range(param.ndim)])
+
+
+def prefixed(layer: str, name: str) -> str:
+    """The parameter's name in the model; a model that is itself the layer has no prefix."""
+    return f"{layer}.{name}" if layer else name

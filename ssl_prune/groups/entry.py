@@ -1,0 +1,33 @@
+"""Granularity "entry": every weight entry is a group of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from ssl_prune.groups.collect import Layers, parameter, prefixed
+from ssl_prune.groups.partition import Member, Partition
+
+if TYPE_CHECKING:
+    from ssl_prune.graph import ChannelGraph
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Single entries of convolution and linear weights; no biases, no normalisation vectors."""
+
+    needs_graph: ClassVar[bool] = False
+
+    def build(self, model: nn.Module, graph: ChannelGraph | None, select: Layers) -> Partition:
+        """One group an entry, without an index tensor."""
+        weights: dict[int, tuple[str, nn.Parameter]] = {}
+        for layer, module in select.items():
+            weight = parameter(layer, module)
+            weights.setdefault(id(weight), (layer, weight))
+        members = [Member(prefixed(layer, "weight"), weight, None) for layer, weight in weights.values()]
+        sizes = torch.tensor([m.param.numel() for m in members])
+        layer_of = torch.arange(len(members)).repeat_interleave(sizes)
+        return Partition(members, [layer for layer, _ in weights.values()], layer_of, "entry")

@@ -1,0 +1,88 @@
+"""How long a network takes, measured."""
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_prune.inputs import Inputs, as_call, evaluation
+
+__all__ = ["compare_latency", "latency"]
+
+
+def latency(model: nn.Module, example_inputs: Inputs, *, rounds: int = 30, warmup: int = 5) -> float:
+    """Return the median time of one forward pass in evaluation mode without gradients, in seconds.
+
+    The median and not the mean, because other programs make some rounds slower and none faster. On a GPU each round
+    waits until the device has finished. The network is left as it was.
+
+    Args:
+        model: Any network; it must be on the device of the inputs.
+        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        rounds: Measured passes, at least 1.
+        warmup: Passes before them that are not measured.
+
+    Returns:
+        Seconds a call, for the whole batch.
+
+    Example:
+        >>> latency(nn.Linear(8, 8), torch.zeros(1, 8), rounds=3) > 0
+        True
+    """
+    return median(_times([model], example_inputs, rounds, warmup)[0])
+
+
+def compare_latency(
+    first: nn.Module, second: nn.Module, example_inputs: Inputs, *, rounds: int = 30, warmup: int = 5
+) -> tuple[float, float]:
+    """Return the median times of two networks, measured in turns so that a change of the clock rate meets both.
+
+    Every other round starts with the second network.
+
+    Args:
+        first: A network.
+        second: Another one that takes the same inputs.
+        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        rounds: Measured passes of each, at least 1.
+        warmup: Passes of each before them that are not measured.
+
+    Returns:
+        Seconds a call of the first and of the second.
+
+    Example:
+        >>> dense, slim = compare_latency(nn.Linear(512, 512), nn.Linear(512, 8), torch.zeros(64, 512))
+        >>> dense > slim
+        True
+    """
+    times = _times([first, second], example_inputs, rounds, warmup)
+    return median(times[0]), median(times[1])
+
+
+def _times(models: list[nn.Module], example_inputs: Inputs, rounds: int, warmup: int) -> list[list[float]]:
+    if rounds < 1:
+        raise ValueError(f"rounds is {rounds}, expected at least 1.")
+    args, kwargs = as_call(example_inputs)
+    times: list[list[float]] = [[] for _ in models]
+    for i in range(warmup + rounds):
+        turns = list(enumerate(models))
+        for j, model in turns if i % 2 == 0 else turns[::-1]:
+            with evaluation(model):
+                seconds = _time(model, args, kwargs)
+            if i >= warmup:
+                times[j].append(seconds)
+    return times
+
+
+def _time(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    _wait()
+    start = time.perf_counter()
+    model(*args, **kwargs)
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -1,0 +1,20 @@
+"""He initialisation, the one that every network here uses."""
+
+from torch import nn
+
+__all__ = ["he_init"]
+
+
+def he_init(model: nn.Module) -> None:
+    """Draw the weights of every convolution and linear layer from N(0, 2 / fan_in) and set their biases to zero.
+
+    The inputs are counted and not the outputs, because for a depthwise convolution torch counts all channels as outputs
+    of each input, which gives weights too small by the square root of the width.
+
+    Source: He et al., Delving Deep into Rectifiers, 2015, equation 10.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

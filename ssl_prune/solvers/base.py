@@ -1,0 +1,178 @@
+"""What the solvers share: counting steps, the strength of the moment, freezing zeros, state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from ssl_prune.groups import Partition
+from ssl_prune.penalties import Penalty
+from ssl_prune.schedules import Constant, Schedule
+from ssl_prune.solvers.binding import Binding, bind
+from ssl_prune.solvers.freezing import clear_state, zero_masks
+
+
+class Solver(ABC):
+    """Acts after each step of the attached optimizers; see the subclasses."""
+
+    def __init__(
+        self,
+        groups: Partition,
+        penalty: Penalty,
+        strength: float,
+        schedule: Schedule | None = None,
+        *,
+        debias_from: int | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        if debias_from is not None and debias_from < 0:
+            raise ValueError(f"debias_from must be an optimizer step >= 0 or None, got {debias_from}")
+        self.groups = groups
+        self.penalty = penalty
+        self.strength = strength
+        self.schedule = schedule or Constant()
+        self.debias_from = debias_from
+        self.steps_per_epoch = steps_per_epoch
+        self._bindings: list[Binding] = []
+        self._optimizers: tuple[Optimizer, ...] = ()
+        self._handles: list[RemovableHandle] = []
+        self._counts: list[int] = []
+        self._masks: list[Tensor] | None = None
+
+    @property
+    def strength(self) -> float:
+        """The strength before the schedule's factor; may be changed between steps."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        if not isfinite(strength) or strength < 0:
+            raise ValueError(f"strength must be a finite number >= 0, got {strength}")
+        self._strength = float(strength)
+
+    @property
+    def step_count(self) -> int:
+        """Steps taken since the first `attach`; of several optimizers the most."""
+        return max(self._counts, default=0)
+
+    @property
+    def current_strength(self) -> float:
+        """Strength times schedule at the coming step; 0 once frozen."""
+        return self._strength_at(self.step_count)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the zeros are held and the penalty is off."""
+        return self._masks is not None
+
+    def attach(self, *optimizers: Optimizer) -> None:
+        """Act after every step of these optimizers, until `detach`.
+
+        Raises:
+            RuntimeError: already attached.
+            TypeError: something is not a torch optimizer.
+            ValueError: a grouped parameter is in none of them, or a group spans two.
+        """
+        if self._handles:
+            raise RuntimeError("this solver is attached already: call detach() first")
+        self._bindings = bind(self.groups, optimizers)
+        self._optimizers = optimizers
+        self._counts += [0] * (len(optimizers) - len(self._counts))
+        self._handles = [o.register_step_post_hook(self._after_step) for o in optimizers]
+        self._freeze_when_due()
+
+    def detach(self) -> None:
+        """Remove the hooks; counts, strength and frozen zeros stay."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._bindings, self._optimizers = [], [], ()
+
+    def rebind(self, groups: Partition) -> None:
+        """Go on with another partition of the same network, as after its layers were cut.
+
+        Counts and strength stay; frozen zeros are read again from the parameters. Attached optimizers stay attached and
+        must hold the new parameters.
+        """
+        optimizers, frozen = self._optimizers, self.frozen
+        self.detach()
+        self.groups, self._masks = groups, None
+        if frozen:
+            self._masks = zero_masks(groups, self.penalty)
+        if optimizers:
+            self.attach(*optimizers)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Hold what is zero now at zero from here on, and turn the penalty off, so that the rest can recover.
+
+        Groups whose entries are all zero are held as groups; if the penalty kills single entries, these too. Their
+        momentum and other optimizer state is cleared. The size of what is left is no longer biased towards zero.
+        """
+        if self.frozen:
+            return
+        self._masks = zero_masks(self.groups, self.penalty)
+        for binding in self._bindings:
+            for i in binding.positions:
+                clear_state(binding.optimizer, self.groups.members[i].param, self._masks[i])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts, strength and frozen zeros: numbers, lists and tensors only."""
+        masks = None if self._masks is None else [mask.clone() for mask in self._masks]
+        return {"step_counts": list(self._counts), "strength": self.strength, "masks": masks}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned, before or after `attach`.
+
+        Raises:
+            ValueError: the frozen zeros are those of another partition.
+        """
+        masks = state["masks"]
+        if masks is not None:
+            got = [tuple(mask.shape) for mask in masks]
+            if len(got) != len(self.groups.members) or any(
+                len(g) != m.param.ndim or any(i not in (1, p) for i, p in zip(g, m.param.shape, strict=True))
+                for g, m in zip(got, self.groups.members, strict=True)
+            ):
+                wanted = [tuple(m.param.shape) for m in self.groups.members]
+                raise ValueError(f"the state's masks {got} do not fit this partition's parameters {wanted}")
+            masks = [mask.to(m.param.device) for mask, m in zip(masks, self.groups.members, strict=True)]
+        self._counts = list(state["step_counts"])
+        self._counts += [0] * (len(self._optimizers) - len(self._counts))
+        self.strength = state["strength"]
+        self._masks = masks
+
+    @abstractmethod
+    def _penalise(self, binding: Binding, strength: float) -> None:
+        """Do what the penalty asks for after a step; the strength is not 0."""
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        position = next(i for i, o in enumerate(self._optimizers) if o is optimizer)
+        binding = next((b for b in self._bindings if b.optimizer is optimizer), None)
+        if binding is None or not binding.skipped():
+            if binding is not None:
+                with torch.no_grad():
+                    self._act(binding, self._strength_at(self._counts[position]))
+            self._counts[position] += 1
+            self._freeze_when_due()
+
+    def _act(self, binding: Binding, strength: float) -> None:
+        if self._masks is not None:
+            params: list[Tensor] = [m.param for m in binding.groups.members]
+            masks: list[Tensor] = [self._masks[i].to(params[0].device) for i in binding.positions]
+            torch._foreach_mul_(params, masks)
+        elif strength > 0:
+            self._penalise(binding, strength)
+
+    def _strength_at(self, step: int) -> float:
+        return 0.0 if self.frozen else self.strength * self.schedule.value(step, self.steps_per_epoch)
+
+    def _freeze_when_due(self) -> None:
+        if self.debias_from is not None and self.step_count >= self.debias_from:
+            self.freeze()

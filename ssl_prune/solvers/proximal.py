@@ -1,0 +1,103 @@
+"""The proximal solver: the optimizer's step, then the penalty's proximal map. Exact zeros."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch.optim import Optimizer
+
+from ssl_prune.groups import Partition
+from ssl_prune.penalties import Penalty
+from ssl_prune.schedules import Schedule
+from ssl_prune.solvers.base import Solver
+from ssl_prune.solvers.binding import Binding
+from ssl_prune.solvers.metrics import check_supported, diagonal
+
+
+class ProximalSolver(Solver):
+    """Proximal gradient descent around any torch optimizer.
+
+    ``w <- prox(v)``, ``v`` the optimizer's result, with the step ``lr * strength * schedule`` and the lr that the
+    optimizer just used. If members of one group have different lrs, the map is taken in the metric ``1 / lr``.
+    With strength 0 nothing is touched.
+
+    Args:
+        groups: the partition.
+        penalty: what being non-zero costs.
+        strength: multiplies the penalty in the objective ``loss + strength * penalty``; the lr is multiplied on by the
+            solver.
+        schedule: a factor on the strength at each optimizer step; default 1.
+        metric: "euclidean", or "optimizer": the diagonal that the optimizer scales its gradient by, so that the fixed
+            points are those of the objective (SGD, Adam, AdamW, RMSprop, Adagrad).
+        debias_from: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
+        steps_per_epoch: optimizer steps an epoch, for a schedule in epochs.
+
+    Raises:
+        ValueError: a strength that is negative or not finite, an unknown metric, a negative `debias_from`.
+
+    Note:
+        SGD's momentum ``m`` adds gradients up, so that its steps grow to ``lr / (1 - m)`` while the Euclidean map keeps
+        ``lr``: it converges to the minimum of ``loss + (1 - m) * strength * penalty``. The metric "optimizer" knows this
+        and converges to that of ``loss + strength * penalty``; its strength is the smaller by ``1 - m`` for the same zeros.
+
+        A step that a gradient scaler skips does not count and has no proximal map.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> from ssl_prune.penalties import L1
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+        >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0, 0.01]]))
+        >>> sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> solver = ProximalSolver(partition(net, "entry"), L1(), strength=0.5)
+        >>> solver.attach(sgd)
+        >>> net(torch.zeros(1, 2)).sum().backward()
+        >>> sgd.step()
+        >>> net[0].weight.data, solver.step_count
+        (tensor([[0.9500, 0.0000]]), 1)
+
+    Source: Parikh and Boyd, Proximal Algorithms (2014), section 4.2; the metric: Deleu and Bengio (2021), section 3.
+    """
+
+    def __init__(
+        self,
+        groups: Partition,
+        penalty: Penalty,
+        strength: float,
+        schedule: Schedule | None = None,
+        *,
+        metric: Literal["euclidean", "optimizer"] = "euclidean",
+        debias_from: int | None = None,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        super().__init__(groups, penalty, strength, schedule, debias_from=debias_from, steps_per_epoch=steps_per_epoch)
+        if metric not in ("euclidean", "optimizer"):
+            raise ValueError(f'metric must be "euclidean" or "optimizer", got {metric!r}')
+        self.metric = metric
+
+    def attach(self, *optimizers: Optimizer) -> None:
+        """Act after every step of these optimizers, until `detach`.
+
+        Raises:
+            RuntimeError: already attached.
+            TypeError: not a torch optimizer, or the metric is "optimizer" and this one's is not known.
+            ValueError: a grouped parameter is in none of them, or a group spans two.
+        """
+        if self.metric == "optimizer":
+            for optimizer in optimizers:
+                check_supported(optimizer)
+        super().attach(*optimizers)
+
+    def _penalise(self, binding: Binding, strength: float) -> None:
+        groups = binding.groups
+        rate = binding.learning_rates()
+        if self.metric == "euclidean" and rate is not None:
+            self.penalty.prox(groups, strength * rate)
+            return
+        metric = [
+            diagonal(binding.optimizer, settings, member.param, groups.dtype)
+            if self.metric == "optimizer"
+            else torch.as_tensor(settings["lr"], dtype=groups.dtype, device=member.param.device).reciprocal()
+            for settings, member in zip(binding.settings(), groups.members, strict=True)
+        ]
+        self.penalty.prox_metric(groups, strength, metric)

@@ -1,0 +1,63 @@
+import os
+
+import pytest
+
+from ssl_prune.files import replacing
+
+
+def test_the_old_file_stays_until_the_block_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with replacing(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old"
+        assert part.parent == tmp_path
+        assert part.suffix == ".txt"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def write_half(part):
+        part.write_text("half")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"), replacing(path) as part:
+        write_half(part)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing was written"), replacing(tmp_path / "a.txt"):
+        pass
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing does not exist"), replacing(tmp_path / "missing" / "a.txt"):
+        pass
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(IsADirectoryError, match="it is a folder"), replacing(tmp_path):
+        pass
+
+
+def test_a_link_keeps_pointing(tmp_path):
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    real.write_text("old")
+    link.symlink_to(real)
+    with replacing(link) as part:
+        part.write_text("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with replacing(tmp_path / "a") as part:
+        part.write_text("")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
