@@ -36,6 +36,7 @@ class ImageData(pl.LightningDataModule):
         subset: Use only this many training images, for small runs. The validation images stay the same.
         num_workers: Processes that load; 0 is the fastest for most of these sets.
         download: Fetch missing files.
+        standardise: Subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
 
     Raises:
         ValueError: A number is out of its range.
@@ -55,6 +56,7 @@ class ImageData(pl.LightningDataModule):
         subset: int | None = None,
         num_workers: int = 0,
         download: bool = False,
+        standardise: bool = True,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -67,6 +69,7 @@ class ImageData(pl.LightningDataModule):
         self.subset = subset
         self.num_workers = num_workers
         self.download = download
+        self.standardise = standardise
         self.augment: Callable[[Tensor], Tensor] | None = None
         self.train_set: ImageTensors | None = None
         self.val_set: ImageTensors | None = None
@@ -127,7 +130,8 @@ class ImageData(pl.LightningDataModule):
     def _tensors(
         self, images: Tensor, labels: Tensor, augment: Callable[[Tensor], Tensor] | None = None
     ) -> ImageTensors:
-        return ImageTensors(images, labels, self.mean, self.std, self.peak, augment)
+        mean, std = (self.mean, self.std) if self.standardise else ([0.0] * len(self.mean), [1.0] * len(self.std))
+        return ImageTensors(images, labels, mean, std, self.peak, augment)
 
     def _loader(self, data: ImageTensors | None, stage: str, shuffle: bool = False) -> DataLoader[Any]:
         if data is None:

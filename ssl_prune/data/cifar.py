@@ -38,6 +38,7 @@ class CIFAR10(ImageData):
         num_workers: Processes that load; 0 is the fastest for small networks.
         download: Fetch missing files, 162 MiB.
         augment: Shift the training images by up to four pixels and mirror every second one.
+        standardise: Subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
 
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
@@ -57,8 +58,9 @@ class CIFAR10(ImageData):
         num_workers: int = 0,
         download: bool = False,
         augment: bool = True,
+        standardise: bool = True,
     ) -> None:
-        super().__init__(root, batch_size, validation, subset, num_workers, download)
+        super().__init__(root, batch_size, validation, subset, num_workers, download, standardise)
         self.augment = crop_and_flip if augment else None
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ class Digits(ImageData):
         validation: Training images kept for validation: a number, or as a float a share. With 0 there is no validation.
         subset: Use only this many training images.
         num_workers: Processes that load; 0 is the fastest.
+        standardise: Subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
 
     Example:
         >>> data = Digits(batch_size=32)
@@ -44,8 +45,15 @@ class Digits(ImageData):
         validation: int | float = 0.1,
         subset: int | None = None,
         num_workers: int = 0,
+        standardise: bool = True,
     ) -> None:
-        super().__init__(batch_size=batch_size, validation=validation, subset=subset, num_workers=num_workers)
+        super().__init__(
+            batch_size=batch_size,
+            validation=validation,
+            subset=subset,
+            num_workers=num_workers,
+            standardise=standardise,
+        )
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
         """Return the images `(N, 1, 8, 8)` and labels `(N,)` of the training or the test set."""

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-__all__ = ["he_init"]
+__all__ = ["check_dropout", "he_init"]
 
 
 def he_init(model: nn.Module) -> None:
@@ -18,3 +18,11 @@ def he_init(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def check_dropout(dropout: tuple[float, float]) -> tuple[float, float]:
+    """Two probabilities below 1, or a `ValueError`."""
+    first, second = dropout
+    if not (0 <= first < 1 and 0 <= second < 1):
+        raise ValueError(f"dropout is {dropout}, expected two probabilities in [0, 1).")
+    return first, second

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_prune.models._init import he_init
+from ssl_prune.models._init import check_dropout, he_init
 
 __all__ = ["MLP", "LeNet300100"]
 
@@ -20,6 +20,10 @@ class MLP(nn.Module):
         in_channels: Channels of the image.
         image_size: Height and width of the image in pixels.
         num_classes: Outputs of the last layer.
+        dropout: Probabilities on the image and on the hidden neurons; may be changed later.
+
+    Raises:
+        ValueError: A probability is out of range.
 
     Example:
         >>> import torch
@@ -30,10 +34,16 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self, widths: Sequence[int] = (500, 300), in_channels: int = 1, image_size: int = 28, num_classes: int = 10
+        self,
+        widths: Sequence[int] = (500, 300),
+        in_channels: int = 1,
+        image_size: int = 28,
+        num_classes: int = 10,
+        dropout: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         super().__init__()
         self.input_shape = (in_channels, image_size, image_size)
+        self.dropout = check_dropout(dropout)
         sizes = [in_channels * image_size**2, *widths, num_classes]
         self.depth = len(sizes) - 1
         for i in range(self.depth):
@@ -42,11 +52,15 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
-        x = x.flatten(1)
+        x = self._drop(x.flatten(1), 0)
         for i in range(1, self.depth):
-            x = F.relu(self.get_submodule(f"fc{i}")(x))
+            x = self._drop(F.relu(self.get_submodule(f"fc{i}")(x)), 1)
         logits: Tensor = self.get_submodule(f"fc{self.depth}")(x)
         return logits
+
+    def _drop(self, x: Tensor, place: int) -> Tensor:
+        # Without dropout nothing is drawn, so that the random state does not depend on the option.
+        return F.dropout(x, self.dropout[place], self.training) if self.dropout[place] else x
 
 
 class LeNet300100(MLP):
@@ -56,6 +70,7 @@ class LeNet300100(MLP):
         in_channels: Channels of the image.
         image_size: Height and width of the image in pixels.
         num_classes: Outputs of the last layer.
+        dropout: Probabilities on the image and on the hidden neurons; may be changed later.
 
     Example:
         >>> sum(p.numel() for p in LeNet300100().parameters())
@@ -64,5 +79,11 @@ class LeNet300100(MLP):
     Source: LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998, section III.
     """
 
-    def __init__(self, in_channels: int = 1, image_size: int = 28, num_classes: int = 10) -> None:
-        super().__init__((300, 100), in_channels, image_size, num_classes)
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int = 28,
+        num_classes: int = 10,
+        dropout: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        super().__init__((300, 100), in_channels, image_size, num_classes, dropout)

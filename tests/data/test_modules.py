@@ -46,6 +46,13 @@ def test_the_normalised_digits_have_mean_0_and_deviation_1():
     assert x.std().item() == pytest.approx(1, abs=0.02)
 
 
+def test_without_standardising_pixels_are_shares_of_the_largest():
+    data = Digits(standardise=False)
+    data.setup("fit")
+    x, _ = data.train_set.__getitems__(range(len(data.train_set)))
+    assert (x.min().item(), x.max().item()) == (0.0, 1.0)
+
+
 def test_only_what_a_stage_needs_is_read(monkeypatch):
     seen = []
     read = Digits.read

@@ -139,3 +139,18 @@ def test_too_small_images_are_refused():
         models.VGG16BN(image_size=8)
     with pytest.raises(ValueError, match="3 stages in blocks and 2 in widths"):
         models.ResNet((1, 1, 1), (8, 16))
+
+
+@pytest.mark.parametrize("build", [models.LeNet5, models.LeNet300100])
+def test_dropout_acts_in_training_only_and_draws_nothing_when_off(build):
+    x = torch.randn(4, 1, 28, 28)
+    torch.manual_seed(0)
+    dropping, plain = build(dropout=(0.5, 0.5)), build()
+    plain.load_state_dict(dropping.state_dict())
+    assert torch.equal(dropping.eval()(x), plain.eval()(x))
+    assert not torch.equal(dropping.train()(x), plain.train()(x))
+    before = torch.get_rng_state()
+    plain(x)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ValueError, match=r"dropout is \(1.5, 0\)"):
+        build(dropout=(1.5, 0))
