@@ -1,5 +1,6 @@
 """What the callbacks share: the network inside a LightningModule, one sample for it, and its channel graph."""
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.graph import ChannelGraph, trace
-from ssl_prune.inputs import Inputs, map_tensors
+from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 
-__all__ = ["example_of", "graph_of", "network_of"]
+__all__ = ["example_of", "forget", "graph_of", "handed_on", "network_of", "remember"]
 
-_GRAPHS: "WeakKeyDictionary[nn.Module, ChannelGraph]" = WeakKeyDictionary()
+_GRAPHS: "WeakKeyDictionary[nn.Module, tuple[str, ChannelGraph]]" = WeakKeyDictionary()
 _EXAMPLES: "WeakKeyDictionary[nn.Module, Inputs]" = WeakKeyDictionary()
 
 
@@ -32,41 +33,99 @@ def network_of(pl_module: pl.LightningModule, module: str | None = None) -> nn.M
         return found
     everything = {id(p) for p in pl_module.parameters()}
     for child in pl_module.children():
-        if everything and {id(p) for p in child.parameters()} == everything:
+        callable_ = type(child).forward is not nn.Module.forward  # a ModuleList is not
+        if callable_ and everything and {id(p) for p in child.parameters()} == everything:
             return child
     return pl_module
 
 
-def example_of(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module) -> Inputs | None:
-    """One sample: from `example_input_array`, else from the first training batch; None where there is neither yet.
+def remember(pl_module: pl.LightningModule, network: nn.Module, batch: Any) -> None:
+    """Keep one sample of a training batch, for LightningModules without `example_input_array`.
 
-    Looking at the first batch leaves the random state as it was.
+    The batch is one that training reads anyway: opening the loader to look would move generators and streams on.
+    """
+    if pl_module.example_input_array is None and network not in _EXAMPLES:
+        _EXAMPLES[network] = map_tensors(lambda t: _first(t).detach().clone(), _inputs_of(batch))
+
+
+def forget(network: nn.Module) -> None:
+    """Let go of the sample of an earlier run."""
+    _EXAMPLES.pop(network, None)
+
+
+def example_of(pl_module: pl.LightningModule, network: nn.Module) -> Inputs | None:
+    """One sample as `network` gets it: from `example_input_array`, else from a training batch; None where there is none.
+
+    Both are inputs of the LightningModule. Where its forward hands the network something else, it is that which counts.
     """
     example = pl_module.example_input_array
-    if example is None and network not in _EXAMPLES:
-        loader = trainer.train_dataloader
-        if loader is None:
-            return None
-        with torch.random.fork_rng(devices=[]):
-            _EXAMPLES[network] = _inputs_of(next(iter(loader)), network)
-    example = _EXAMPLES[network] if example is None else example
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    return map_tensors(lambda t: t[:1].to(device) if t.dim() else t.to(device), example)
+    if example is None:
+        example = _EXAMPLES.get(network)
+    if example is None:
+        return None
+    place = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+
+    def move(tensor: Tensor) -> Tensor:
+        dtype = place.dtype if tensor.is_floating_point() else tensor.dtype
+        return _first(tensor).to(place.device, dtype)
+
+    return handed_on(pl_module, network, map_tensors(move, example))
 
 
 def graph_of(network: nn.Module, example: Inputs) -> ChannelGraph:
-    """The channel graph of `network`; traced once however many callbacks ask."""
-    if network not in _GRAPHS:
-        _GRAPHS[network] = trace(network, example)
-    return _GRAPHS[network]
+    """The channel graph of `network`; traced once however many callbacks ask, and again when a shape has changed."""
+    shapes = [(name, p.shape) for name, p in network.named_parameters()]
+    key = repr((shapes, [(t.shape, t.dtype, t.device) for t in leaves(as_call(example))]))
+    if network not in _GRAPHS or _GRAPHS[network][0] != key:
+        _GRAPHS[network] = key, trace(network, example)
+    return _GRAPHS[network][1]
 
 
-def _inputs_of(batch: Any, network: nn.Module) -> Inputs:
-    if isinstance(batch, Tensor):
+class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward pass early
+    pass
+
+
+def handed_on(pl_module: pl.LightningModule, network: nn.Module, inputs: Inputs) -> Inputs:
+    """What `network` is called with when the LightningModule gets `inputs`; `inputs` if its forward cannot tell."""
+    if network is pl_module:
+        return _accepted(inputs, network)
+    seen: list[Inputs] = []
+
+    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        names = list(inspect.signature(module.forward).parameters) if kwargs else []
+        seen.append({**dict(zip(names, args, strict=False)), **kwargs} if kwargs else args)
+        raise _Reached
+
+    handle = network.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        for way in (_accepted(inputs, pl_module), (inputs,)):
+            with evaluation(pl_module), torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
+                call(pl_module, way)
+    finally:
+        handle.remove()
+    if not seen:
+        return _accepted(inputs, network)
+    only = seen[0][0] if isinstance(seen[0], tuple) and len(seen[0]) == 1 else None
+    return map_tensors(torch.clone, only if isinstance(only, Tensor) else seen[0])
+
+
+def _accepted(inputs: Inputs, module: nn.Module) -> Inputs:
+    """Of a dict what the module's forward takes; else all of it."""
+    if not isinstance(inputs, Mapping):
+        return inputs
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return inputs
+    return {p.name: inputs[p.name] for p in parameters if p.name in inputs}
+
+
+def _first(tensor: Tensor) -> Tensor:
+    return tensor[:1] if tensor.dim() else tensor
+
+
+def _inputs_of(batch: Any) -> Inputs:
+    if isinstance(batch, (Tensor, Mapping)):
         return batch
-    if isinstance(batch, Mapping):
-        accepted = inspect.signature(network.forward).parameters
-        return {key: value for key, value in batch.items() if key in accepted}
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], (Tensor, Mapping)):
         return batch[0]
     raise ValueError(

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 import torch
-from ssl_prune.callbacks._network import example_of, graph_of, network_of
+from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 
 from ssl_prune._lightning import pl
 from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
@@ -48,11 +48,14 @@ class PenaltyCallback(pl.Callback):
             raise ValueError(f'{type(self).__name__}: solver must be "proximal" or "subgradient", got {solver!r}')
         if metric not in ("euclidean", "optimizer"):
             raise ValueError(f'{type(self).__name__}: metric must be "euclidean" or "optimizer", got {metric!r}')
+        if not 0 <= threshold < float("inf"):
+            raise ValueError(f"{type(self).__name__}: threshold must be a finite number >= 0, got {threshold!r}")
         if isinstance(granularity, str) and granularity not in GRANULARITIES:
             raise ValueError(
                 f"{type(self).__name__}: unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}"
             )
-        if debias_from is not None and (debias_from < 0 or (isinstance(debias_from, float) and debias_from > 1)):
+        last = 1 if isinstance(debias_from, float) else float("inf")
+        if debias_from is not None and not 0 <= debias_from <= last:
             raise ValueError(
                 f"{type(self).__name__}: debias_from must be a share of the run in [0, 1] (a float) or an epoch "
                 f"(an integer >= 0), got {debias_from!r}"
@@ -77,17 +80,35 @@ class PenaltyCallback(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check granularity, patterns and example input before anything is trained."""
-        if stage == "fit" and pl_module.example_input_array is not None and any(True for _ in pl_module.parameters()):
-            self._partition(trainer, pl_module)
+        if stage != "fit" or not any(True for _ in pl_module.parameters()):
+            return
+        forget(network_of(pl_module, self.module))
+        if not self._waits_for_batch(pl_module):
+            self._partition(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the solver to the optimizers; by now the parameters are where they stay."""
+        if self._restored is None and self.solver is not None and trainer.global_step:
+            self._restored = self.solver.state_dict()  # a second fit that goes on where the first one ended
+        self.solver = None
+        if not self._waits_for_batch(pl_module):
+            self._attach(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Attach the solver now, if the first batch is the only example input there is."""
+        if self.solver is None:
+            remember(pl_module, network_of(pl_module, self.module), batch)
+            self._attach(trainer, pl_module)
+
+    def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps_per_epoch = _steps_per_epoch(trainer)
         options: dict[str, Any] = {
             "debias_from": self._debias_step(trainer, steps_per_epoch),
             "steps_per_epoch": steps_per_epoch,
         }
-        groups = self._partition(trainer, pl_module)
+        groups = self._partition(pl_module)
         if self.solver_kind == "proximal":
             self.solver = ProximalSolver(
                 groups, self.penalty, self.strength, self.schedule, metric=self.metric, **options
@@ -122,25 +143,32 @@ class PenaltyCallback(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Step counts, strength and frozen zeros: numbers and tensors only."""
-        return {"solver": self.solver.state_dict()} if self.solver is not None else {}
+        state = self._restored if self.solver is None else self.solver.state_dict()
+        return {} if state is None else {"solver": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the solver exists."""
         self._restored = state_dict.get("solver")
 
-    def _partition(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Partition:
+    @property
+    def _kind(self) -> Granularity:
+        return GRANULARITIES[self.granularity] if isinstance(self.granularity, str) else self.granularity
+
+    def _waits_for_batch(self, pl_module: pl.LightningModule) -> bool:
+        return self._kind.needs_graph and pl_module.example_input_array is None
+
+    def _partition(self, pl_module: pl.LightningModule) -> Partition:
         network = network_of(pl_module, self.module)
-        kind = GRANULARITIES[self.granularity] if isinstance(self.granularity, str) else self.granularity
         graph = None
-        if kind.needs_graph:
-            example = example_of(trainer, pl_module, network)
+        if self._kind.needs_graph:
+            example = example_of(pl_module, network)
             if example is None:
                 raise ValueError(
                     f"{type(self).__name__}: no example input for {type(pl_module).__name__}; set example_input_array "
                     "on the LightningModule"
                 )
             graph = graph_of(network, example)
-        return partition(network, kind, include=self.include, exclude=self.exclude, graph=graph)
+        return partition(network, self._kind, include=self.include, exclude=self.exclude, graph=graph)
 
     def _debias_step(self, trainer: pl.Trainer, steps_per_epoch: int | None) -> int | None:
         if self.debias_from is None:

@@ -1,6 +1,8 @@
 """Logs how far the network has shrunk: groups alive, multiply-accumulates and parameters left."""
 
-from ssl_prune.callbacks._network import example_of, graph_of, network_of
+from typing import Any
+
+from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 from ssl_prune.callbacks._penalty import PenaltyCallback
 
 from ssl_prune._lightning import pl
@@ -31,10 +33,21 @@ class SparsityMonitor(pl.Callback):
         super().__init__()
         self.prog_bar, self.module = prog_bar, module
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the network before anything is trained."""
+        if stage == "fit":
+            forget(network_of(pl_module, self.module))
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep an example input."""
+        remember(pl_module, network_of(pl_module, self.module), batch)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the weights as they are."""
         network = network_of(pl_module, self.module)
-        example = example_of(trainer, pl_module, network)
+        example = example_of(pl_module, network)
         if example is None:
             raise ValueError("SparsityMonitor: no example input; set example_input_array on the LightningModule")
         left = remaining(graph_of(network, example), network, example)

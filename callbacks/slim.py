@@ -2,20 +2,20 @@
 
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_prune.callbacks._network import example_of, graph_of, network_of
+from ssl_prune.callbacks._held_out import evaluate_on, held_out
+from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 from torch import nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.latency import compare_latency
-from ssl_prune.report.evaluate import evaluate
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.slimming import SlimResult, save_slim, slim
-from ssl_prune.slimming.export import EXPORTS
+from ssl_prune.slimming.export import EXPORTS, require
 
 __all__ = ["Slim"]
 
@@ -61,11 +61,26 @@ class Slim(pl.Callback):
             raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}")
         if not tolerance >= 0:
             raise ValueError(f"Slim: tolerance must be a number >= 0, got {tolerance!r}")
+        if not isinstance(latency_batch, int) or latency_batch < 0:
+            raise ValueError(f"Slim: latency_batch must be a number of samples >= 0, got {latency_batch!r}")
         self.path, self.exports = path, tuple(exports)
         self.exact, self.tolerance, self.columns = exact, tolerance, columns
         self.module, self.latency_batch = module, latency_batch
         self.result: SlimResult | None = None
         self.report: RunReport | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find the network and what the exports need before anything is trained."""
+        if stage == "fit":
+            forget(network_of(pl_module, self.module))
+            for name in self.exports:
+                require(name)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep an example input."""
+        remember(pl_module, network_of(pl_module, self.module), batch)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cut the network as training left it; one process does it for all."""
@@ -81,20 +96,23 @@ class Slim(pl.Callback):
             SlimError: the network's outputs are not finite, or an export differs.
         """
         network = network_of(pl_module, self.module)
-        example = example_of(trainer, pl_module, network)
+        example = example_of(pl_module, network)
         if example is None:
             raise ValueError(f"Slim: no example input; set example_input_array on {type(pl_module).__name__}")
         self.result = slim(
             network, example, self.exact, self.tolerance, columns=self.columns, graph=graph_of(network, example)
         )
+        path = None if self.path is None else Path(trainer.default_root_dir) / self.path
+        if path is not None:  # before anything that may go wrong with data
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_slim(path, self.result)
         evaluations = [
-            evaluate(name, network, self.result.model, loader)
-            for name, loader in _loaders(trainer)
-            if loader is not None
+            evaluate_on(name, batches, trainer, pl_module, network, self.result.model)
+            for name, batches in held_out(trainer)
         ]
         self.report = self._report(network, example, [e for e in evaluations if e is not None])
-        if self.path is not None:
-            self._save(Path(trainer.default_root_dir) / self.path, example)
+        if path is not None:
+            self._save(path, example)
         return self.report
 
     def _report(self, network: nn.Module, example: Inputs, evaluations: Sequence[Evaluation]) -> RunReport:
@@ -110,29 +128,8 @@ class Slim(pl.Callback):
     def _save(self, path: Path, example: Inputs) -> None:
         assert self.result is not None
         assert self.report is not None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_slim(path, self.result)
         self.report.save(path.with_suffix(".json"))
         if importlib.util.find_spec("matplotlib") is not None:
             self.report.plot(path.with_suffix(".png"))
         for name in self.exports:
             EXPORTS[name](self.result.model, example, path.with_suffix(f".{name}"), self.tolerance)
-
-
-def _loaders(trainer: pl.Trainer) -> Iterable[tuple[str, Any]]:
-    """Validation and test batches, where the run has them."""
-    yield "validation", _single(trainer.val_dataloaders)
-    data = getattr(trainer, "datamodule", None)
-    if data is not None and _overrides(data, "test_dataloader"):
-        data.setup("test")
-        yield "test", _single(data.test_dataloader())
-
-
-def _overrides(data: Any, name: str) -> bool:
-    return getattr(type(data), name) is not getattr(pl.LightningDataModule, name)
-
-
-def _single(loaders: Any) -> Any:
-    if isinstance(loaders, (list, tuple)):
-        return loaders[0] if len(loaders) == 1 else None
-    return loaders

@@ -91,7 +91,7 @@ class SlimTrainer(pl.Trainer):
         if unknown:
             raise ValueError(f"export: unknown format {unknown}; expected some of {sorted(EXPORTS)}")
         network = network_of(model, module)
-        example = example_of(self, model, network)
+        example = example_of(model, network)
         if example is None:
             raise ValueError(f"export: no example input; set example_input_array on {type(model).__name__}")
         slim = load_slim(path, network)

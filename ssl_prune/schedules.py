@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from math import cos, isfinite, pi
 from typing import Literal
 
+__all__ = ["Constant", "Cosine", "Cubic", "Linear", "Schedule", "Step"]
+
 Unit = Literal["steps", "epochs"]
 
 

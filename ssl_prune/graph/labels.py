@@ -21,10 +21,17 @@ Role = str  # "writer" | "norm" | "reader"
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter or buffer on its way through the program: one plane of labels per axis of the original tensor."""
+    """A parameter or buffer on its way through the program: one plane of labels per axis of the original tensor.
+
+    Args:
+        name: its name.
+        planes: labels of each axis of the original tensor, shaped as the value stands now.
+        computed: its numbers are no longer those of the parameter, so a zero there says nothing here.
+    """
 
     name: str
     planes: tuple[Tensor, ...]
+    computed: bool = False
 
     @property
     def shape(self) -> torch.Size:
@@ -88,7 +95,10 @@ class LabelPass(Interpretation):
         self.roles: dict[tuple[str, int], Role] = {}
         self.contractions: list[Contraction] = []
         self.pins: dict[str, list[Tensor]] = {}
-        self._tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+        self._tensors = {
+            **dict(model.named_parameters(remove_duplicate=False)),
+            **dict(model.named_buffers(remove_duplicate=False)),
+        }
         self._first_name: dict[int, str] = {}
 
     # -- values ------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
@@ -41,6 +40,8 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
     Raises:
         GraphError: `torch.export` cannot follow the network, or the example does not fit it.
     """
+    from torch.export.graph_signature import InputKind  # not at import: reading a slim file needs no export
+
     args, kwargs = as_call(example_inputs)
     with evaluation(model), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,13 +1,12 @@
 """Two networks on the same data: accuracy where it is a classification, and how far apart their outputs are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_accuracy
 
-from ssl_prune.inputs import evaluation
+from ssl_prune.inputs import call, evaluation, map_tensors
 from ssl_prune.report.run import Evaluation
 from ssl_prune.slimming.verify import relative_error
 
@@ -21,8 +20,9 @@ def evaluate(name: str, sparse: nn.Module, slim: nn.Module, batches: Iterable[An
         name: "validation" or "test", for the report.
         sparse: the network before the cut.
         slim: the network after it.
-        batches: tuples whose first item is the network's input; where the second holds class numbers, one per row of
-            the output, the accuracy is computed.
+        batches: tuples whose first item is the network's input, a tensor, a tuple of positional arguments or a dict of
+            keyword arguments; where the second holds class numbers, one per row of the output, the accuracy is
+            computed.
 
     Returns:
         What was found; None where no batch is of that form.
@@ -33,13 +33,13 @@ def evaluate(name: str, sparse: nn.Module, slim: nn.Module, batches: Iterable[An
     samples, difference = 0, 0.0
     with evaluation(sparse), evaluation(slim):
         for batch in batches:
-            if not (isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Tensor)):
+            if not (isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], (Tensor, Mapping, tuple))):
                 return None
-            x = batch[0].to(device)
-            outputs = (sparse(x), slim(x))
+            x = map_tensors(lambda t: t.to(device), batch[0])
+            outputs = (call(sparse, x), call(slim, x))
             if not all(isinstance(output, Tensor) for output in outputs):
                 return None
-            samples += len(x)
+            samples += len(outputs[0])
             difference = max(difference, relative_error(*outputs))
             target = batch[1] if len(batch) > 1 else None
             if isinstance(target, Tensor) and _classes(outputs[0], target):
@@ -51,14 +51,12 @@ def evaluate(name: str, sparse: nn.Module, slim: nn.Module, batches: Iterable[An
     accuracy = None
     if labels and sum(map(len, labels)) == samples:
         truth = torch.cat(labels)
-        classes = int(max(truth.max(), *(torch.cat(side).max() for side in guesses))) + 1
-        sparse_accuracy, slim_accuracy = (
-            float(multiclass_accuracy(torch.cat(side), truth, num_classes=max(classes, 2), average="micro"))
-            for side in guesses
-        )
+        sparse_accuracy, slim_accuracy = (float((torch.cat(side) == truth).double().mean()) for side in guesses)
         accuracy = (sparse_accuracy, slim_accuracy)
     return Evaluation(name, samples, difference, accuracy)
 
 
 def _classes(output: Tensor, target: Tensor) -> bool:
-    return not target.is_floating_point() and target.dim() == 1 and output.dim() == 2 and len(output) == len(target)
+    if target.is_floating_point() or target.dim() != 1 or output.dim() != 2 or len(output) != len(target):
+        return False
+    return output.shape[1] > 1 and int(target.min()) >= 0 and int(target.max()) < output.shape[1]

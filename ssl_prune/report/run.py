@@ -1,6 +1,7 @@
 """The record of a finished run: the cut, its accuracy, its latency; as a table, as JSON, as a picture."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,7 +64,10 @@ class RunReport:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report as JSON."""
-        write_json(path, asdict(self))
+        data = asdict(self)
+        for found in data["evaluations"]:  # JSON has no infinity
+            found["difference"] = found["difference"] if math.isfinite(found["difference"]) else None
+        write_json(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "RunReport":
@@ -73,16 +77,17 @@ class RunReport:
             FileNotFoundError: there is no such file.
             SlimError: the file is not such a report.
         """
-        text = Path(path).read_text(encoding="utf-8")
         try:
-            data = json.loads(text)
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
             slim = data["slim"]
             slim["kept"] = tuple(Kept(**k) for k in slim["kept"])
             slim["layers"] = tuple(LayerChange(**{k: _tuple(v) for k, v in x.items()}) for x in slim["layers"])
             report = SlimReport(**{k: _tuple(v) for k, v in slim.items()})
+            for found in data["evaluations"]:
+                found["difference"] = math.inf if found["difference"] is None else found["difference"]
             evaluations = tuple(Evaluation(**{k: _tuple(v) for k, v in e.items()}) for e in data["evaluations"])
             return cls(report, evaluations, _tuple(data["latency"]), data["batch"], data["network"])
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise SlimError(
                 f"{path}: not a run report ({type(error).__name__}: {error}); expected the .json beside a slim file"
             ) from error

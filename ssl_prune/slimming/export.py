@@ -1,5 +1,6 @@
 """Exports of a finished network, each loaded back and compared: ONNX and `torch.export`."""
 
+import importlib.util
 import logging
 import os
 import warnings
@@ -16,7 +17,7 @@ from ssl_prune.files import replacing
 from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves
 from ssl_prune.slimming.verify import fresh_inputs, relative_error
 
-__all__ = ["EXPORTS", "export_onnx", "export_pt2"]
+__all__ = ["EXPORTS", "export_onnx", "export_pt2", "require"]
 
 
 def export_onnx(
@@ -34,13 +35,8 @@ def export_onnx(
         ImportError: onnx, onnxscript or onnxruntime is missing.
         SlimError: the file computes something else.
     """
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "export to ONNX needs onnx, onnxscript and onnxruntime: pip install 'ssl-prune[onnx]'"
-        ) from error
+    require("onnx")
+    import onnxruntime
 
     with replacing(path) as part, evaluation(model), _quietly():
         (args, kwargs), shapes = _tracing_call(model, example_inputs)
@@ -77,6 +73,20 @@ def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike
         torch.export.save(program, part)
         loaded = torch.export.load(part).module()
         _compare(model, lambda inputs: leaves(call(loaded, inputs)), example_inputs, tolerance, "torch.export")
+
+
+_PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
+
+
+def require(name: str) -> None:
+    """Look for the packages that an export needs.
+
+    Raises:
+        ImportError: one is missing.
+    """
+    missing = [package for package in _PACKAGES.get(name, ()) if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ImportError(f"export to ONNX needs {', '.join(missing)}: pip install 'ssl-prune[onnx]'")
 
 
 EXPORTS: dict[str, Callable[..., None]] = {"onnx": export_onnx, "pt2": export_pt2}

@@ -59,7 +59,7 @@ def save_slim(path: str | os.PathLike[str], result: SlimResult) -> None:
                 "version": _version(),
                 "aliases": aliases,
                 "plan_sha256": hashlib.sha256(plan.encode()).hexdigest(),
-                "tensors_sha256": _digest(tensors),
+                "tensors_sha256": _digest(tensors, aliases),
             }
         ),
         "plan": plan,
@@ -100,7 +100,7 @@ def load_slim(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         )
     if hashlib.sha256(metadata["plan"].encode()).hexdigest() != header["plan_sha256"]:
         raise SlimError(f"{path}: the plan does not match its checksum; the file is damaged, copy it again")
-    if _digest(tensors) != header["tensors_sha256"]:
+    if _digest(tensors, header["aliases"]) != header["tensors_sha256"]:
         raise SlimError(f"{path}: the tensors do not match their checksum; the file is damaged, copy it again")
     cut = SlimPlan.from_json(metadata["plan"]).apply(model)
     tensors.update({name: tensors[known] for name, known in header["aliases"].items()})
@@ -123,8 +123,8 @@ def _header(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
     raise SlimError(f"{path}: the header cannot be read ({problem}); the file is damaged, copy it again")
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    total = hashlib.sha256()
+def _digest(tensors: dict[str, Tensor], aliases: dict[str, str]) -> str:
+    total = hashlib.sha256(json.dumps(sorted(aliases.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -17,7 +17,7 @@ from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.inputs import Inputs
 from ssl_prune.slimming.values import ChannelValues, ValuePass
 
-__all__ = ["Liveness", "Obstacle", "liveness", "zero_units"]
+__all__ = ["Liveness", "Obstacle", "liveness", "with_kept", "zero_units"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,15 @@ class Liveness:
     Args:
         alive: (U,) units that must stay.
         obstacles: per reader, which of its channels cannot be dropped by value.
+        edges: (3, E) every non-zero connection between channels: unit written, unit read (-1 for what can never be
+            removed), and 1 where what is read there cannot be dropped or folded.
         values: the value pass, for constants and folds.
         weights: name -> parameter, as looked at.
     """
 
     alive: Tensor
     obstacles: tuple[Obstacle, ...]
+    edges: Tensor
     values: ValuePass
     weights: dict[str, nn.Parameter]
 
@@ -60,15 +63,35 @@ def liveness(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Liveness:
     weights = dict(model.named_parameters(remove_duplicate=False))
     modules = dict(model.named_modules())
     obstacles = _obstacles(graph, values, modules)
-    edges = [_edges(o, weights[o.reader.weight]) for o in obstacles if not o.reader.depthwise]
+    found = [_edges(o, weights[o.reader.weight]) for o in obstacles if not o.reader.depthwise]
+    edges = torch.cat([torch.zeros(3, 0, dtype=torch.long), *found], 1)
     alive = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     alive[-1] = True  # unit -1 stands for everything that is never removed
-    while True:
-        before = int(alive.sum())
-        for source, target in edges:
-            alive[target[alive[source]]] = True
-        if int(alive.sum()) == before:
-            return Liveness(alive[:-1], obstacles, values, weights)
+    _grow(alive, *edges[:2, edges[2] == 1])
+    return Liveness(alive[:-1], obstacles, edges, values, weights)
+
+
+def with_kept(live: Liveness, kept: Tensor) -> Tensor:
+    """(U,) what is needed when dead units are kept all the same, because their layer must not be empty.
+
+    A kept unit needs its own inputs only where something needed reads it: elsewhere its value does not matter.
+
+    Args:
+        live: what is needed without them.
+        kept: (U,) units that are kept.
+    """
+    alive = torch.cat([live.alive, torch.ones(1, dtype=torch.bool)])
+    kept = torch.cat([kept, torch.zeros(1, dtype=torch.bool)])
+    counts = (live.edges[2] == 1) | kept[live.edges[1]]
+    _grow(alive, *live.edges[:2, counts])
+    return alive[:-1] | kept[:-1]
+
+
+def _grow(alive: Tensor, written: Tensor, read: Tensor) -> None:
+    """Mark what needed units read, until nothing is added."""
+    before = -1
+    while before != (before := int(alive.sum())):
+        alive[read[alive[written]]] = True
 
 
 def zero_units(graph: ChannelGraph, model: nn.Module, without: Collection[str] = ()) -> Tensor:
@@ -111,17 +134,18 @@ def _takes_bias(modules: dict[str, nn.Module], reader: Reader) -> bool:
     return leaf == "weight" and hasattr(modules.get(owner), "bias") and reader.groups == 1
 
 
-def _edges(obstacle: Obstacle, weight: nn.Parameter) -> tuple[Tensor, Tensor]:
-    """(E,) units written and (E,) units they need, for every non-zero connection that matters."""
+def _edges(obstacle: Obstacle, weight: nn.Parameter) -> Tensor:
+    """(3, E) unit written, unit read and whether its value is in the way, for every non-zero connection."""
     reader = obstacle.reader
     matrix = (weight.detach() != 0).movedim(reader.in_axis, 1).flatten(2).any(2) if weight.dim() > 2 else weight != 0
     rows, columns = matrix.cpu().nonzero(as_tuple=True)
     if reader.groups > 1:
         per_group = len(reader.written) // reader.groups
         columns = columns + rows // per_group * (len(reader.read) // reader.groups)
-    matters = (obstacle.varies | obstacle.unfoldable)[columns] & (reader.read[columns] >= 0)
-    pairs = torch.stack([reader.written[rows[matters]], reader.read[columns[matters]]]).unique(dim=1)
-    return pairs[0], pairs[1]
+    matters = (obstacle.varies | obstacle.unfoldable)[columns].long()
+    edges = torch.stack([reader.written[rows], reader.read[columns], matters])
+    distinct: Tensor = edges[:, edges[1] >= 0].unique(dim=1)
+    return distinct
 
 
 def constants(values: ChannelValues) -> Tensor:

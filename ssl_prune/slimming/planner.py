@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.graph.program import module_of
-from ssl_prune.slimming.liveness import Liveness, Obstacle
+from ssl_prune.slimming.liveness import Liveness, Obstacle, with_kept
 from ssl_prune.slimming.plan import Fold, ModulePlan, SlimPlan
 
 __all__ = ["gone_modules", "make_plan", "removable"]
@@ -20,15 +20,17 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 def removable(graph: ChannelGraph, live: Liveness, branches: bool) -> Tensor:
     """(U,) units to remove: the dead ones, but never the last position of a layer that stays."""
-    alive = live.alive.clone()
     gone = set(_branches(graph, live)) if branches else set()
-    for axis in (*graph.axes, *graph.buffers):
-        if axis.name.rpartition(".")[0] in gone:
-            continue
-        positions = torch.where(axis.units >= 0, alive[axis.units], True)
-        if not bool(positions.any()):
-            alive[axis.units[0]] = True
-    return ~alive
+    axes = [a for a in (*graph.axes, *graph.buffers) if a.name.rpartition(".")[0] not in gone]
+    alive, kept = live.alive, torch.zeros_like(live.alive)
+    while True:
+        for axis in axes:
+            if not bool(torch.where(axis.units >= 0, (alive | kept)[axis.units], True).any()):
+                kept[axis.units[0]] = True
+        grown = with_kept(live, kept)
+        if torch.equal(grown, alive):
+            return ~alive
+        alive = grown
 
 
 def gone_modules(graph: ChannelGraph, live: Liveness) -> frozenset[str]:
@@ -66,6 +68,8 @@ def make_plan(
             plans[name] = ModulePlan(becomes=_narrow(becomes[name], graph, dead))
         else:
             own = keep.get(name, {})
+            if folds.get(name) and modules[name].bias is None and 0 in own.get("weight", {}):
+                own["bias"] = {0: own["weight"][0]}  # the fold makes a bias as long as the dense layer's
             plans[name] = ModulePlan(own, _attributes(modules[name], own), folds.get(name))
     if columns:
         for name, kept in _columns(graph, live, modules, plans).items():
@@ -98,7 +102,8 @@ def _fold(obstacle: Obstacle, dead: Tensor) -> Fold | None:
 def _attributes(module: nn.Module, keep: dict[str, dict[int, list[int]]]) -> dict[str, Any]:
     """The attributes of PyTorch's own layers that state a width."""
     if isinstance(module, _BATCH_NORMS):  # whichever vector it has: a scale, or statistics only
-        return {"num_features": len(axes[0]) for axes in keep.values() if 0 in axes}
+        left = [len(axes[0]) for axes in keep.values() if 0 in axes]
+        return {"num_features": left[0]} if left else {}
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return {}

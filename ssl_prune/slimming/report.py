@@ -13,6 +13,7 @@ from ssl_prune.report.numbers import percent
 from ssl_prune.report.table import table
 from ssl_prune.slimming.liveness import Liveness, zero_units
 from ssl_prune.slimming.modules import ColumnConv2d
+from ssl_prune.slimming.planner import removable
 from ssl_prune.slimming.verify import Proof
 
 __all__ = ["Kept", "LayerChange", "SlimReport", "make_report"]
@@ -146,15 +147,18 @@ def _of(total: Cost, name: str, what: str) -> int:
 
 def _kept(graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, gone: set[str]) -> tuple[Kept, ...]:
     stays = zero_units(graph, model, without=gone) & ~dead
+    wanted = removable(graph, live, branches=False)
     reasons: Counter[tuple[str, str]] = Counter()
     for unit in stays.nonzero().flatten().tolist():
-        reasons[graph.unit_layer[unit], _reason(live, unit)] += 1
+        reasons[graph.unit_layer[unit], _reason(live, wanted, unit)] += 1
     for weight, count in _pinned_zero_rows(graph, model).items():
         reasons[weight.rpartition(".")[0], "its channels can never be removed: " + _pins(graph)] += count
     return tuple(Kept(layer, count, reason) for (layer, reason), count in reasons.items())
 
 
-def _reason(live: Liveness, unit: int) -> str:
+def _reason(live: Liveness, wanted: Tensor, unit: int) -> str:
+    if bool(wanted[unit]):
+        return "the proof did not hold without it"
     if not bool(live.alive[unit]):
         return "a layer that stays keeps one channel"
     for obstacle in live.obstacles:
@@ -162,7 +166,7 @@ def _reason(live: Liveness, unit: int) -> str:
         if not bool(here.any()) or obstacle.reader.depthwise:
             continue
         if bool(obstacle.varies[here].any()):
-            return f"{obstacle.reader.module} still reads a signal there, from a layer or a shift that is not zero"
+            return f"{obstacle.reader.module or obstacle.reader.weight} still reads a signal there, from a layer or a shift that is not zero"
         if bool(obstacle.unfoldable[here].any()):
             values = obstacle.seen
             constant = values.constant.cpu()[here][0].item()

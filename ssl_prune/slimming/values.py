@@ -26,6 +26,8 @@ aten = torch.ops.aten
 _SAME = {aten.clone, aten.alias, aten.detach, aten._to_copy, aten.contiguous, aten.dropout, aten.lift_fresh_copy}
 _CONVOLUTION = {aten.conv1d, aten.conv2d, aten.conv3d}
 _TRANSPOSED = {aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d}
+_REDUCTIONS = {aten.mean, aten.sum, aten.amax, aten.amin}
+_ACROSS = {*POOLING, *_REDUCTIONS}  # over positions, of which another image may have more
 _VIEWS = {aten.view, aten._unsafe_view}
 
 
@@ -64,7 +66,10 @@ class ValuePass(Interpretation):
 
     def __init__(self, program: Program, model: nn.Module, inputs: Inputs, watched: list[tuple[fx.Node, int]]) -> None:
         super().__init__(program)
-        self._tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+        self._tensors = {
+            **dict(model.named_parameters(remove_duplicate=False)),
+            **dict(model.named_buffers(remove_duplicate=False)),
+        }
         self._inputs = dict(zip(program.inputs, pytree.tree_leaves(as_call(inputs)), strict=True))
         self._watched: dict[fx.Node, set[int]] = {}
         for node, axis in watched:
@@ -140,7 +145,7 @@ def _varies(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
     tags = getattr(target, "tags", ())
     if torch.Tag.nondeterministic_seeded in tags:
         return torch.ones((), dtype=torch.bool)
-    if not any(bool(k.varies.any()) for k in known):
+    if packet not in _ACROSS and not any(bool(k.varies.any()) for k in known):
         return torch.zeros((), dtype=torch.bool)
     if packet in _CONVOLUTION | _TRANSPOSED and not known[1].varies.any():
         connected = [(known[1].value != 0).float(), None, *args[3:]]
@@ -158,15 +163,25 @@ def _varies(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return known[0].varies.reshape(args[1])
     if packet is aten.constant_pad_nd:
         return target(known[0].varies, args[1])
+    if packet is aten.pad:
+        return target(known[0].varies.float(), *args[1:3]) > 0  # constants around it do not vary
     if packet in MOVEMENT:
         moved = pytree.tree_map(lambda a: a.varies if isinstance(a, Known) else a, (args, kwargs))
         return target(*moved[0], **moved[1])
     if packet in POOLING and packet is not aten.upsample_bicubic2d and isinstance(value, Tensor):
-        return target(known[0].varies.float(), *args[1:], **kwargs) > 0
-    if packet in (aten.mean, aten.sum, aten.amax, aten.amin):
+        # Pooling a constant that padding made uneven depends on the size of the image.
+        flat = known[0].value.flatten(2)
+        uneven = (flat != flat[..., :1]).any(-1).view(*flat.shape[:2], *[1] * (value.dim() - 2))
+        return (target(known[0].varies.float(), *args[1:], **kwargs) > 0) | uneven
+    if packet in _REDUCTIONS:
         dims = args[1] if len(args) > 1 else kwargs.get("dim")
         keep = value.dim() == known[0].value.dim()
-        return aten.amax(known[0].varies.float(), dims or list(range(known[0].value.dim())), keep) > 0
+        dims = dims or list(range(known[0].value.dim()))
+        # As in pooling; and a sum of equal numbers is as large as the image.
+        uneven = known[0].value.amax(dims, keep) != known[0].value.amin(dims, keep)
+        if packet is aten.sum:
+            uneven = uneven | (value != 0)
+        return (aten.amax(known[0].varies.float(), dims, keep) > 0) | uneven
     if packet is aten.mul and len(known) == 2:
         a, b = known
         # A proven zero stays zero whatever it is multiplied with.

@@ -24,7 +24,12 @@ def _plain(weight: Any, bias: Any) -> bool:
     """Weight and bias are parameters as they stand in their module, not computed from others."""
     if not isinstance(weight, Parameter) or not (bias is None or isinstance(bias, Parameter)):
         return False
-    return all(base(plane).numel() == plane.shape[axis] for axis, plane in enumerate(weight.planes))
+    if weight.computed or (bias is not None and bias.computed):
+        return False
+    # A square weight that was transposed has the shape of its own self: look where each plane changes.
+    return all(
+        base(plane).numel() == plane.shape[axis] == base(plane).shape[axis] for axis, plane in enumerate(weight.planes)
+    )
 
 
 def _vector(plane: Tensor, axis: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Operators that only move data: executed on the labels by the same operator."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ aten = torch.ops.aten
 MOVEMENT = (
     aten.reshape, aten.permute, aten.transpose, aten.t, aten.expand, aten.squeeze, aten.unsqueeze, aten.slice,
     aten.select, aten.cat, aten.stack, aten.split, aten.split_with_sizes, aten.chunk, aten.unbind, aten.flip, aten.roll,
-    aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.repeat, aten.index_select, aten.narrow,
+    aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.repeat, aten.narrow,
     aten.flatten, aten.movedim, aten.swapaxes,
 )  # fmt: skip
 
@@ -27,8 +28,8 @@ def move(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         parameter = args[0]
         planes = [node.target(plane, *args[1:], **kwargs) for plane in parameter.planes]  # type: ignore[operator]
         if planes and isinstance(planes[0], (tuple, list)):
-            return [Parameter(parameter.name, tuple(piece)) for piece in zip(*planes, strict=True)]
-        return Parameter(parameter.name, tuple(planes))
+            return [replace(parameter, planes=tuple(piece)) for piece in zip(*planes, strict=True)]
+        return replace(parameter, planes=tuple(planes))
     if any(isinstance(value, Parameter) for value in (args[0] if isinstance(args[0], (list, tuple)) else ())):
         # A parameter joined to activations (a class token): its own labels along the axes have no single plane.
         labels.pin(node, "a parameter is concatenated with a value", args)
@@ -42,7 +43,7 @@ rule(*MOVEMENT)(move)
 @rule(aten.view, aten._unsafe_view)
 def _view(labels: LabelPass, node: fx.Node, value: Any, shape: list[int]) -> Any:
     if isinstance(value, Parameter):
-        return Parameter(value.name, tuple(plane.reshape(shape) for plane in value.planes))
+        return replace(value, planes=tuple(plane.reshape(shape) for plane in value.planes))
     return value.reshape(shape)
 
 
@@ -57,6 +58,15 @@ def _pad(labels: LabelPass, node: fx.Node, value: Tensor, pad: list[int], fill: 
         labels.pin(node, "a parameter is padded", value)
         return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
     return aten.constant_pad_nd(value.contiguous(), pad, WILDCARD)
+
+
+@rule(aten.pad)
+def _pad_mode(
+    labels: LabelPass, node: fx.Node, value: Any, pad: list[int], mode: str = "constant", fill: float | None = None
+) -> Any:
+    if mode == "constant" or not isinstance(value, Tensor):
+        return _pad(labels, node, value, pad)
+    return aten.pad(value.double(), pad, mode).long()  # reflection has no integer kernel; labels are exact in float64
 
 
 @rule(

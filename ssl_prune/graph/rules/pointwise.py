@@ -1,5 +1,6 @@
 """Pointwise operators: elements that meet are removed together."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def pointwise(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> An
     shape = labels.shape(node)
     operands = [a for a in (*args, *kwargs.values()) if isinstance(a, (Tensor, Parameter))]
     if len(operands) == 1 and isinstance(operands[0], Parameter):
-        return operands[0]  # a function of one parameter keeps its planes
+        return replace(operands[0], computed=True)  # a function of one parameter keeps its planes
     values = [operand for operand in operands if isinstance(operand, Tensor)]
     if not values:
         labels.pin(node, "parameters are combined with each other", *operands)
@@ -58,8 +59,8 @@ def _planes(labels: LabelPass, node: fx.Node, parameter: Parameter, varying: set
             # Only this plane's own axis counts: along the others the parameter is as wide as the result.
             view = [1] * len(shape)
             view[moving[0]] = shape[moving[0]]
-            index = [0] * (plane.dim() - 1)
-            index.insert(axis if plane.dim() else 0, slice(None))  # type: ignore[arg-type]
+            index: list[Any] = [0] * plane.dim()
+            index[moving[0] - len(shape) + plane.dim()] = slice(None)
             planes.append(plane[tuple(index)].view(view).expand(shape))
         elif moving:
             labels.pin(node, "a parameter varies along an axis without channels", plane)

@@ -1,0 +1,112 @@
+"""What is wrong is refused before training, with the key and the way out."""
+
+import pytest
+import torch
+from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
+from torch import nn
+
+from ssl_prune._lightning import pl
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("strength", [-1, -1e-9, NAN, float("inf"), "strong", None])
+@pytest.mark.parametrize("build", [L1, lambda s: GroupLasso("filter", s)])
+def test_strengths(build, strength):
+    with pytest.raises(ValueError, match="strength must be a finite number >= 0"):
+        build(strength)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"granularity": "rows"}, r"unknown granularity 'rows'; expected one of .*coupled"),
+        ({"solver": "newton"}, "solver must be"),
+        ({"metric": "adam"}, "metric must be"),
+        ({"debias_from": 1.5}, "debias_from must be"),
+        ({"debias_from": -1}, "debias_from must be"),
+        ({"debias_from": -0.1}, "debias_from must be"),
+        ({"debias_from": NAN}, "debias_from must be"),
+        ({"threshold": -1.0}, "threshold must be"),
+        ({"threshold": NAN}, "threshold must be"),
+        ({"l1_ratio": 2.0}, "l1_ratio"),
+        ({"l1_ratio": NAN}, "l1_ratio"),
+        ({"size_norm": "cubic"}, "size_norm"),
+    ],
+)
+def test_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        GroupLasso(**{"granularity": "filter", "strength": 0.1, **options})
+
+
+@pytest.mark.parametrize("exports", [("onx",), ["onnx", "tflite"], "onnx"])
+def test_exports(exports):
+    with pytest.raises(ValueError, match=r"exports=.*\['onnx', 'pt2'\]"):
+        Slim("a.safetensors", exports=exports)
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, NAN])
+def test_tolerance(tolerance):
+    with pytest.raises(ValueError, match="tolerance"):
+        Slim("a.safetensors", tolerance=tolerance)
+
+
+@pytest.mark.parametrize("batch", [-1, 1.5])
+def test_latency_batch(batch):
+    with pytest.raises(ValueError, match="latency_batch"):
+        Slim("a.safetensors", latency_batch=batch)
+
+
+class Never(pl.Callback):
+    def on_train_batch_start(self, *_):
+        raise AssertionError("training began")
+
+
+@pytest.mark.parametrize("pattern", ["convolution*", nn.LSTM])
+@pytest.mark.parametrize("role", ["include", "exclude"])
+def test_a_pattern_without_a_match_names_the_layers(kit, trainer, pattern, role):
+    with pytest.raises(ValueError, match=rf"{role}: .* matches no layer; the layers are conv1, conv2, fc"):
+        trainer(GroupLasso("filter", 0.1, **{role: pattern}), Never()).fit(kit.Lit(), kit.loader())
+
+
+@pytest.mark.parametrize(
+    "callback", [GroupLasso("entry", 0.1, module="nett"), SparsityMonitor(module="nett"), Slim(None, module="nett")]
+)
+def test_an_unknown_module_names_those_there_are(kit, trainer, callback):
+    with pytest.raises(ValueError, match=r"module='nett': Lit has no such submodule; it has \['net'\]"):
+        trainer(callback, Never()).fit(kit.Lit(), kit.loader())
+
+
+@pytest.mark.parametrize("callback", [GroupLasso("coupled", 0.1), SparsityMonitor(), Slim(None)])
+def test_without_an_example_input(kit, trainer, callback):
+    class Unreadable(kit.Lit):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self(batch.x), batch.y)
+
+    class Batch:
+        x, y = torch.randn(4, 1, 6, 6), torch.tensor([0, 1, 2, 0])
+
+    with pytest.raises(ValueError, match="set example_input_array on"):
+        trainer(callback).fit(Unreadable(example=False), torch.utils.data.DataLoader([Batch()], batch_size=None))
+
+
+def test_a_share_of_a_run_without_an_end(kit, trainer):
+    with pytest.raises(ValueError, match=r"debias_from=0\.5 is a share of a run without an end"):
+        trainer(GroupLasso("filter", 0.1, debias_from=0.5), Never(), epochs=-1).fit(kit.Lit(), kit.loader())
+
+
+def test_an_epoch_of_unknown_length(kit, trainer):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([*kit.data()] * 100)
+
+    callback = GroupLasso("filter", 0.1, debias_from=1)
+    endless = torch.utils.data.DataLoader(Endless(), batch_size=8)
+    with pytest.raises(ValueError, match="debias_from=1 is an epoch, but the training data has no length"):
+        trainer(callback, Never(), epochs=-1, max_steps=10).fit(kit.Lit(), endless)
+
+
+def test_an_optimizer_without_a_known_metric(kit, trainer):
+    model = kit.Lit(optimizer=lambda p: torch.optim.Adamax(p, lr=0.1))
+    with pytest.raises(TypeError, match=r'metric="optimizer" knows SGD.*got Adamax.*metric="euclidean"'):
+        trainer(GroupLasso("filter", 0.1, metric="optimizer"), Never()).fit(model, kit.loader())

@@ -1,0 +1,437 @@
+"""Expected units of small networks, written by hand.
+
+A pattern has one letter per position of an axis: equal letters are one unit, "." is never removed. All networks are
+traced at once, side by side: one export is much faster than sixty.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssl_prune.graph import trace
+
+
+class Net(nn.Module):
+    """A network from a function and its modules, parameters and buffers."""
+
+    def __init__(self, function, **members):
+        super().__init__()
+        self.function = function
+        for name, member in members.items():
+            if isinstance(member, torch.Tensor) and not isinstance(member, nn.Parameter):
+                self.register_buffer(name, member)
+            else:
+                setattr(self, name, member)
+
+    def forward(self, *args):
+        return self.function(self, *args)
+
+
+def conv(i, o, k=1, **more):
+    return nn.Conv2d(i, o, k, **more)
+
+
+IMAGE = (2, 3, 8, 8)
+CASES = {}
+
+
+def case(name, net, shape=IMAGE, reason="", **patterns):
+    assert name not in CASES
+    CASES[name] = (net, shape, reason, patterns)
+
+
+case(
+    "chain",
+    nn.Sequential(conv(3, 2), nn.BatchNorm2d(2), nn.ReLU(), conv(2, 4)),
+    _0__weight__0="ab",
+    _0__bias__0="ab",
+    _0__weight__1="...",
+    _1__weight__0="ab",
+    _1__bias__0="ab",
+    _1__running_mean__0="ab",
+    _1__running_var__0="ab",
+    _3__weight__1="ab",
+    _3__weight__0="....",
+    _3__bias__0="....",
+)
+case(
+    "residual",
+    Net(lambda s, x: s.c(s.a(x) + s.b(s.a(x))), a=conv(3, 2), b=conv(2, 2), c=conv(2, 1)),
+    a__weight__0="ab",
+    b__weight__0="ab",
+    b__weight__1="ab",
+    c__weight__1="ab",
+)
+case(
+    "residual_on_the_input",
+    Net(lambda s, x: s.c(x + s.b(torch.relu(s.a(x)))), a=conv(3, 2), b=conv(2, 3), c=conv(3, 1)),
+    a__weight__0="ab",
+    b__weight__0="...",
+    b__weight__1="ab",
+    c__weight__1="...",
+)
+case(
+    "depthwise",
+    Net(lambda s, x: s.c(s.b(s.a(x))), a=conv(3, 2), b=conv(2, 2, 3, groups=2, padding=1), c=conv(2, 1)),
+    a__weight__0="ab",
+    b__weight__0="ab",
+    b__bias__0="ab",
+    b__weight__1=".",
+    c__weight__1="ab",
+)
+case(
+    "depthwise_multiplier",
+    Net(lambda s, x: s.c(s.b(s.a(x))), a=conv(3, 2), b=conv(2, 4, 3, groups=2), c=conv(4, 1)),
+    a__weight__0="ab",
+    b__weight__0="aabb",
+    c__weight__1="aabb",
+)
+# The same position of every group goes, so that the groups stay equally wide.
+case(
+    "grouped",
+    Net(lambda s, x: s.c(s.b(s.a(x))), a=conv(3, 4), b=conv(4, 6, groups=2), c=conv(6, 1)),
+    a__weight__0="abab",
+    b__weight__1="ab",
+    b__weight__0="cdecde",
+    c__weight__1="cdecde",
+)
+case(
+    "cat",
+    Net(lambda s, x: s.c(torch.cat([s.a(x), s.b(x)], 1)), a=conv(3, 2), b=conv(3, 1), c=conv(3, 1)),
+    a__weight__0="ab",
+    b__weight__0="c",
+    c__weight__1="abc",
+)
+case(
+    "flatten",
+    Net(lambda s, x: s.b(s.a(x).flatten(1)), a=conv(3, 2), b=nn.Linear(8, 3)),
+    (2, 3, 2, 2),
+    a__weight__0="ab",
+    b__weight__1="aaaabbbb",
+)
+case(
+    "flatten_channels_last",
+    Net(lambda s, x: s.b(s.a(x).permute(0, 2, 3, 1).flatten(1)), a=conv(3, 2), b=nn.Linear(8, 3)),
+    (2, 3, 2, 2),
+    a__weight__0="ab",
+    b__weight__1="abababab",
+)
+
+
+def glu(s, x):
+    value, gate = s.a(x).chunk(2, 1)
+    return s.b(value * torch.sigmoid(gate))
+
+
+case("chunk", Net(glu, a=conv(3, 4), b=conv(2, 1)), a__weight__0="abab", b__weight__1="ab")
+
+
+def shuffle(s, x):
+    y = s.a(x)
+    n, c, h, w = y.shape
+    return s.b(y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+
+case("shuffle", Net(shuffle, a=conv(3, 4), b=conv(4, 1)), a__weight__0="abcd", b__weight__1="acbd")
+case(
+    "pixel_shuffle",
+    Net(lambda s, x: s.b(F.pixel_shuffle(s.a(x), 2)), a=conv(3, 8), b=conv(2, 1)),
+    a__weight__0="aaaabbbb",
+    b__weight__1="ab",
+)
+case(
+    "flip_and_roll",
+    Net(lambda s, x: s.b(s.a(x).flip(1).roll(1, 1)), a=conv(3, 3), b=conv(3, 1)),
+    a__weight__0="abc",
+    b__weight__1="acb",
+)
+case(
+    "slice",
+    Net(lambda s, x: s.b(s.a(x)[:, 1:3]) + s.c(s.a(x)[:, ::2]), a=conv(3, 4), b=conv(2, 1), c=conv(2, 1)),
+    a__weight__0="abcd",
+    b__weight__1="bc",
+    c__weight__1="ac",
+)
+case(
+    "transposed",
+    Net(lambda s, x: s.b(s.a(x)), a=nn.ConvTranspose2d(3, 2, 2, stride=2), b=nn.ConvTranspose2d(2, 4, 2)),
+    a__weight__1="ab",
+    a__weight__0="...",
+    b__weight__0="ab",
+    b__weight__1="....",
+)
+for n, Conv, Norm in ((1, nn.Conv1d, nn.BatchNorm1d), (3, nn.Conv3d, nn.BatchNorm3d)):
+    case(
+        f"conv{n}d",
+        nn.Sequential(Conv(3, 2, 1), Norm(2), Conv(2, 1, 3)),
+        (2, 3, *[4] * n),
+        _0__weight__0="ab",
+        _1__bias__0="ab",
+        _2__weight__1="ab",
+    )
+case(
+    "tokens",
+    nn.Sequential(nn.Linear(3, 2), nn.GELU(), nn.Linear(2, 4)),
+    (2, 5, 3),
+    _0__weight__0="ab",
+    _2__weight__1="ab",
+    _2__weight__0="....",
+)
+
+
+def tied():
+    a, b = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    b.weight = a.weight
+    return Net(lambda s, x: s.o(s.b(torch.relu(s.a(s.i(x))))), i=nn.Linear(3, 4), a=a, b=b, o=nn.Linear(4, 1))
+
+
+# Rows of the first are columns of the second, and both are one matrix: its two axes are tied.
+case("tied", tied(), (2, 3), i__weight__0="abcd", a__weight__0="abcd", a__weight__1="abcd", o__weight__1="abcd")
+case(
+    "called_twice",
+    Net(lambda s, x: s.o(s.a(torch.relu(s.a(s.i(x))))), i=conv(3, 2), a=conv(2, 2), o=conv(2, 1)),
+    i__weight__0="ab",
+    a__weight__0="ab",
+    a__weight__1="ab",
+    o__weight__1="ab",
+)
+again = conv(2, 2)
+case(
+    "two_names",
+    nn.Sequential(conv(3, 2), again, nn.ReLU(), again, conv(2, 1)),
+    _0__weight__0="ab",
+    _1__weight__0="ab",
+    _1__weight__1="ab",
+    _4__weight__1="ab",
+)
+case(
+    "padded_channels",
+    Net(lambda s, x: s.b(F.pad(s.a(x), (0, 0, 0, 0, 1, 1))), a=conv(3, 2), b=conv(4, 1)),
+    a__weight__0="ab",
+    b__weight__1=".ab.",
+)
+case(
+    "padded_shortcut",
+    Net(lambda s, x: s.o(s.b(x) + F.pad(s.a(x), (0, 0, 0, 0, 0, 1))), a=conv(3, 2), b=conv(3, 3), o=conv(3, 1)),
+    a__weight__0="ab",
+    b__weight__0="abc",
+    o__weight__1="abc",
+)
+for mode in ("reflect", "replicate", "circular", "zeros"):
+    case(
+        f"padding_{mode}",
+        nn.Sequential(conv(3, 2), conv(2, 1, 3, padding=1, padding_mode=mode)),
+        _0__weight__0="ab",
+        _1__weight__1="ab",
+    )
+for keep in (True, False):
+    case(
+        f"mean_over_positions_{keep}",
+        Net(lambda s, x, keep=keep: s.b(s.a(x).mean((2, 3), keepdim=keep).flatten(1)), a=conv(3, 2), b=nn.Linear(2, 1)),
+        a__weight__0="ab",
+        b__weight__1="ab",
+    )
+REDUCTIONS = {
+    "mean": lambda y: y.mean(1, keepdim=True),
+    "sum": lambda y: y.sum(),
+    "amax": lambda y: y.amax((1, 2), keepdim=True),
+    "norm": lambda y: y.norm(),
+    "norm_integer_order": lambda y: torch.linalg.vector_norm(y, 2),
+    "norm_over_channels": lambda y: torch.linalg.vector_norm(y, 2, dim=1, keepdim=True),
+    "max": lambda y: y.max(1, keepdim=True).values,
+    "cumsum": lambda y: y.cumsum(1),
+}
+for name, reduction in REDUCTIONS.items():
+    case(
+        f"channels_{name}",
+        Net(lambda s, x, reduction=reduction: s.b(s.a(x) * reduction(s.a(x))), a=conv(3, 2), b=conv(2, 1)),
+        a__weight__0="..",
+        b__weight__1="..",
+    )
+
+
+def squeeze(s, x):
+    y = s.a(x)
+    gate = torch.sigmoid(s.up(torch.relu(s.down(y.mean((2, 3))))))
+    return s.b(y * gate[:, :, None, None])
+
+
+case(
+    "squeeze_excitation",
+    Net(squeeze, a=conv(3, 4), down=nn.Linear(4, 2), up=nn.Linear(2, 4), b=conv(4, 1)),
+    a__weight__0="abcd",
+    down__weight__1="abcd",
+    down__weight__0="ef",
+    up__weight__1="ef",
+    up__weight__0="abcd",
+    up__bias__0="abcd",
+    b__weight__1="abcd",
+)
+# The mask has one channel, which meets all four: it is kept, and the four are not merged into one.
+case(
+    "spatial_mask",
+    Net(lambda s, x: s.b(s.a(x) * torch.sigmoid(s.m(x))), a=conv(3, 4), m=conv(3, 1), b=conv(4, 1)),
+    reason="one channel is broadcast over many",
+    m__weight__0=".",
+    a__weight__0="abcd",
+    b__weight__1="abcd",
+)
+SCALES = {
+    "view": lambda g: g.view(1, -1, 1, 1),
+    "index": lambda g: g[:, None, None],
+    "index_batch": lambda g: g[None, :, None, None],
+    "expand": lambda g: g.reshape(2, 1, 1).expand(2, 8, 8),
+    "function": lambda g: g.unsqueeze(-1).unsqueeze(-1).abs(),
+}
+for name, shape in SCALES.items():
+    case(
+        f"scale_{name}",
+        Net(
+            lambda s, x, shape=shape: s.b(shape(s.g) * s.a(x)),
+            a=conv(3, 2),
+            b=conv(2, 1),
+            g=nn.Parameter(torch.ones(2)),
+        ),
+        a__weight__0="ab",
+        g__0="ab",
+        b__weight__1="ab",
+    )
+case(
+    "shift_in_four_dimensions",
+    Net(lambda s, x: s.b(s.a(x) + s.g), a=conv(3, 2), b=conv(2, 1), g=nn.Parameter(torch.ones(1, 2, 1, 1))),
+    a__weight__0="ab",
+    g__1="ab",
+    b__weight__1="ab",
+)
+case(
+    "prelu",
+    nn.Sequential(conv(3, 2), nn.PReLU(2), conv(2, 1)),
+    _0__weight__0="ab",
+    _1__weight__0="ab",
+    _2__weight__1="ab",
+)
+for name, layer, reason in (
+    ("group_norm", nn.GroupNorm(2, 4), "group normalisation"),
+    ("layer_norm", nn.LayerNorm([4, 8, 8]), "layer normalisation"),
+    ("softmax", nn.Softmax(1), "softmax runs over the channels"),
+    ("cumsum", Net(lambda s, x: x.cumsum(2)), "cumsum"),
+    ("fancy_index", Net(lambda s, x: x[:, torch.tensor([1, 0, 3, 2])]), "operator index.Tensor has no rule"),
+    ("index_select", Net(lambda s, x: x.index_select(1, s.p), p=torch.tensor([1, 0, 3, 2])), "has no rule"),
+    ("sort", Net(lambda s, x: x.sort(2).values), "operator sort"),
+):
+    case(
+        f"pinned_by_{name}",
+        nn.Sequential(conv(3, 4), layer, conv(4, 1)),
+        reason=reason,
+        _0__weight__0="....",
+        _2__weight__1="....",
+    )
+case(
+    "softmax_over_positions",
+    nn.Sequential(conv(3, 2), nn.Softmax(3), conv(2, 1)),
+    _0__weight__0="ab",
+    _2__weight__1="ab",
+)
+case(
+    "layer_norm_of_tokens",
+    nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)),
+    (2, 5, 3),
+    _0__weight__0="..",
+    _2__weight__1="..",
+    _2__weight__0="abcd",
+    _4__weight__1="abcd",
+)
+# A square matrix: its transpose has the shape of its own self. And a zero is no zero after exp.
+for name, use in (("transpose", lambda w: w.t()), ("exp", torch.exp), ("norm", lambda w: w / w.norm())):
+    case(
+        f"weight_{name}",
+        Net(
+            lambda s, x, use=use: s.o(F.linear(torch.relu(s.i(x)), use(s.w))),
+            i=nn.Linear(3, 4),
+            w=nn.Parameter(torch.randn(4, 4)),
+            o=nn.Linear(4, 1),
+        ),
+        (2, 3),
+        i__weight__0="....",
+        w__0="....",
+        w__1="....",
+        o__weight__1="....",
+    )
+case(
+    "weight_read_elsewhere",
+    Net(lambda s, x: s.o(s.i(x)) + s.i.weight.cumsum(1).sum(), i=nn.Linear(3, 4), o=nn.Linear(4, 1)),
+    (2, 3),
+    i__weight__0="....",
+    o__weight__1="....",
+)
+case(
+    "two_outputs",
+    Net(lambda s, x: {"a": s.a(x), "b": s.b(s.a(x))}, a=conv(3, 2), b=conv(2, 1)),
+    a__weight__0="..",
+    b__weight__1="..",
+)
+
+
+@pytest.fixture(scope="module")
+def graph():
+    nets = nn.ModuleDict({name: net for name, (net, *_) in CASES.items()})
+    together = Net(lambda s, *xs: [net(x) for net, x in zip(s.nets.values(), xs, strict=True)], nets=nets)
+    return trace(together, tuple(torch.randn(shape) for _, shape, *_ in CASES.values()))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_units(graph, name):
+    _, _, reason, patterns = CASES[name]
+    units = {(a.name, a.axis): a.units.tolist() for a in (*graph.axes, *graph.buffers)}
+    rename, shown = {-1: "."}, {}
+    for key, pattern in patterns.items():
+        tensor, _, axis = key.rpartition("__")
+        got = units.get((f"nets.{name}.{tensor.replace('__', '.').lstrip('_')}", int(axis)), [-1] * len(pattern))
+        shown[key] = "".join(rename.setdefault(unit, chr(96 + len(rename))) for unit in got)
+    assert shown == patterns
+    assert reason in " | ".join(text for text, _ in graph.pinned if f"(nets.{name}" in text)
+
+
+def test_networks_side_by_side_share_no_unit(graph):
+    owners = {}
+    for axis in (*graph.axes, *graph.buffers):
+        for unit in axis.units[axis.units >= 0].tolist():
+            owners.setdefault(unit, set()).add(axis.name.split(".")[1])
+    assert sorted(owners) == list(range(graph.num_units))
+    assert all(len(names) == 1 for names in owners.values())
+
+
+def test_roles(graph):
+    roles = {(a.name, a.axis): a.role for a in graph.axes if a.name.startswith("nets.chain.")}
+    assert roles == {
+        ("nets.chain.0.weight", 0): "writer",
+        ("nets.chain.0.bias", 0): "writer",
+        ("nets.chain.1.weight", 0): "norm",
+        ("nets.chain.1.bias", 0): "norm",
+        ("nets.chain.3.weight", 1): "reader",
+    }
+    assert {b.name for b in graph.buffers if b.name.startswith("nets.chain.")} == {
+        "nets.chain.1.running_mean",
+        "nets.chain.1.running_var",
+    }
+    assert {a.role for a in graph.axes if a.name.endswith(".g")} == {"norm"}
+
+
+def test_tied_weights_have_one_name(graph):
+    assert not any(a.name.startswith(("nets.tied.b.", "nets.two_names.3.")) for a in graph.axes)
+
+
+def test_depthwise_readers_are_marked(graph):
+    assert [r.depthwise for r in graph.readers if r.module.startswith("nets.depthwise.")] == [False, True, False]
+
+
+def test_no_axis_without_a_unit(graph):
+    assert all(bool((a.units >= 0).any()) for a in (*graph.axes, *graph.buffers))
+
+
+def test_outputs_and_inputs_are_never_units():
+    single = trace(nn.Linear(3, 4), torch.randn(2, 3))
+    assert single.num_units == 0
+    assert single.axes == ()
+    assert single.unit_layer == ()

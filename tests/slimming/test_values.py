@@ -1,0 +1,171 @@
+"""Constant propagation: numbers and taint, against hand-made networks."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ssl_prune.graph import trace
+from ssl_prune.slimming.liveness import liveness
+
+
+def seen(net, x, module):
+    """What the reader `module` finds: (varies, uniform, constant)."""
+    net = net.double().eval()
+    x = x.double()
+    live = liveness(trace(net, x), net, x)
+    (obstacle,) = [o for o in live.obstacles if o.reader.module == module]
+    return obstacle.seen
+
+
+def dead_filters(layer, values):
+    with torch.no_grad():
+        layer.weight[: len(values)] = 0
+        layer.bias[: len(values)] = torch.tensor(values, dtype=layer.bias.dtype)
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        (nn.ReLU(), [0.0, 2.0]),
+        (nn.SiLU(), [F.silu(torch.tensor(-0.7, dtype=torch.float64)).item(), 1.7615941559557649]),
+        (nn.LeakyReLU(0.5), [-0.35, 2.0]),
+        (nn.Identity(), [-0.7, 2.0]),
+    ],
+)
+def test_constants_through_activations(activation, expected):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), activation, nn.Conv2d(4, 1, 1)).double()
+    dead_filters(net[0], [-0.7, 2.0])
+    found = seen(net, torch.randn(2, 3, 5, 5), "2")
+    assert found.varies.tolist() == [False, False, True, True]
+    assert found.uniform.tolist()[:2] == [True, True]
+    torch.testing.assert_close(found.constant[:2], torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+def test_constants_through_batch_norm_and_a_zero_scale():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4, eps=0), nn.Conv2d(4, 1, 1)).double()
+    with torch.no_grad():
+        net[0].weight[0] = 0
+        net[1].running_mean.copy_(torch.tensor([3.0, 0, 0, 0]))
+        net[1].running_var.fill_(4)
+        net[1].weight.copy_(torch.tensor([2.0, 0.0, 1, 1]))
+        net[1].bias.copy_(torch.tensor([1.0, 0.25, 0, 0]))
+    found = seen(net, torch.randn(2, 3, 5, 5), "2")
+    assert found.varies.tolist() == [False, False, True, True]
+    assert found.constant[:2].tolist() == [-2.0, 0.25]  # (0 - 3) / 2 * 2 + 1, and the shift alone
+
+
+def test_a_constant_under_zero_padding_depends_on_position():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 1, 1)).double()
+    dead_filters(net[0], [1.0, 1.0])
+    found = seen(net, torch.randn(2, 3, 5, 5), "2")
+    assert found.varies.tolist() == [False, False]
+    assert found.uniform.tolist() == [False, False]
+
+
+def test_explicit_padding_is_seen_too():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ZeroPad2d(1), nn.Conv2d(2, 1, 3)).double()
+    dead_filters(net[0], [1.0, 0.0])
+    found = seen(net, torch.randn(2, 3, 5, 5), "2")
+    assert found.varies.tolist() == [False, False]
+    assert found.uniform.tolist() == [False, True]
+
+
+def test_reflected_constants_are_still_constants():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReflectionPad2d(1), nn.Conv2d(2, 1, 3)).double()
+    dead_filters(net[0], [1.5])
+    found = seen(net, torch.randn(2, 3, 5, 5), "2")
+    assert found.varies.tolist() == [False, True]
+    assert (found.uniform[0].item(), found.constant[0].item()) == (True, 1.5)
+
+
+def test_taint_follows_single_connections():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]))
+        second.weight.copy_(torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 1e-30, 0]]))
+    found = seen(nn.Sequential(first, second, nn.Linear(3, 1)), torch.randn(2, 3), "2")
+    assert found.varies.tolist() == [False, True, True]
+
+
+class Gate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.g, self.o = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 1, 1)
+
+    def forward(self, x):
+        return self.o(torch.relu(self.a(x)) * torch.sigmoid(self.g(x)))
+
+
+def test_a_proven_zero_stays_zero_under_a_gate_but_a_constant_does_not():
+    net = Gate().double()
+    dead_filters(net.a, [-1.0, 1.0])
+    found = seen(net, torch.randn(2, 3, 4, 4), "o")
+    assert found.varies.tolist() == [False, True, True]
+    assert found.constant[0].item() == 0.0
+
+
+def test_pooling_and_flatten():
+    net = nn.Sequential(
+        nn.Conv2d(3, 2, 1), nn.MaxPool2d(2), nn.AvgPool2d(2), nn.Upsample(scale_factor=2), nn.Flatten(), nn.Linear(8, 1)
+    )
+    dead_filters(net[0], [0.5])
+    found = seen(net, torch.randn(2, 3, 4, 4), "5")
+    assert found.varies.tolist() == [False] * 4 + [True] * 4
+    assert found.constant[:4].tolist() == [0.5] * 4
+
+
+def test_padded_pooling_makes_a_constant_uneven():
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AvgPool2d(3, 1, padding=1), nn.Conv2d(2, 1, 1))
+    dead_filters(net[0], [0.5])
+    found = seen(net, torch.randn(2, 3, 4, 4), "2")
+    assert (found.varies[0].item(), found.uniform[0].item()) == (False, False)
+
+
+class Noise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.o = nn.Linear(3, 2), nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.o(self.a(x) + torch.rand_like(x[:, :2]))
+
+
+def test_random_numbers_count_as_varying():
+    net = Noise()
+    dead_filters(net.a, [0.0, 0.0])
+    assert seen(net, torch.randn(2, 3), "o").varies.tolist() == [True, True]
+
+
+class Axes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv1d(5, 2, 1), nn.Linear(7, 2)
+
+    def forward(self, x):
+        return self.a(x).sum((1, 2)) + self.b(x).sum((1, 2))
+
+
+def test_one_value_read_along_two_axes():
+    net, x = Axes(), torch.randn(2, 5, 7)
+    assert seen(net, x, "a").varies.shape == (5,)
+    assert seen(net, x, "b").varies.shape == (7,)
+
+
+def test_an_uneven_constant_is_not_pooled_into_a_number():
+    # Its mean depends on how much of the image is border, hence on the size of the image.
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 1, 1)
+    )
+    dead_filters(net[0], [0.5, 0.0])
+    found = seen(net, torch.randn(2, 3, 6, 6), "3")
+    assert found.varies.tolist() == [True, False, True, True]
+
+
+def test_nor_where_everything_is_constant():
+    net = nn.Sequential(
+        nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3, padding=1, groups=2), nn.AdaptiveAvgPool2d(1), nn.Conv2d(2, 1, 1)
+    )
+    dead_filters(net[0], [0.5, 0.0])
+    found = seen(net, torch.randn(2, 3, 6, 6), "3")
+    assert found.varies.tolist() == [True, False]
