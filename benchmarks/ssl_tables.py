@@ -86,7 +86,7 @@ class Recipe:
     standardise: bool = True
 
 
-LENET_DENSE = Phase(2, "SGD", 0.02, 64, 5e-4, ("conv1", "conv2", "fc1", "fc2"), floor=1.0)
+LENET_DENSE = Phase(2, "SGD", 0.02, 64, 5e-4, ("conv1", "conv2", "fc1", "fc2"), warmup=0.1, floor=1.0)
 LENET_LAYERS = ("fc1", "fc2")
 
 

@@ -1,8 +1,8 @@
-"""He initialisation, the one that every network here uses."""
+"""How the networks draw their first weights, and a check they share."""
 
 from torch import nn
 
-__all__ = ["check_dropout", "he_init"]
+__all__ = ["caffe_xavier_init", "check_dropout", "he_init"]
 
 
 def he_init(model: nn.Module) -> None:
@@ -16,6 +16,19 @@ def he_init(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def caffe_xavier_init(network: nn.Module) -> None:
+    """Draw every weight uniformly with variance 1 / fan-in, as Caffe's "xavier" filler does, and set the biases to 0.
+
+    Source: Caffe, include/caffe/filler.hpp, XavierFiller.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = (3 / module.weight[0].numel()) ** 0.5
+            nn.init.uniform_(module.weight, -bound, bound)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

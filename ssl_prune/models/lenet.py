@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_prune.models._init import check_dropout, he_init
+from ssl_prune.models._init import caffe_xavier_init, check_dropout
 
 __all__ = ["LeNet5"]
 
@@ -49,7 +49,7 @@ class LeNet5(nn.Module):
         self.conv2 = nn.Conv2d(20, 50, 5)
         self.fc1 = nn.Linear(50 * side * side, 500)
         self.fc2 = nn.Linear(500, num_classes)
-        he_init(self)
+        caffe_xavier_init(self)  # He's draw is twice as wide, for the ReLUs that are not here
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
