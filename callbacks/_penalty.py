@@ -54,11 +54,12 @@ class PenaltyCallback(pl.Callback):
             raise ValueError(
                 f"{type(self).__name__}: unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}"
             )
-        last = 1 if isinstance(debias_from, float) else float("inf")
-        if debias_from is not None and not 0 <= debias_from <= last:
+        if debias_from is not None and not (
+            0 <= debias_from < 1 or float(debias_from).is_integer() and debias_from > 0
+        ):
             raise ValueError(
-                f"{type(self).__name__}: debias_from must be a share of the run in [0, 1] (a float) or an epoch "
-                f"(an integer >= 0), got {debias_from!r}"
+                f"{type(self).__name__}: debias_from must be a share of the run in [0, 1) or an epoch (a whole number "
+                f"from 1 on), got {debias_from!r}"
             )
         self.granularity, self.penalty, self.strength = granularity, penalty, float(strength)
         self.solver_kind, self.schedule, self.metric, self.threshold = solver, schedule, metric, threshold
@@ -173,20 +174,22 @@ class PenaltyCallback(pl.Callback):
     def _debias_step(self, trainer: pl.Trainer, steps_per_epoch: int | None) -> int | None:
         if self.debias_from is None:
             return None
-        if isinstance(self.debias_from, float):
+        if self.debias_from < 1:
+            if self.debias_from == 0:
+                return 0
             total = trainer.estimated_stepping_batches
             if total == float("inf"):
                 raise ValueError(
                     f"{type(self).__name__}: debias_from={self.debias_from} is a share of a run without an end; set "
-                    "max_epochs or max_steps, or give debias_from as an epoch (an integer)"
+                    "max_epochs or max_steps, or give debias_from as an epoch (a whole number)"
                 )
             return round(self.debias_from * total)
         if steps_per_epoch is None:
             raise ValueError(
                 f"{type(self).__name__}: debias_from={self.debias_from} is an epoch, but the training data has no "
-                "length; give it as a share of max_steps (a float)"
+                "length; give it as a share of max_steps (below 1)"
             )
-        return self.debias_from * steps_per_epoch
+        return int(self.debias_from) * steps_per_epoch
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int | None:

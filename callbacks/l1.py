@@ -24,7 +24,8 @@ class L1(PenaltyCallback):
         exclude: layers to leave out.
         metric: "euclidean", or "optimizer" for the proximal map in Adam's own metric.
         threshold: entries below it become zero after each step of the subgradient solver.
-        debias_from: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7).
+        debias_from: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
+            whole numbers from 1 on are epochs).
         module: name of the submodule to look at; default the one that holds all parameters.
 
     Raises:

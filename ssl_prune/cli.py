@@ -13,10 +13,13 @@ import torch
 from ssl_prune._lightning import pl
 from ssl_prune.errors import SlimError
 from ssl_prune.report.run import RunReport
+from ssl_prune.schedules import Schedule
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import LightningCLI
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException as Misconfiguration
 else:
+    Misconfiguration = importlib.import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
     try:
         LightningCLI = importlib.import_module(f"{pl.__name__}.cli").LightningCLI
         importlib.import_module("jsonargparse")
@@ -58,12 +61,13 @@ class SlimTrainer(pl.Trainer):
 
         if ckpt_path is None:
             raise ValueError("slim: no checkpoint; give --ckpt_path FILE")
-        _load_weights(model, ckpt_path)
         callback = Slim(Path(path).resolve(), exports, exact=exact, tolerance=tolerance, columns=columns, module=module)
+        _load_weights(model, ckpt_path)
         if datamodule is not None:
             datamodule.prepare_data()
             datamodule.setup("fit")
             self.datamodule = datamodule
+            _look_at_data(model, module, datamodule)
         print(callback.run(self, model))
 
     def export(
@@ -81,7 +85,7 @@ class SlimTrainer(pl.Trainer):
             path: slim file.
             exports: formats to write beside it: onnx, pt2.
             module: name of the submodule that was cut.
-            datamodule: not used; the data of the config.
+            datamodule: data to take an example from, if the model has no example_input_array.
         """
         from ssl_prune import load_slim
         from ssl_prune.callbacks._network import example_of, network_of
@@ -91,6 +95,10 @@ class SlimTrainer(pl.Trainer):
         if unknown:
             raise ValueError(f"export: unknown format {unknown}; expected some of {sorted(EXPORTS)}")
         network = network_of(model, module)
+        if datamodule is not None and model.example_input_array is None:
+            datamodule.prepare_data()
+            datamodule.setup("fit")
+            _look_at_data(model, module, datamodule)
         example = example_of(model, network)
         if example is None:
             raise ValueError(f"export: no example input; set example_input_array on {type(model).__name__}")
@@ -104,10 +112,12 @@ class SlimTrainer(pl.Trainer):
 class SlimCLI(LightningCLI):
     """LightningCLI over `SlimTrainer`; the classes of this package are known by their short names."""
 
-    def __init__(self, args: Sequence[str] | None = None) -> None:
+    def __init__(self, args: Sequence[str] | None = None, *, run: bool = True) -> None:
         for room in ("models", "models.classifier", "data", "callbacks", "schedules", "groups"):
             importlib.import_module(f"ssl_prune.{room}")  # short class names work for what is imported
+        _take_subclasses_of(Schedule)
         super().__init__(
+            run=run,
             trainer_class=SlimTrainer,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
@@ -120,6 +130,13 @@ class SlimCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Lightning's own, and ours."""
         return {**LightningCLI.subcommands(), "slim": {"model", "datamodule"}, "export": {"model", "datamodule"}}
+
+
+def _take_subclasses_of(*bases: type) -> None:
+    """Let `class_path` name a subclass of a dataclass, which jsonargparse does not take by itself."""
+    import jsonargparse
+
+    jsonargparse.set_parsing_settings(subclasses_enabled=list(bases))
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -147,11 +164,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report(given[1:])
         else:
             SlimCLI(arguments)
-    except (SlimError, ValueError, FileNotFoundError, IsADirectoryError, ImportError) as error:
+    except (SlimError, ValueError, FileNotFoundError, IsADirectoryError, ImportError, Misconfiguration) as error:
         if os.environ.get("SSL_PRUNE_TRACEBACK"):
             raise
         print(f"ssl-prune: {error}\n(SSL_PRUNE_TRACEBACK=1 shows where)", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _look_at_data(model: pl.LightningModule, module: str | None, datamodule: pl.LightningDataModule) -> None:
+    from ssl_prune.callbacks._network import network_of, remember
+
+    if model.example_input_array is None:
+        remember(model, network_of(model, module), next(iter(datamodule.train_dataloader())))
 
 
 def _load_weights(model: pl.LightningModule, path: str) -> None:

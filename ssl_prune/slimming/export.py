@@ -61,13 +61,16 @@ def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike
     Args:
         model: the network; exported in evaluation mode.
         example_inputs: a tensor, a tuple or a dict; sizes are fixed except the batch axis where the network allows it.
-        path: the file to write.
+        path: the file to write, ending in .pt2.
         tolerance: allowed relative difference of the outputs.
 
     Raises:
+        ValueError: the file name has another ending.
         SlimError: the file computes something else.
     """
-    with replacing(Path(path).with_suffix(".pt2")) as part, evaluation(model), _quietly():
+    if Path(path).suffix != ".pt2":
+        raise ValueError(f"export_pt2: torch.export wants a file name that ends in .pt2, got {os.fspath(path)!r}")
+    with replacing(path) as part, evaluation(model), _quietly():
         (args, kwargs), shapes = _tracing_call(model, example_inputs)
         program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, part)
@@ -108,16 +111,21 @@ def _quietly() -> Iterator[None]:
 def _tracing_call(model: nn.Module, inputs: Inputs) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]:
     """Arguments and dynamic shapes: a free batch axis where the network can be traced with one, else the example."""
     args, kwargs = as_call(inputs)
-    if kwargs or not all(isinstance(a, Tensor) and a.dim() for a in args):
+    if not all(isinstance(a, Tensor) and a.dim() for a in [*args, *kwargs.values()]):
         return (args, kwargs), None
     # Tracing takes a size of 1 for a constant, so the batch is doubled.
-    doubled = tuple(torch.cat([a, a]) for a in args)
-    shapes = tuple({0: torch.export.Dim.AUTO} for _ in args)
+    doubled = tuple(torch.cat([a, a]) for a in args), {name: torch.cat([a, a]) for name, a in kwargs.items()}
+    free = {0: torch.export.Dim.AUTO}
+    shapes: Any = {name: free for name in kwargs} if kwargs else tuple(free for _ in args)
     try:
-        torch.export.export(model, doubled, dynamic_shapes=shapes, strict=False)
+        traced = torch.export.export(model, *doubled, dynamic_shapes=shapes, strict=False)
     except Exception:  # sizes that the forward fixes
         return (args, kwargs), None
-    return (doubled, {}), shapes
+    names = traced.graph_signature.user_inputs
+    values = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder" and node.name in names]
+    if not all(isinstance(value.shape[0], torch.SymInt) for value in values):  # fixed by the forward without a word
+        return (args, kwargs), None
+    return doubled, shapes
 
 
 def _compare(

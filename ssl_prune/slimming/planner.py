@@ -1,17 +1,17 @@
 """From liveness to a plan: survivors of every axis, folds, attributes, and branches that disappear."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from ssl_prune.graph import ChannelGraph, Reader
-from ssl_prune.graph.program import module_of
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.slimming.branches import constant_branches, gone_modules, without_channels
+from ssl_prune.slimming.columns import kept_columns
 from ssl_prune.slimming.liveness import Liveness, Obstacle, with_kept
 from ssl_prune.slimming.plan import Fold, ModulePlan, SlimPlan
 
-__all__ = ["gone_modules", "make_plan", "removable"]
+__all__ = ["make_plan", "removable"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -20,7 +20,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 def removable(graph: ChannelGraph, live: Liveness, branches: bool) -> Tensor:
     """(U,) units to remove: the dead ones, but never the last position of a layer that stays."""
-    gone = set(_branches(graph, live)) if branches else set()
+    gone = gone_modules(graph, live) if branches else frozenset()
     axes = [a for a in (*graph.axes, *graph.buffers) if a.name.rpartition(".")[0] not in gone]
     alive, kept = live.alive, torch.zeros_like(live.alive)
     while True:
@@ -31,11 +31,6 @@ def removable(graph: ChannelGraph, live: Liveness, branches: bool) -> Tensor:
         if torch.equal(grown, alive):
             return ~alive
         alive = grown
-
-
-def gone_modules(graph: ChannelGraph, live: Liveness) -> frozenset[str]:
-    """Names of the modules that dead branches no longer need."""
-    return frozenset(_branches(graph, live))
 
 
 def make_plan(
@@ -52,7 +47,7 @@ def make_plan(
         columns: turn layers with all-zero columns into dense layers over the columns that are left.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    becomes = _branches(graph, live) if branches else {}
+    becomes = constant_branches(graph, live) if branches else {}
     keep: dict[str, dict[str, dict[int, list[int]]]] = {}
     for axis in (*graph.axes, *graph.buffers):
         stays = torch.where(axis.units >= 0, ~dead[axis.units], True)
@@ -65,14 +60,14 @@ def make_plan(
     folds = {o.reader.weight.rpartition(".")[0]: _fold(o, dead) for o in live.obstacles}
     for name in dict.fromkeys([*keep, *becomes, *(n for n, f in folds.items() if f)]):
         if name in becomes:
-            plans[name] = ModulePlan(becomes=_narrow(becomes[name], graph, dead))
+            plans[name] = ModulePlan(becomes=without_channels(becomes[name], graph, dead))
         else:
             own = keep.get(name, {})
             if folds.get(name) and modules[name].bias is None and 0 in own.get("weight", {}):
                 own["bias"] = {0: own["weight"][0]}  # the fold makes a bias as long as the dense layer's
             plans[name] = ModulePlan(own, _attributes(modules[name], own), folds.get(name))
     if columns:
-        for name, kept in _columns(graph, live, modules, plans).items():
+        for name, kept in kept_columns(graph, live, modules, plans).items():
             old = plans.get(name, ModulePlan())
             plans[name] = ModulePlan(old.keep, old.attributes, old.fold, {"kind": "Columns", "columns": kept})
     shapes = {n: list(t.shape) for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
@@ -120,134 +115,3 @@ def _attributes(module: nn.Module, keep: dict[str, dict[int, list[int]]]) -> dic
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape[0]}
     return {}
-
-
-# -- branches ----------------------------------------------------------------------------------------------------
-
-
-def _branches(graph: ChannelGraph, live: Liveness) -> dict[str, dict[str, Any]]:
-    """Modules that a constant branch no longer needs: its last one becomes the constant, the others pass through."""
-    frontier = {node: live.values.constants[node] for node in _frontier(graph, live)}
-    if not frontier or not live.values.output_varies:
-        return {}
-    needed = _needed(graph.program.graph, stop=frontier)
-    calls: dict[str, list[fx.Node]] = {}
-    for node in graph.program.graph.nodes:
-        if node.op == "call_function" and module_of(node):
-            calls.setdefault(module_of(node), []).append(node)
-    becomes: dict[str, dict[str, Any]] = {}
-    for node, values in frontier.items():
-        if all(n is node or n not in needed for n in calls[module_of(node)]):
-            dims = node.meta["val"].dim()
-            becomes[module_of(node)] = {"kind": "Constant", "values": values.tolist(), "dims": dims, "node": node}
-    if len(becomes) < len(frontier):
-        return {}
-    leaves = [name for name in calls if not any(other.startswith(name + ".") for other in calls)]
-    for name in leaves:
-        if name not in becomes and not any(node in needed for node in calls[name]):
-            becomes[name] = {"kind": "Identity"}
-    return becomes
-
-
-def _frontier(graph: ChannelGraph, live: Liveness) -> list[fx.Node]:
-    """Constant nodes that meet something that varies in a pointwise operator, each the last node of its module."""
-    constants = live.values.constants
-    tail = {}
-    for node in graph.program.graph.nodes:
-        if node.op == "call_function" and module_of(node):
-            tail[module_of(node)] = node
-    return [
-        node
-        for node in constants
-        if tail.get(module_of(node)) is node
-        and _channels_second(graph, node)
-        and node.op == "call_function"
-        and node.meta["val"].dim() > 2
-        and node.users
-        and all(
-            user not in constants
-            and torch.Tag.pointwise in getattr(user.target, "tags", ())
-            and len(user.all_input_nodes) > 1
-            for user in node.users
-        )
-    ]
-
-
-def _needed(graph: fx.Graph, stop: Iterable[fx.Node]) -> set[fx.Node]:
-    """Nodes that an output needs when the nodes of `stop` are given; those are included."""
-    stop = set(stop)
-    stack = [next(iter(reversed(graph.nodes)))]
-    needed: set[fx.Node] = set()
-    while stack:
-        node = stack.pop()
-        if node not in needed:
-            needed.add(node)
-            if node not in stop:
-                stack.extend(node.all_input_nodes)
-    return needed
-
-
-def _narrow(becomes: dict[str, Any], graph: ChannelGraph, dead: Tensor) -> dict[str, Any]:
-    """The entry without the channels that are removed, as plain data."""
-    entry = dict(becomes)
-    node = entry.pop("node", None)
-    if node is not None:
-        units = _written(graph, node)
-        if units is not None:
-            entry["values"] = [v for v, u in zip(entry["values"], units.tolist(), strict=True) if u < 0 or not dead[u]]
-    return entry
-
-
-def _written(graph: ChannelGraph, node: fx.Node) -> Tensor | None:
-    """Units of a node's channels: those of the contraction it stems from through per-channel operators."""
-    writer = _writer(graph, node)
-    return None if writer is None else writer.written
-
-
-def _writer(graph: ChannelGraph, node: fx.Node) -> Reader | None:
-    readers = {reader.node: reader for reader in graph.readers}
-    while node not in readers:
-        inputs = [n for n in node.all_input_nodes if n.op == "call_function"]
-        if not inputs:
-            return None
-        node = inputs[0]
-    return readers[node]
-
-
-def _channels_second(graph: ChannelGraph, node: fx.Node) -> bool:
-    """A branch of convolutions; linear layers over tokens have their channels last, where no constant stands in."""
-    writer = _writer(graph, node)
-    return writer is None or (
-        "linear" not in str(writer.node.target) and len(writer.written) == node.meta["val"].shape[1]
-    )
-
-
-# -- columns -----------------------------------------------------------------------------------------------------
-
-
-def _columns(
-    graph: ChannelGraph, live: Liveness, modules: dict[str, nn.Module], plans: dict[str, ModulePlan]
-) -> dict[str, list[Any]]:
-    """Module -> columns with a non-zero weight, in the cut layer's own positions, where some column has none."""
-    found: dict[str, list[Any]] = {}
-    for reader in graph.readers:
-        name = reader.weight.rpartition(".")[0]
-        module, plan = modules.get(name), plans.get(name, ModulePlan())
-        plain = type(module) is nn.Linear or (
-            type(module) is nn.Conv2d
-            and module.groups == 1
-            and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-        )
-        if not plain or plan.becomes is not None:
-            continue
-        weight = live.weights[reader.weight].detach()
-        for axis, kept in plan.keep.get("weight", {}).items():
-            weight = weight.index_select(axis, torch.tensor(kept, device=weight.device))
-        used = (weight != 0).any(0)
-        if not bool(used.all()):
-            if not bool(used.any()):
-                used.view(-1)[0] = True
-            places = used.nonzero().tolist()
-            found[name] = [p[0] for p in places] if weight.dim() == 2 else places
-    return found

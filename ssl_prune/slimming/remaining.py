@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.inputs import Inputs, evaluation
+from ssl_prune.slimming.branches import gone_modules
 from ssl_prune.slimming.liveness import liveness
-from ssl_prune.slimming.planner import gone_modules, removable
+from ssl_prune.slimming.planner import removable
 
 __all__ = ["Remaining", "remaining"]
 

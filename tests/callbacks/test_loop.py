@@ -98,7 +98,7 @@ def test_the_subgradient_solver_equals_differentiating_the_sum(kit, trainer, acc
     torch.testing.assert_close(kit.flat(model), kit.flat(expected), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("debias_from", "step_of_freezing"), [(2, 6), (0.75, 9), (1.0, 12), (0, 0)])
+@pytest.mark.parametrize(("debias_from", "step_of_freezing"), [(2, 6), (0.75, 9), (1.0, 3), (4, 12), (0, 0), (0.0, 0)])
 def test_from_debias_on_zeros_stay_and_nothing_else_is_shrunk(kit, trainer, debias_from, step_of_freezing):
     masks = []
 

@@ -27,6 +27,7 @@ def test_strengths(build, strength):
         ({"debias_from": -1}, "debias_from must be"),
         ({"debias_from": -0.1}, "debias_from must be"),
         ({"debias_from": NAN}, "debias_from must be"),
+        ({"debias_from": float("inf")}, "debias_from must be"),
         ({"threshold": -1.0}, "threshold must be"),
         ({"threshold": NAN}, "threshold must be"),
         ({"l1_ratio": 2.0}, "l1_ratio"),

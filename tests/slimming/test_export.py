@@ -1,0 +1,125 @@
+"""Exports are loaded back and compared; one that fails leaves nothing behind."""
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_prune import SlimError
+from ssl_prune.slimming.export import EXPORTS, export_onnx, export_pt2
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(48, 2))
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, image, scale):
+        return {"logits": self.b(torch.relu(self.a(image)) * scale)}
+
+
+class PerSample(nn.Module):
+    """A forward that works on one batch size only: the loop is unrolled."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return torch.stack([self.a(row) for row in x])
+
+
+def run_onnx(path, *arrays):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    return torch.from_numpy(session.run(None, dict(zip(names, (a.numpy() for a in arrays), strict=True)))[0])
+
+
+def run_pt2(path, *inputs, **named):
+    return torch.export.load(path).module()(*inputs, **named)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_another_batch_size(tmp_path, kind, batch):
+    pytest.importorskip("onnxscript")
+    model, path = net(), tmp_path / f"a.{kind}"
+    EXPORTS[kind](model, torch.randn(batch, 1, 6, 6), path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert all(m.training for m in model.modules())
+    model.eval()
+    for size in (1, 3, 7):
+        x = torch.randn(size, 1, 6, 6)
+        got = run_onnx(path, x) if kind == "onnx" else run_pt2(path, x)
+        with torch.no_grad():
+            torch.testing.assert_close(got, model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize("inputs", ["tuple", "dict"])
+def test_several_inputs(tmp_path, kind, inputs):
+    pytest.importorskip("onnxscript")
+    model, path = Named().eval(), tmp_path / f"a.{kind}"
+    image, scale = torch.randn(1, 3), torch.rand(1, 4)
+    EXPORTS[kind](model, (image, scale) if inputs == "tuple" else {"image": image, "scale": scale}, path)
+    image, scale = torch.randn(5, 3), torch.rand(5, 4)
+    expected = model(image, scale)["logits"]
+    if kind == "onnx":
+        got = run_onnx(path, image, scale)
+    else:
+        got = (run_pt2(path, image, scale) if inputs == "tuple" else run_pt2(path, image=image, scale=scale))["logits"]
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_one_batch_size_only(tmp_path, kind, batch):
+    pytest.importorskip("onnxscript")
+    model, path, x = PerSample(), tmp_path / f"a.{kind}", torch.randn(batch, 3)
+    EXPORTS[kind](model, x, path)
+    got = run_onnx(path, x) if kind == "onnx" else run_pt2(path, x)
+    torch.testing.assert_close(got, model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_what_differs_is_not_written(tmp_path, kind):
+    pytest.importorskip("onnxscript")
+    path = tmp_path / f"a.{kind}"
+    path.write_text("the old file")
+    with pytest.raises(SlimError, match="differs by .* nothing was written"):
+        EXPORTS[kind](net(), torch.randn(1, 1, 6, 6), path, tolerance=-1.0)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "the old file"
+
+
+@pytest.mark.parametrize("export", [export_onnx, export_pt2])
+def test_what_cannot_be_traced_leaves_nothing(tmp_path, export):
+    pytest.importorskip("onnxscript")
+
+    class Guesses(nn.Linear):
+        def forward(self, x):
+            return x * 2 if float(x.sum()) > 0 else super().forward(x)
+
+    with pytest.raises(Exception, match=r".+"):
+        export(Guesses(2, 2), torch.ones(1, 2), tmp_path / "a.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnx" else find(name, *a))
+    with pytest.raises(ImportError, match=r"needs onnx: pip install 'ssl-prune\[onnx\]'"):
+        export_onnx(net(), torch.randn(1, 1, 6, 6), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_is_the_one_that_was_named(tmp_path):
+    with pytest.raises(ValueError, match=r"\.pt2"):
+        export_pt2(net(), torch.randn(1, 1, 6, 6), tmp_path / "net.program")
