@@ -5,10 +5,10 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ssl_prune.callbacks._network import handed_on
 from torch import nn
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks._network import handed_on
 from ssl_prune.inputs import Inputs
 from ssl_prune.report.evaluate import evaluate
 from ssl_prune.report.run import Evaluation

@@ -3,9 +3,9 @@
 from typing import Any, Literal
 
 import torch
-from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
@@ -55,7 +55,7 @@ class PenaltyCallback(pl.Callback):
                 f"{type(self).__name__}: unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}"
             )
         if debias_from is not None and not (
-            0 <= debias_from < 1 or float(debias_from).is_integer() and debias_from > 0
+            0 <= debias_from < 1 or (float(debias_from).is_integer() and debias_from > 0)
         ):
             raise ValueError(
                 f"{type(self).__name__}: debias_from must be a share of the run in [0, 1) or an epoch (a whole number "

@@ -3,7 +3,6 @@
 from typing import Literal
 
 from ssl_prune.callbacks._penalty import PenaltyCallback
-
 from ssl_prune.groups import Granularity, Patterns
 from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
 from ssl_prune.penalties import SparseGroupLasso

@@ -3,7 +3,6 @@
 from typing import Literal
 
 from ssl_prune.callbacks._penalty import PenaltyCallback
-
 from ssl_prune.groups import Patterns
 from ssl_prune.penalties import L1 as L1Penalty  # noqa: N811
 from ssl_prune.schedules import Schedule

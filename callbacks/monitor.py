@@ -2,10 +2,9 @@
 
 from typing import Any
 
+from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 from ssl_prune.callbacks._penalty import PenaltyCallback
-
-from ssl_prune._lightning import pl
 from ssl_prune.slimming.remaining import remaining
 
 __all__ = ["SparsityMonitor"]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_prune.callbacks._held_out import evaluate_on, held_out
-from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 from torch import nn
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks._held_out import evaluate_on, held_out
+from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import Evaluation, RunReport

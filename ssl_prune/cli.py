@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from ssl_prune.schedules import Schedule
 
 if TYPE_CHECKING:
     from pytorch_lightning.cli import LightningCLI
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException as Misconfiguration
+    from lightning_fabric.utilities.exceptions import MisconfigurationException as Misconfiguration
 else:
     Misconfiguration = importlib.import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
     try:
@@ -164,6 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report(given[1:])
         else:
             SlimCLI(arguments)
+    except UnpicklingError as error:
+        if os.environ.get("SSL_PRUNE_TRACEBACK"):
+            raise
+        files = [word.rpartition("=")[2] for word in given if word.endswith((".ckpt", ".pt", ".pth"))]
+        print(f"ssl-prune: {' '.join(files)}: not a checkpoint that can be read safely", file=sys.stderr)
+        raise SystemExit(2) from error
     except (SlimError, ValueError, FileNotFoundError, IsADirectoryError, ImportError, Misconfiguration) as error:
         if os.environ.get("SSL_PRUNE_TRACEBACK"):
             raise

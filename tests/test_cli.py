@@ -245,6 +245,7 @@ def test_a_wrong_key_is_named(here, change, words, capsys):
         (["slim", "--config", DIGITS, "--ckpt_path", "missing.ckpt"], "missing.ckpt"),
         (["slim", "--config", DIGITS], "ckpt_path"),
         (["slim", "--config", DIGITS, "--ckpt_path", "broken.ckpt"], "broken.ckpt"),
+        (["fit", "--config", DIGITS, "--ckpt_path", "broken.ckpt"], "broken.ckpt"),
         (["slim", "--config", DIGITS, "--ckpt_path", "other.ckpt"], "other.ckpt"),
         (["slim", "--config", DIGITS, "--ckpt_path", "other.ckpt", "--exports=[tflite]"], "tflite"),
         (["export", "--config", DIGITS, "--path", "missing.safetensors"], "missing.safetensors"),
@@ -321,7 +322,7 @@ def command(arguments, folder, before=""):
     )
 
 
-@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+@pytest.mark.parametrize("package", [pytest.param("pytorch_lightning", marks=pytest.mark.slow), "lightning.pytorch"])
 def test_a_module_of_ones_own(tmp_path, package):
     """In a process of its own, because which of the two packages serves is decided once."""
     pytest.importorskip(package.partition(".")[0])
@@ -345,6 +346,7 @@ def test_slim_takes_its_example_from_the_data(here, monkeypatch):
     assert (here / "again.pt2").exists()
 
 
+@pytest.mark.slow
 def test_the_installed_command(tmp_path):
     script = Path(sys.executable).with_name("ssl-prune")
     if not script.exists():

@@ -116,14 +116,15 @@ def _tracing_call(model: nn.Module, inputs: Inputs) -> tuple[tuple[tuple[Any, ..
     # Tracing takes a size of 1 for a constant, so the batch is doubled.
     doubled = tuple(torch.cat([a, a]) for a in args), {name: torch.cat([a, a]) for name, a in kwargs.items()}
     free = {0: torch.export.Dim.AUTO}
-    shapes: Any = {name: free for name in kwargs} if kwargs else tuple(free for _ in args)
+    shapes: Any = dict.fromkeys(kwargs, free) if kwargs else tuple(free for _ in args)
     try:
         traced = torch.export.export(model, *doubled, dynamic_shapes=shapes, strict=False)
     except Exception:  # sizes that the forward fixes
         return (args, kwargs), None
     names = traced.graph_signature.user_inputs
     values = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder" and node.name in names]
-    if not all(isinstance(value.shape[0], torch.SymInt) for value in values):  # fixed by the forward without a word
+    sizes = [value.shape[0] for value in values]
+    if not all(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes):  # silently fixed
         return (args, kwargs), None
     return doubled, shapes
 

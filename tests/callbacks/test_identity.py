@@ -5,9 +5,10 @@ import random
 import numpy as np
 import pytest
 import torch
-from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+
+from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 
 
 class Noisy(Dataset):
@@ -63,8 +64,10 @@ class Dropping(nn.Module):
 
 
 @pytest.mark.parametrize("example", [True, False])
-@pytest.mark.parametrize("solver", ["proximal", "subgradient"])
-@pytest.mark.parametrize("loader", [shuffled, own_generator, own_sampler, stream])
+@pytest.mark.parametrize(
+    ("loader", "solver"),
+    [(shuffled, "subgradient"), (own_generator, "proximal"), (own_sampler, "proximal"), (stream, "proximal")],
+)
 def test_strength_zero_is_no_callback_at_all(kit, trainer, loader, solver, example):
     def run(*callbacks):
         for seed in (torch.manual_seed, random.seed, np.random.seed):

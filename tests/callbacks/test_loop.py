@@ -4,9 +4,9 @@ import functools
 
 import pytest
 import torch
-from ssl_prune.callbacks import L1, GroupLasso
 from torch import nn
 
+from ssl_prune.callbacks import L1, GroupLasso
 from ssl_prune.groups import partition
 from ssl_prune.penalties import GroupLasso as Penalty
 from ssl_prune.schedules import Linear

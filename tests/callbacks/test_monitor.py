@@ -4,11 +4,11 @@ import csv
 
 import pytest
 import torch
-from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 from torch import nn
 
 from ssl_prune import slim
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 
 
 class Residual(nn.Module):

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 from ssl_prune.groups import partition
 from ssl_prune.penalties import GroupLasso as Penalty
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 from torch import nn
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
 
 NAN = float("nan")
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ssl_prune.callbacks import L1, GroupLasso
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import L1, GroupLasso
 from ssl_prune.schedules import Cosine, Linear
 
 STRONG = {"include": "conv*", "strength": 1.0}
@@ -51,7 +51,7 @@ class Save(pl.Callback):
 
 
 @pytest.mark.parametrize("callbacks", [proximal, in_epochs, share_of_the_run, subgradient, several])
-@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize("epoch", [0, 2])
 def test_a_resumed_run_equals_one_that_was_not_stopped(kit, trainer, tmp_path, callbacks, epoch):
     options = {"epochs": 4, "accumulate_grad_batches": 2}
     straight, first = kit.Lit(), callbacks()
@@ -73,7 +73,7 @@ def test_a_resumed_run_equals_one_that_was_not_stopped(kit, trainer, tmp_path, c
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:You're resuming from a checkpoint that ended before")
-@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize("step", [2, 4])
 def test_a_checkpoint_in_the_middle_of_an_epoch(kit, trainer, tmp_path, step):
     def run(callback, **resume):
         keep = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)

@@ -6,13 +6,13 @@ import types
 
 import pytest
 import torch
-from ssl_prune.callbacks import GroupLasso, Slim, SparsityMonitor
-from ssl_prune.callbacks._network import graph_of, network_of
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ssl_prune import load_slim
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import GroupLasso, Slim, SparsityMonitor
+from ssl_prune.callbacks._network import graph_of, network_of
 from ssl_prune.report.run import RunReport
 
 
