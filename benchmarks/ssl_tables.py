@@ -24,10 +24,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from ssl_prune.callbacks import GroupLasso
 from torch import nn
 
 from ssl_prune import slim
+from ssl_prune.callbacks import GroupLasso
 from ssl_prune.data import MNIST
 from ssl_prune.models import MLP, ImageClassifier, LeNet5
 from ssl_prune.report.table import table

@@ -26,7 +26,7 @@ def network_of(pl_module: pl.LightningModule, module: str | None = None) -> nn.M
         ValueError: there is no submodule of that name.
     """
     if module is not None:
-        found = dict(pl_module.named_modules()).get(module)
+        found: nn.Module | None = dict(pl_module.named_modules()).get(module)
         if found is None:
             names = [name for name, _ in pl_module.named_children()]
             raise ValueError(f"module={module!r}: {type(pl_module).__name__} has no such submodule; it has {names}")
@@ -58,7 +58,7 @@ def example_of(pl_module: pl.LightningModule, network: nn.Module) -> Inputs | No
 
     Both are inputs of the LightningModule. Where its forward hands the network something else, it is that which counts.
     """
-    example = pl_module.example_input_array
+    example: Inputs | None = pl_module.example_input_array
     if example is None:
         example = _EXAMPLES.get(network)
     if example is None:

@@ -48,6 +48,11 @@ class PenaltyCallback(pl.Callback):
             raise ValueError(f'{type(self).__name__}: solver must be "proximal" or "subgradient", got {solver!r}')
         if metric not in ("euclidean", "optimizer"):
             raise ValueError(f'{type(self).__name__}: metric must be "euclidean" or "optimizer", got {metric!r}')
+        if metric == "optimizer" and solver == "subgradient":
+            raise ValueError(
+                f'{type(self).__name__}: metric="optimizer" is a proximal map, got solver="subgradient"; '
+                "leave one of them at its default"
+            )
         if not 0 <= threshold < float("inf"):
             raise ValueError(f"{type(self).__name__}: threshold must be a finite number >= 0, got {threshold!r}")
         if isinstance(granularity, str) and granularity not in GRANULARITIES:
@@ -120,6 +125,7 @@ class PenaltyCallback(pl.Callback):
             )
         if self._restored is not None:
             self.solver.load_state_dict(self._restored)
+            self.solver.strength = self.strength  # as it is written now: a resumed run may be given another
             self._restored = None
         self.solver.attach(*trainer.optimizers)
         if isinstance(self.solver, SubgradientSolver) and getattr(trainer.precision_plugin, "scaler", None) is not None:

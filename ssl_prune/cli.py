@@ -17,8 +17,8 @@ from ssl_prune.report.run import RunReport
 from ssl_prune.schedules import Schedule
 
 if TYPE_CHECKING:
-    from pytorch_lightning.cli import LightningCLI
     from lightning_fabric.utilities.exceptions import MisconfigurationException as Misconfiguration
+    from pytorch_lightning.cli import LightningCLI
 else:
     Misconfiguration = importlib.import_module(f"{pl.__name__}.utilities.exceptions").MisconfigurationException
     try:

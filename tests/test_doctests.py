@@ -5,10 +5,10 @@ import importlib
 import pkgutil
 
 import pytest
-import ssl_prune.callbacks
 import torch
 
 import ssl_prune
+import ssl_prune.callbacks
 
 ABSTRACT = {"Granularity", "Penalty", "Schedule", "Solver", "Member", "Partition"}  # shown by what builds on them
 MODULES = sorted(

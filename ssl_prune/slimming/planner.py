@@ -11,7 +11,7 @@ from ssl_prune.slimming.columns import kept_columns
 from ssl_prune.slimming.liveness import Liveness, Obstacle, with_kept
 from ssl_prune.slimming.plan import Fold, ModulePlan, SlimPlan
 
-__all__ = ["make_plan", "removable"]
+__all__ = ["folded", "make_plan", "removable"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -57,7 +57,7 @@ def make_plan(
             owner, _, leaf = name.rpartition(".")
             keep.setdefault(owner, {}).setdefault(leaf, {})[axis.axis] = stays.nonzero().flatten().tolist()
     plans: dict[str, ModulePlan] = {}
-    folds = {o.reader.weight.rpartition(".")[0]: _fold(o, dead) for o in live.obstacles}
+    folds = {o.reader.weight.rpartition(".")[0]: folded(o, dead) for o in live.obstacles}
     for name in dict.fromkeys([*keep, *becomes, *(n for n, f in folds.items() if f)]):
         if name in becomes:
             plans[name] = ModulePlan(becomes=without_channels(becomes[name], graph, dead))
@@ -86,7 +86,8 @@ def _names(model: nn.Module, name: str) -> list[str]:
     ]
 
 
-def _fold(obstacle: Obstacle, dead: Tensor) -> Fold | None:
+def folded(obstacle: Obstacle, dead: Tensor) -> Fold | None:
+    """What a reader's bias takes in when the `dead` units go; None if nothing."""
     reader, seen = obstacle.reader, obstacle.seen
     gone = torch.cat([dead, torch.zeros(1, dtype=torch.bool)])[reader.read]  # unit -1 never goes
     carries = gone & ~obstacle.varies & ~obstacle.unfoldable & (seen.constant.cpu() != 0)

@@ -9,7 +9,7 @@ from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.inputs import Inputs, evaluation
 from ssl_prune.slimming.branches import gone_modules
 from ssl_prune.slimming.liveness import liveness
-from ssl_prune.slimming.planner import _fold, removable
+from ssl_prune.slimming.planner import folded, removable
 
 __all__ = ["Remaining", "remaining"]
 
@@ -57,7 +57,7 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
     after = sum(int(size.prod()) for size in left.values())
     for obstacle in live.obstacles:  # a fold makes a bias where there is none
         owner = obstacle.reader.weight.rpartition(".")[0]
-        if owner not in gone and f"{owner}.bias" not in sizes and _fold(obstacle, dead):
+        if owner not in gone and f"{owner}.bias" not in sizes and folded(obstacle, dead):
             after += int(_stays(obstacle.reader.written, dead).sum())
     units = (graph.num_units, graph.num_units - int(dead.sum()))
     return Remaining((sum(m[0] for m in macs), sum(m[1] for m in macs)), (dense, after), units)

@@ -111,3 +111,8 @@ def test_an_optimizer_without_a_known_metric(kit, trainer):
     model = kit.Lit(optimizer=lambda p: torch.optim.Adamax(p, lr=0.1))
     with pytest.raises(TypeError, match=r'metric="optimizer" knows SGD.*got Adamax.*metric="euclidean"'):
         trainer(GroupLasso("filter", 0.1, metric="optimizer"), Never()).fit(model, kit.loader())
+
+
+def test_the_optimizers_metric_needs_the_proximal_solver():
+    with pytest.raises(ValueError, match='metric="optimizer" is a proximal map'):
+        GroupLasso("filter", 0.1, solver="subgradient", metric="optimizer")
