@@ -22,6 +22,13 @@ class Channel:
     Channels of the network's input and depthwise layers are left out: the former cannot be removed, the latter are
     their own filters.
 
+    Example:
+        >>> import torch
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> partition(net, "channel", example_inputs=torch.zeros(1, 1, 8, 8))
+        Partition(4 channel groups in 1 parameters)
+
     Source: Wen et al. (2016), section 3.1, channel-wise.
     """
 

@@ -24,6 +24,12 @@ class Coupled:
 
     Adds, concatenations and depthwise layers tie them: this is what one removable channel is. A group is whole or not
     there at all, so a unit is left out if any of the layers that write it is not selected.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> partition(net, "coupled", example_inputs=torch.zeros(1, 1, 8, 8)).sizes  # nine weights and a bias
+        tensor([10., 10., 10., 10.])
     """
 
     needs_graph: ClassVar[bool] = True

@@ -22,6 +22,13 @@ class Depth:
 
     Only with all of them at zero is the layer's output zero, so that the shortcut alone remains.
 
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> from ssl_prune.models import DigitsNet
+        >>> groups = partition(DigitsNet(), "depth", example_inputs=torch.zeros(1, 1, 8, 8))
+        >>> [groups.describe(g) for g in range(groups.num_groups)]
+        ['block.conv1 depth', 'block.conv2 depth']
+
     Source: Wen et al. (2016), section 3.1, depth-wise.
     """
 

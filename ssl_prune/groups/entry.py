@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """Single entries of convolution and linear weights; no biases, no normalisation vectors."""
+    """Single entries of convolution and linear weights; no biases, no normalisation vectors.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> partition(net, "entry").num_groups  # 36 and 72 weights
+        108
+    """
 
     needs_graph: ClassVar[bool] = False
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 class Filter:
     """``W[n]`` over the output axis of each layer (a row of a Linear); outputs of the network are left out.
 
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> partition(net, "filter", example_inputs=torch.zeros(1, 1, 8, 8))  # the last layer writes the output
+        Partition(4 filter groups in 1 parameters)
+
     Source: Wen et al. (2016), section 3.1, filter-wise.
     """
 

@@ -28,6 +28,12 @@ class Neuron:
     Raises:
         ValueError: `side` is neither.
 
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> partition(net, Neuron(side="out")).num_groups, partition(net, Neuron(side="in"), example_inputs=torch.zeros(1, 4)).num_groups
+        (7, 3)
+
     Source: Wen et al. (2016), section 4.1, the multilayer perceptron.
     """
 

@@ -23,6 +23,12 @@ class Shape:
 
     Columns on the network's input count too: they go by gathering inputs.
 
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+        >>> partition(net, "shape")  # 1 * 9 and 4 * 9 columns
+        Partition(45 shape groups in 2 parameters)
+
     Source: Wen et al. (2016), section 3.1, shape-wise.
     """
 
