@@ -111,14 +111,14 @@ RECIPES = {
     "filters": filters(0.11, 0.36, ((5, 19), 0.8), "5-19 at 0.8 %", 15),
     "shapes-small": Recipe(
         "LeNet-5, kernel shapes", LeNet5, "7-14 at 1.0 %", ((7, 14), 1.0), LENET_DENSE,
-        Phase(9, "SGD", 0.015, 64, 5e-3, LENET_LAYERS, floor=0.3),
-        Phase(25, "Adam", 0.002, 128, warmup=0.05, dropout=(0.25, 0.5)),
-        (("shape", "conv1", 0.21), ("shape", "conv2", 2.4)), 5.0, ("shape",),
+        Phase(11, "SGD", 0.015, 64, 5e-3, LENET_LAYERS, floor=0.3),
+        Phase(15, "Adam", 0.002, 128, warmup=0.05, dropout=(0.0, 0.5)),
+        (("shape", "conv1", 0.35), ("shape", "conv2", 2.55)), 5.0, ("shape",),
     ),
     "shapes": Recipe(
         "LeNet-5, kernel shapes", LeNet5, "21-41 at 0.8 %", ((21, 41), 0.8), LENET_DENSE,
         Phase(4, "SGD", 0.02, 64, 3e-3, LENET_LAYERS, floor=0.25),
-        Phase(25, "Adam", 0.002, 128, warmup=0.05, dropout=(0.25, 0.5)),
+        Phase(15, "Adam", 0.002, 128, warmup=0.05, dropout=(0.0, 0.5)),
         (("shape", "conv1", 0.10), ("shape", "conv2", 0.50)), 2.0, ("shape",),
     ),
     "mlp": Recipe(
