@@ -111,9 +111,9 @@ RECIPES = {
     "filters": filters(0.11, 0.36, ((5, 19), 0.8), "5-19 at 0.8 %", 15),
     "shapes-small": Recipe(
         "LeNet-5, kernel shapes", LeNet5, "7-14 at 1.0 %", ((7, 14), 1.0), LENET_DENSE,
-        Phase(11, "SGD", 0.015, 64, 5e-3, LENET_LAYERS, floor=0.3),
+        Phase(9, "SGD", 0.015, 64, 5e-3, LENET_LAYERS, floor=0.3),
         Phase(15, "Adam", 0.002, 128, warmup=0.05, dropout=(0.0, 0.5)),
-        (("shape", "conv1", 0.35), ("shape", "conv2", 2.55)), 5.0, ("shape",),
+        (("shape", "conv1", 0.30), ("shape", "conv2", 2.45)), 5.0, ("shape",),
     ),
     "shapes": Recipe(
         "LeNet-5, kernel shapes", LeNet5, "21-41 at 0.8 %", ((21, 41), 0.8), LENET_DENSE,
@@ -126,7 +126,7 @@ RECIPES = {
         Phase(3, "SGD", 0.1, 64, 1e-4, ("fc1", "fc2", "fc3"), floor=1.0),
         Phase(15, "SGD", 0.1, 64, floor=0.05),
         Phase(50, "Adam", 0.001, 128, warmup=0.05, dropout=(0.1, 0.1), smoothing=0.2),
-        (("neuron", "fc1", 0.085), ("neuron", "fc2", 0.0125), ("neuron", "fc3", 0.015)), 6.0, ("neuron",), False,
+        (("neuron", "fc1", 0.09), ("neuron", "fc2", 0.0145), ("neuron", "fc3", 0.017)), 6.0, ("neuron",), False,
     ),
 }  # fmt: skip
 
