@@ -48,7 +48,9 @@ class UnionFind:
         pairs = torch.stack([first.reshape(-1), second.reshape(-1)])
         pairs = pairs[:, (pairs >= 0).all(0) & (pairs[0] != pairs[1])]
         if pairs.shape[1] > 1:
-            pairs = pairs.unique(dim=1)
+            # One number a pair: unique numbers are found many times faster than unique columns.
+            keys = (pairs[0] * len(self._parent) + pairs[1]).unique()
+            pairs = torch.stack([keys // len(self._parent), keys % len(self._parent)])
         while pairs.shape[1]:
             roots = self.find(pairs)
             low, high = roots.min(0).values, roots.max(0).values

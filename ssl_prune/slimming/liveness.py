@@ -143,9 +143,13 @@ def _edges(obstacle: Obstacle, weight: nn.Parameter) -> Tensor:
         per_group = len(reader.written) // reader.groups
         columns = columns + rows // per_group * (len(reader.read) // reader.groups)
     matters = (obstacle.varies | obstacle.unfoldable)[columns].long()
-    edges = torch.stack([reader.written[rows], reader.read[columns], matters])
-    distinct: Tensor = edges[:, edges[1] >= 0].unique(dim=1)
-    return distinct
+    written, read = reader.written[rows], reader.read[columns]
+    # One number an edge: unique numbers are found many times faster than unique columns.
+    base = int(torch.cat([reader.written, reader.read]).max()) + 2
+    keys = (((written + 1) * base + read + 1) * 2 + matters)[read >= 0]
+    distinct: Tensor = keys.unique()
+    pairs = distinct // 2
+    return torch.stack([pairs // base - 1, pairs % base - 1, distinct % 2])
 
 
 def constants(values: ChannelValues) -> Tensor:

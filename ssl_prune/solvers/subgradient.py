@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.nn.functional import hardshrink
 from torch.optim import Optimizer
 
 from ssl_prune.groups import Partition
@@ -68,6 +69,7 @@ class SubgradientSolver(Solver):
         if not 0 <= threshold < float("inf"):
             raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")
         self.threshold = threshold
+        self._just_below: dict[torch.dtype, float] = {}
         self._only = None if thresholded is None else {id(p) for p in thresholded}
 
     @torch.no_grad()
@@ -115,4 +117,11 @@ class SubgradientSolver(Solver):
         for settings in binding.optimizer.param_groups:
             for param in settings["params"]:
                 if param.requires_grad and (self._only is None or id(param) in self._only):
-                    param.masked_fill_(param.abs() < self.threshold, 0)
+                    # Zero where |w| <= the next number below the threshold: one pass, and NaN stays NaN.
+                    param.copy_(hardshrink(param, self._below(param.dtype)))
+
+    def _below(self, dtype: torch.dtype) -> float:
+        if dtype not in self._just_below:
+            edge = torch.tensor([self.threshold, -1.0], dtype=dtype)
+            self._just_below[dtype] = torch.nextafter(edge[0], edge[1]).item()
+        return self._just_below[dtype]
