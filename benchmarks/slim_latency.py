@@ -1,6 +1,6 @@
 """A slim network against the same layers built by hand at those widths: the same latency, or something is left over.
 
-    python benchmarks/slim_latency.py [--rounds 60] [--json slim_latency.json]
+    python benchmarks/slim_latency.py [--rounds 150] [--json slim_latency.json]
 
 A random third of the coupled units of each network is set to zero and cut out. The network by hand is a fresh instance
 in which every convolution, linear layer and batch norm was replaced by a new one of the slim width.
@@ -66,7 +66,7 @@ def by_hand(dense: nn.Module, cut: nn.Module) -> nn.Module:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", type=Path, default=Path("slim_latency.json"))
     options = parser.parse_args()

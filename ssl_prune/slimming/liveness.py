@@ -150,8 +150,3 @@ def _edges(obstacle: Obstacle, weight: nn.Parameter) -> Tensor:
     distinct: Tensor = keys.unique()
     pairs = distinct // 2
     return torch.stack([pairs // base - 1, pairs % base - 1, distinct % 2])
-
-
-def constants(values: ChannelValues) -> Tensor:
-    """(I,) the constant each channel carries, 0 where it is not one."""
-    return torch.where(values.uniform & ~values.varies, values.constant, 0.0)
