@@ -126,8 +126,8 @@ RECIPES = {
     "shapes": Recipe(
         "LeNet-5, kernel shapes", LeNet5, "21-41 at 0.8 %", ((21, 41), 0.8), LENET_DENSE,
         Phase(4, "SGD", 0.02, 64, 3e-3, LENET_LAYERS, floor=0.25),
-        Phase(15, "Adam", 0.002, 128, warmup=0.05, dropout=(0.0, 0.5)),
-        (("shape", "conv1", 0.10), ("shape", "conv2", 0.50)), 2.0, ("shape",),
+        Phase(18, "Adam", 0.002, 128, warmup=0.05, dropout=(0.0, 0.5)),
+        (("shape", "conv1", 0.065), ("shape", "conv2", 0.56)), 2.0, ("shape",),
     ),
     "mlp": Recipe(
         "MLP, neurons and pixels", MLP, "434-174-78 at 1.53 %", ((434, 174, 78), 1.53),
