@@ -41,7 +41,8 @@ class SparsityMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep an example input."""
-        remember(pl_module, network_of(pl_module, self.module), batch)
+        if pl_module.example_input_array is None:
+            remember(pl_module, network_of(pl_module, self.module), batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the weights as they are."""

@@ -80,7 +80,8 @@ class Slim(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep an example input."""
-        remember(pl_module, network_of(pl_module, self.module), batch)
+        if pl_module.example_input_array is None:
+            remember(pl_module, network_of(pl_module, self.module), batch)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cut the network as training left it; one process does it for all."""
