@@ -7,6 +7,7 @@ the value is 0; `warmup` then lets it rise from 0 in a straight line. Times are 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import cos, isfinite, pi
 from typing import Literal
@@ -17,7 +18,7 @@ Unit = Literal["steps", "epochs"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(ABC):
     """What all schedules share; a subclass gives `shape`, the value at a time from `start` on.
 
     Args:
@@ -39,9 +40,9 @@ class Schedule:
         self._require("start", self.start)
         self._require("warmup", self.warmup)
 
+    @abstractmethod
     def shape(self, time: float) -> float:
         """The value without warmup at a time ``>= start``."""
-        raise NotImplementedError(f"{type(self).__name__} does not define shape")
 
     def value(self, step: int, steps_per_epoch: int | None = None) -> float:
         """The value at an optimizer step, counted from 0.
@@ -126,8 +127,9 @@ class _Ramp(Schedule):
         left = self.remaining(min(1.0, (time - self.start) / (self.end - self.start)))
         return self.final + (self.initial - self.final) * left
 
+    @abstractmethod
     def remaining(self, progress: float) -> float:
-        raise NotImplementedError
+        """The share of the way that is still to go, 1 at progress 0 and 0 at progress 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
