@@ -39,6 +39,7 @@ class PenaltyCallback(pl.Callback):
         metric: Literal["euclidean", "optimizer"],
         threshold: float,
         debias_from: int | float | None,
+        until: int | None,
         module: str | None,
     ) -> None:
         super().__init__()
@@ -66,9 +67,12 @@ class PenaltyCallback(pl.Callback):
                 f"{type(self).__name__}: debias_from must be a share of the run in [0, 1) or an epoch (a whole number "
                 f"from 1 on), got {debias_from!r}"
             )
+        if until is not None and (not isinstance(until, int) or until < 0):
+            raise ValueError(f"{type(self).__name__}: until must be a number of groups >= 0, got {until!r}")
         self.granularity, self.penalty, self.strength = granularity, penalty, float(strength)
         self.solver_kind, self.schedule, self.metric, self.threshold = solver, schedule, metric, threshold
         self.include, self.exclude, self.debias_from, self.module = include, exclude, debias_from, module
+        self.until = until
         self.solver: Solver | None = None
         self._restored: dict[str, Any] | None = None
 
@@ -112,6 +116,7 @@ class PenaltyCallback(pl.Callback):
         steps_per_epoch = _steps_per_epoch(trainer)
         options: dict[str, Any] = {
             "debias_from": self._debias_step(trainer, steps_per_epoch),
+            "until": self.until,
             "steps_per_epoch": steps_per_epoch,
         }
         groups = self._partition(pl_module)

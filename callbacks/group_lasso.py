@@ -31,6 +31,8 @@ class GroupLasso(PenaltyCallback):
         threshold: entries below it become zero after each step of the subgradient solver.
         debias_from: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
             whole numbers from 1 on are epochs).
+        until: the same as soon as no more than this many groups are left; with a strength that rises, this meets a
+            number of filters or columns without a search for the strength.
         module: name of the submodule to look at; default the one that holds all parameters.
 
     Raises:
@@ -58,6 +60,7 @@ class GroupLasso(PenaltyCallback):
         metric: Literal["euclidean", "optimizer"] = "euclidean",
         threshold: float = 1e-4,
         debias_from: int | float | None = None,
+        until: int | None = None,
         module: str | None = None,
     ) -> None:
         penalty = SparseGroupLasso(l1_ratio, size_norm) if l1_ratio else GroupLassoPenalty(size_norm)
@@ -72,5 +75,6 @@ class GroupLasso(PenaltyCallback):
             metric=metric,
             threshold=threshold,
             debias_from=debias_from,
+            until=until,
             module=module,
         )

@@ -25,6 +25,7 @@ class L1(PenaltyCallback):
         threshold: entries below it become zero after each step of the subgradient solver.
         debias_from: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
             whole numbers from 1 on are epochs).
+        until: the same as soon as no more than this many weights are left.
         module: name of the submodule to look at; default the one that holds all parameters.
 
     Raises:
@@ -48,6 +49,7 @@ class L1(PenaltyCallback):
         metric: Literal["euclidean", "optimizer"] = "euclidean",
         threshold: float = 1e-4,
         debias_from: int | float | None = None,
+        until: int | None = None,
         module: str | None = None,
     ) -> None:
         super().__init__(
@@ -61,5 +63,6 @@ class L1(PenaltyCallback):
             metric=metric,
             threshold=threshold,
             debias_from=debias_from,
+            until=until,
             module=module,
         )

@@ -92,6 +92,7 @@ class Partition:
         self.dtype = torch.float64 if wide else torch.float32
         self.is_entrywise = all(m.index is None for m in self.members)
         self.has_ungrouped = False
+        self._scratch: list[list[Tensor]] = []
         self._tables: dict[str, Tensor] = {"layer": layer.to(torch.long)}
         self._index_groups(allow_empty)
         per_row = [torch.full((n,), m.param.numel() / n) for n, m in zip(self._lengths, self.members, strict=True)]
@@ -147,6 +148,13 @@ class Partition:
     def alive(self) -> Tensor:
         """``(G,)`` bool: any entry of the group is not zero (a NaN is not zero)."""
         return self.sum([m.param != 0 for m in self.members]) > 0
+
+    def scratch(self, count: int) -> list[list[Tensor]]:
+        """`count` lists of tensors shaped as the parameters, for results on the way; the next caller gets the same ones."""
+        device = self.members[0].param.device
+        if len(self._scratch) < count or self._scratch[0][0].device != device:
+            self._scratch = [[torch.empty_like(m.param, dtype=self.dtype) for m in self.members] for _ in range(count)]
+        return self._scratch[:count]
 
     def restrict(self, positions: Sequence[int]) -> Partition:
         """The same groups with only some members (by position); group numbers and layers stay as they are."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ class Penalty(ABC):
     @abstractmethod
     def subgradient(self, groups: Partition) -> list[Tensor]:
         """The subgradient of ``Omega`` that is 0 where ``w`` is 0: one tensor a member, shaped as its parameter."""
+
+    @torch.no_grad()
+    def add_subgradient(self, groups: Partition, strength: float) -> None:
+        """Add ``strength * subgradient`` to the members' ``.grad``, which exists."""
+        for member, part in zip(groups.members, self.subgradient(groups), strict=True):
+            assert member.param.grad is not None
+            member.param.grad.add_(part, alpha=strength)
 
     @abstractmethod
     def prox(self, groups: Partition, step: float | Tensor) -> None:

@@ -67,10 +67,19 @@ class GroupLasso(Penalty):
     @torch.no_grad()
     def subgradient(self, groups: Partition) -> list[Tensor]:
         """``a_g w / ||w_g||``, 0 for a group of norm 0."""
-        weights, norms = self.weights(groups), groups.norms()
-        scales = torch.where(norms == 0, 0, (1 if weights is None else weights) / norms)
-        laid = groups.expand(scales, fill=0.0)
+        laid = self._scales(groups)
         return [(m.param * s).to(m.param.dtype) for m, s in zip(groups.members, laid, strict=True)]
+
+    @torch.no_grad()
+    def add_subgradient(self, groups: Partition, strength: float) -> None:
+        """``grad <- grad + strength a_g w / ||w_g||``: one pass, and no tensor as large as the weights."""
+        for member, scale in zip(groups.members, self._scales(groups), strict=True):
+            assert member.param.grad is not None
+            member.param.grad.addcmul_(member.param, scale.to(member.param.dtype), value=strength)
+
+    def _scales(self, groups: Partition) -> list[Tensor]:
+        weights, norms = self.weights(groups), groups.norms()
+        return groups.expand(torch.where(norms == 0, 0, (1 if weights is None else weights) / norms), fill=0.0)
 
     @torch.no_grad()
     def prox(self, groups: Partition, step: float | Tensor) -> None:
@@ -91,7 +100,11 @@ class GroupLasso(Penalty):
         scaled = torch.as_tensor(strength, dtype=groups.dtype, device=groups.sizes.device).expand(groups.num_groups)
         scaled = scaled if weights is None else scaled * weights
         wide = [m.param.to(groups.dtype) for m in groups.members]
-        full = [torch.broadcast_to(h, m.param.shape) for h, m in zip(metric, groups.members, strict=True)]
-        theta, offsets = metric_norms(wide, full, scaled, groups.sum, lambda v: groups.expand(v, fill=1.0))
+        theta, offsets = metric_norms(
+            wide, metric, scaled, groups.sum, lambda v: groups.expand(v, fill=1.0), groups.scratch(3)
+        )
         for m, t, c in zip(groups.members, groups.expand(theta, fill=torch.inf), offsets, strict=True):
-            m.param.mul_(torch.where(t.isinf(), 1, torch.where(t == 0, 0, t / (t + c))))
+            factor = torch.div(t.expand_as(c), c.add_(t), out=c)
+            if groups.has_ungrouped:
+                factor.masked_fill_(t.isinf(), 1)
+            m.param.mul_(factor.masked_fill_(t == 0, 0))

@@ -30,15 +30,19 @@ class Solver(ABC):
         schedule: Schedule | None = None,
         *,
         debias_from: int | None = None,
+        until: int | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
         if debias_from is not None and debias_from < 0:
             raise ValueError(f"debias_from must be an optimizer step >= 0 or None, got {debias_from}")
+        if until is not None and until < 0:
+            raise ValueError(f"until must be a number of groups >= 0 or None, got {until}")
         self.groups = groups
         self.penalty = penalty
         self.strength = strength
         self.schedule = schedule or Constant()
         self.debias_from = debias_from
+        self.until = until
         self.steps_per_epoch = steps_per_epoch
         self._bindings: list[Binding] = []
         self._optimizers: tuple[Optimizer, ...] = ()
@@ -174,5 +178,13 @@ class Solver(ABC):
         return 0.0 if self.frozen else self.strength * self.schedule.value(step, self.steps_per_epoch)
 
     def _freeze_when_due(self) -> None:
-        if self.debias_from is not None and self.step_count >= self.debias_from:
+        if self.frozen:
+            return
+        if (self.debias_from is not None and self.step_count >= self.debias_from) or self._few_enough():
             self.freeze()
+
+    def _few_enough(self) -> bool:
+        if self.until is None:
+            return False
+        # Norms are cheap but underflow: what they call few is counted entry by entry.
+        return int((self.groups.norms() != 0).sum()) <= self.until and int(self.groups.alive().sum()) <= self.until

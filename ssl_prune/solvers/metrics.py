@@ -62,13 +62,18 @@ def diagonal(optimizer: Optimizer, settings: dict[str, Any], param: nn.Parameter
         return lr.reciprocal()
     if isinstance(optimizer, Adam):
         second = state["max_exp_avg_sq"] if settings["amsgrad"] else state["exp_avg_sq"]
-        second = second.to(dtype) / (1 - settings["betas"][1] ** state["step"])
-    elif isinstance(optimizer, RMSprop):
+        corrected = torch.as_tensor(1 - settings["betas"][1] ** state["step"], dtype=dtype, device=param.device)
+        return _root(second, dtype).div_(corrected.sqrt()).add_(settings["eps"]).div_(lr)
+    if isinstance(optimizer, RMSprop):
         second = state["square_avg"].to(dtype)
         if settings["centered"]:
             second = second - state["grad_avg"].to(dtype).square()
     else:
         second = state["sum"].to(dtype)
         lr = lr / (1 + (state["step"].to(param.device) - 1) * settings["lr_decay"])
-    scale: Tensor = second.sqrt() + settings["eps"]
-    return scale / lr
+    return _root(second, dtype).add_(settings["eps"]).div_(lr)
+
+
+def _root(second: Tensor, dtype: torch.dtype) -> Tensor:
+    # One new tensor, to go on with in place: on a CPU every other one would cost more than the arithmetic.
+    return second.to(dtype).sqrt()

@@ -31,6 +31,7 @@ class ProximalSolver(Solver):
         metric: "euclidean", or "optimizer": the diagonal that the optimizer scales its gradient by, so that the fixed
             points are those of the objective (SGD, Adam, AdamW, RMSprop, Adagrad).
         debias_from: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
+        until: zeros are held and the strength is 0 as soon as no more than this many groups are left.
         steps_per_epoch: optimizer steps an epoch, for a schedule in epochs.
 
     Raises:
@@ -68,9 +69,12 @@ class ProximalSolver(Solver):
         *,
         metric: Literal["euclidean", "optimizer"] = "euclidean",
         debias_from: int | None = None,
+        until: int | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
-        super().__init__(groups, penalty, strength, schedule, debias_from=debias_from, steps_per_epoch=steps_per_epoch)
+        super().__init__(
+            groups, penalty, strength, schedule, debias_from=debias_from, until=until, steps_per_epoch=steps_per_epoch
+        )
         if metric not in ("euclidean", "optimizer"):
             raise ValueError(f'metric must be "euclidean" or "optimizer", got {metric!r}')
         self.metric = metric

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.nn.functional import hardshrink
 from torch.optim import Optimizer
 
 from ssl_prune.groups import Partition
@@ -31,6 +30,7 @@ class SubgradientSolver(Solver):
         threshold: entries smaller than this in absolute value become 0.
         thresholded: the parameters this is applied to; None: all that the attached optimizers train.
         debias_from: the optimizer step, counted from 0, from which on dead groups are held and the strength is 0.
+        until: zeros are held and the strength is 0 as soon as no more than this many groups are left.
         steps_per_epoch: optimizer steps an epoch, for a schedule in epochs.
 
     Raises:
@@ -63,9 +63,12 @@ class SubgradientSolver(Solver):
         threshold: float = 1e-4,
         thresholded: Iterable[nn.Parameter] | None = None,
         debias_from: int | None = None,
+        until: int | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
-        super().__init__(groups, penalty, strength, schedule, debias_from=debias_from, steps_per_epoch=steps_per_epoch)
+        super().__init__(
+            groups, penalty, strength, schedule, debias_from=debias_from, until=until, steps_per_epoch=steps_per_epoch
+        )
         if not 0 <= threshold < float("inf"):
             raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")
         self.threshold = threshold
@@ -91,11 +94,10 @@ class SubgradientSolver(Solver):
             strength = self._strength_at(self._counts[position])
             if strength == 0:
                 continue
-            parts = self.penalty.subgradient(binding.groups)
-            for member, part in zip(binding.groups.members, parts, strict=True):
+            for member in binding.groups.members:
                 if member.param.grad is None:
                     member.param.grad = torch.zeros_like(member.param)
-                member.param.grad.add_(part, alpha=strength)
+            self.penalty.add_subgradient(binding.groups, strength)
 
     def check_amp(self) -> None:
         """Refuse fused optimizers under a gradient scaler: they unscale inside their step, after `add_gradient`.
@@ -117,8 +119,8 @@ class SubgradientSolver(Solver):
         for settings in binding.optimizer.param_groups:
             for param in settings["params"]:
                 if param.requires_grad and (self._only is None or id(param) in self._only):
-                    # Zero where |w| <= the next number below the threshold: one pass, and NaN stays NaN.
-                    param.copy_(hardshrink(param, self._below(param.dtype)))
+                    # Zero where |w| <= the next number below the threshold: one pass in place, and NaN stays NaN.
+                    torch.ops.aten.hardshrink.out(param, self._below(param.dtype), out=param)
 
     def _below(self, dtype: torch.dtype) -> float:
         if dtype not in self._just_below:

@@ -25,6 +25,8 @@ def test_strengths(build, strength):
         ({"metric": "adam"}, "metric must be"),
         ({"debias_from": 1.5}, "debias_from must be"),
         ({"debias_from": -1}, "debias_from must be"),
+        ({"until": -1}, "until must be"),
+        ({"until": 0.5}, "until must be"),
         ({"debias_from": -0.1}, "debias_from must be"),
         ({"debias_from": NAN}, "debias_from must be"),
         ({"debias_from": float("inf")}, "debias_from must be"),

@@ -149,3 +149,43 @@ def test_masks_of_another_partition_are_refused(new_net: NewNet) -> None:
     state = {"step_counts": [1], "strength": 1.0, "masks": [torch.ones(5, 1), torch.ones(6)]}
     with pytest.raises(ValueError, match="do not fit this partition's parameters"):
         solver.load_state_dict(state)
+
+
+@pytest.mark.parametrize("until", [0, 2, 4, 6])
+def test_until_freezes_at_the_first_step_with_so_few_left(new_net: NewNet, until: int) -> None:
+    net, twin = new_net(), new_net()
+    optimizer, other = SGD(net.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
+    rising = Linear(end=300)
+    solver = ProximalSolver(net.units(), GroupLasso(), 30.0, rising, until=until)
+    free = ProximalSolver(twin.units(), GroupLasso(), 30.0, rising)
+    solver.attach(optimizer)
+    free.attach(other)
+    for step in range(300):
+        if solver.frozen:
+            break
+        assert int(solver.groups.alive().sum()) > until
+        assert solver.current_strength == free.current_strength
+        train(net, optimizer, range(step, step + 1))
+        train(twin, other, range(step, step + 1))
+        assert torch.equal(net.flat(), twin.flat())  # up to there it changes nothing
+    assert solver.frozen
+    alive = solver.groups.alive()
+    assert int(alive.sum()) <= until
+    train(net, optimizer, range(300, 320))
+    assert torch.equal(solver.groups.alive(), alive)
+    assert solver.current_strength == 0
+
+
+def test_until_does_not_take_tiny_weights_for_zeros(new_net: NewNet) -> None:
+    net = new_net()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.fill_(1e-30)  # its square is 0 in single precision
+    solver = ProximalSolver(net.units(), GroupLasso(), 1.0, until=3)
+    solver.attach(SGD(net.parameters(), lr=0.0))
+    assert not solver.frozen
+
+
+def test_until_is_a_number_of_groups(new_net: NewNet) -> None:
+    with pytest.raises(ValueError, match="until must be a number of groups >= 0 or None, got -1"):
+        ProximalSolver(new_net().units(), GroupLasso(), 1.0, until=-1)
