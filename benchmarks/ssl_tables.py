@@ -149,7 +149,7 @@ RECIPES = {
         Phase(3, "SGD", 0.1, 64, 1e-4, ("fc1", "fc2", "fc3"), floor=1.0),
         Phase(15, "SGD", 0.1, 64, floor=0.05),
         Phase(25, "Adam", 0.001, 128, warmup=0.05, dropout=(0.1, 0.1), distil=0.7),
-        (("neuron", "fc1", 0.2, 434), ("neuron", "fc2", 0.03, 174), ("neuron", "fc3", 0.03, 78)), 15.0, ("neuron",), False,
+        (("neuron", "fc1", 0.2, 434), ("neuron", "fc2", 0.06, 174), ("neuron", "fc3", 0.03, 78)), 15.0, ("neuron",), False,
         Phase(25, "Adam", 0.001, 128, warmup=0.05, dropout=(0.1, 0.4)),
     ),
 }  # fmt: skip

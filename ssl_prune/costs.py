@@ -128,6 +128,8 @@ def _macs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
         inside.pop()
 
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    # The counter looks for gradients where a module is given a view of a parameter: there are none of these.
+    copies.update({name: parameter.detach() for name, parameter in model.named_parameters()})
     with ExitStack() as stack:
         stack.enter_context(evaluation(model))
         stack.enter_context(_countable(model))

@@ -1,7 +1,7 @@
 """The channel graph: which axes of which parameters are one removable unit, and who reads it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -37,22 +37,34 @@ class ParameterAxis:
 
 @dataclass(frozen=True)
 class Reader:
-    """A convolution or linear operator with units in place of labels; the fields are those of `Contraction`."""
+    """A place where channels are read, with units in place of labels; the fields are those of `Contraction`."""
 
     node: fx.Node
     module: str
-    weight: str
-    source: fx.Node
+    weight: str | None
+    source: fx.Node | None
+    source_axes: tuple[int, ...]
     read: Tensor
     written: Tensor
     in_axis: int
+    rows: Tensor | None
+    columns: Tensor | None
     groups: int
     padded: bool
+    other: fx.Node | None
+    other_axes: tuple[int, ...]
+    state: tuple[str, ...]
+    state_rows: Tensor | None
 
     @property
     def depthwise(self) -> bool:
         """Each channel is read alone: in and out are one unit, so it decides nothing about liveness."""
         return self.groups > 1 and self.groups == len(self.read)
+
+    @property
+    def grouped(self) -> bool:
+        """A convolution of several groups that each read several channels, or one and another one's."""
+        return self.groups > 1 and not self.depthwise
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,11 @@ class ChannelGraph:
         buffers: the same for buffers (running statistics).
         readers: every contraction, in program order.
         pinned: (reason, count) of channels that can never be removed.
+        boxes: for each node whose channels run over several axes, or over one of several, their units; what stays of
+            them must be an array again.
+        equal: (n, m) units of which every row keeps equally many; or none, where the flag beside says so.
+        alike: pairs of (n, m) and (n, k) units of which row i may vanish only together with the other's row i.
+        unreached: modules with parameters that the forward did not use on the example.
 
     Example:
         >>> from torch import nn
@@ -83,6 +100,10 @@ class ChannelGraph:
     buffers: tuple[ParameterAxis, ...]
     readers: tuple[Reader, ...]
     pinned: tuple[tuple[str, int], ...]
+    boxes: dict[fx.Node, Tensor] = field(default_factory=dict)
+    equal: tuple[tuple[Tensor, bool], ...] = ()
+    alike: tuple[tuple[Tensor, Tensor], ...] = ()
+    unreached: tuple[str, ...] = ()
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
@@ -96,7 +117,7 @@ class ChannelGraph:
     @cached_property
     def bypassed(self) -> tuple[str, ...]:
         """Contraction modules without which an input still reaches every output: those that a shortcut bypasses."""
-        nodes = {reader.node: reader.module for reader in self.readers}
+        nodes = {reader.node: reader.module for reader in self.readers if reader.weight is not None}
         count: dict[str, int] = {}
         for module in nodes.values():
             count[module] = count.get(module, 0) + 1
@@ -109,6 +130,8 @@ class ChannelGraph:
         """Contraction module -> normalisation modules that read its output directly."""
         found: dict[str, tuple[str, ...]] = {}
         for reader in self.readers:
+            if reader.weight is None:
+                continue
             users = [module_of(u) for u in reader.node.users if "norm" in str(u.target) and u.args[0] is reader.node]
             found[reader.module] = tuple(dict.fromkeys(users))
         return found
@@ -136,16 +159,14 @@ def _resolve(program: Program, labels: LabelPass) -> ChannelGraph:
     written = {key: roots for key, roots in used.items() if labels.roles[key] == "writer"}
     # An axis that no rule spoke for (a parameter used in an unknown way) keeps what it is tied to.
     silent = [labels.sets.find(ids) for key, ids in labels.axes.items() if key not in labels.roles]
-    if written:
-        removable = torch.cat(list(written.values())).unique()
-        removable = removable[removable > PINNED]
-        if silent:
-            removable = removable[~torch.isin(removable, torch.cat(silent))]
-    else:
-        removable = torch.zeros(0, dtype=torch.long)
+    starts = [*written.values(), *(labels.sets.find(ids) for ids in labels.virtual)]
+    removable = torch.cat(starts).unique() if starts else torch.zeros(0, dtype=torch.long)
+    removable = removable[removable > PINNED]
+    if silent:
+        removable = removable[~torch.isin(removable, torch.cat(silent))]
 
     def units(ids: Tensor) -> Tensor:
-        roots = labels.sets.find(ids)
+        roots = labels.sets.find(ids).contiguous()
         if not len(removable):
             return torch.full_like(roots, KEPT)
         place = torch.searchsorted(removable, roots).clamp(max=len(removable) - 1)
@@ -163,11 +184,20 @@ def _resolve(program: Program, labels: LabelPass) -> ChannelGraph:
     kept = [axis for axis in axes if bool((axis.units >= 0).any())]
     parameters = tuple(axis for axis in kept if axis.name in program.parameters)
     buffers = tuple(axis for axis in kept if axis.name not in program.parameters)
-    return ChannelGraph(program, len(removable), parameters, buffers, readers, pinned)
+    boxes = {node: found for node, ids in labels.boxes.items() if bool(((found := units(ids)) >= 0).any())}
+    equal = tuple((found, vanish) for ids, vanish in labels.strict if bool(((found := units(ids)) >= 0).any()))
+    alike = tuple((units(a), units(b)) for a, b in labels.together)
+    alike = tuple((a, b) for a, b in alike if bool((a >= 0).any() | (b >= 0).any()))
+    return ChannelGraph(
+        program, len(removable), parameters, buffers, readers, pinned, boxes, equal, alike, labels.unreached
+    )
 
 
 def _reader(c: Contraction, units: Callable[[Tensor], Tensor]) -> Reader:
-    return Reader(c.node, c.module, c.weight, c.source, units(c.read), units(c.written), c.in_axis, c.groups, c.padded)
+    return Reader(
+        c.node, c.module, c.weight, c.source, c.source_axes, units(c.read), units(c.written), c.in_axis, c.rows,
+        c.columns, c.groups, c.padded, c.other, c.other_axes, c.state, c.state_rows,
+    )  # fmt: skip
 
 
 def _connected(program: Program, without: fx.Node) -> bool:

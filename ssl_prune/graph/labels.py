@@ -11,10 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph.program import Interpretation, Program, module_of
+from ssl_prune.graph.program import Interpretation, Program, module_of, modules_of
 from ssl_prune.graph.unionfind import PINNED, WILDCARD, UnionFind
 
 __all__ = ["Contraction", "LabelPass", "Parameter", "Role", "collapse"]
+
+_COPIES = {
+    getattr(torch.ops.aten, n) for n in ("lift_fresh_copy", "clone", "alias", "detach", "_to_copy", "contiguous")
+}
 
 Role = str  # "writer" | "norm" | "reader"
 
@@ -41,29 +45,41 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Contraction:
-    """A convolution or linear operator: where channels are read.
+    """Where channels are read: a convolution, a linear layer, a product of two values, a sum over channels.
 
     Args:
         node: its node in the program.
         module: name of the module it belongs to.
-        weight: name of its weight.
-        source: the node whose value it reads.
+        weight: name of its weight; None where every channel that is read matters to all that is written.
+        source: the node whose value it reads; None for the state of a recurrent layer.
+        source_axes: axes of that value which the channels run over.
         read: labels of the channels it reads, one per input channel.
-        written: labels of the channels it writes, one per output channel.
+        written: labels of the channels it writes, one per output channel; all are connected where there is no weight.
         in_axis: axis of the weight that runs over input channels (within a group).
-        groups: groups of the convolution, 1 for linear.
+        rows: position on the weight's output axis of each channel written.
+        columns: position on `in_axis` of each channel read (within a group).
+        groups: groups of the convolution, 1 for all others.
         padded: positions outside the input are read as zero, so that a constant cannot be folded into the bias.
+        other: a second node whose channels, at `other_axes`, multiply those of the source: zero there is zero here.
+        state: of a recurrent layer's hidden units: parameters whose rows `state_rows` are zero where they stay zero.
     """
 
     node: fx.Node
     module: str
-    weight: str
-    source: fx.Node
+    weight: str | None
+    source: fx.Node | None
+    source_axes: tuple[int, ...]
     read: Tensor
     written: Tensor
-    in_axis: int
-    groups: int
-    padded: bool
+    in_axis: int = 1
+    rows: Tensor | None = None
+    columns: Tensor | None = None
+    groups: int = 1
+    padded: bool = False
+    other: fx.Node | None = None
+    other_axes: tuple[int, ...] = ()
+    state: tuple[str, ...] = ()
+    state_rows: Tensor | None = None
 
 
 def collapse(labels: Tensor) -> Tensor:
@@ -95,11 +111,17 @@ class LabelPass(Interpretation):
         self.roles: dict[tuple[str, int], Role] = {}
         self.contractions: list[Contraction] = []
         self.pins: dict[str, list[Tensor]] = {}
+        self.virtual: list[Tensor] = []
+        self.boxes: dict[fx.Node, Tensor] = {}
+        self.strict: list[tuple[Tensor, bool]] = []
+        self.together: list[tuple[Tensor, Tensor]] = []
+        self._start: dict[tuple[str, int], int] = {}
         self._tensors = {
             **dict(model.named_parameters(remove_duplicate=False)),
             **dict(model.named_buffers(remove_duplicate=False)),
         }
         self._first_name: dict[int, str] = {}
+        self.unreached, self._beside = _unreached(program, self._tensors)
 
     # -- values ------------------------------------------------------------------------------------------------
 
@@ -122,7 +144,8 @@ class LabelPass(Interpretation):
         planes = []
         for axis, size in enumerate(shape):
             if (name, axis) not in self.axes:
-                self.axes[name, axis] = self.sets.new(size)
+                fresh = self.sets.new(size)
+                self.axes[name, axis], self._start[name, axis] = fresh, int(fresh[0]) if size else 0
             view = [1] * len(shape)
             view[axis] = size
             planes.append(self.axes[name, axis].view(view).expand(shape))
@@ -130,10 +153,28 @@ class LabelPass(Interpretation):
 
     def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Apply the operator's rule."""
-        from ssl_prune.graph.rules import rule_for  # rules import this module's types
+        from ssl_prune.graph.rules import rule_for, unknown  # rules import this module's types
 
-        result = rule_for(node)(self, node, *args, **kwargs)
-        return collapse(result) if isinstance(result, Tensor) else result
+        try:
+            result = rule_for(node)(self, node, *args, **kwargs)
+        except (TypeError, AttributeError, ValueError, IndexError, RuntimeError, AssertionError):
+            # A use that the rule was not written for, such as a parameter where it expects a value: keep it all.
+            result = unknown(self, node, *args, **kwargs)
+        if not isinstance(result, Tensor):
+            return result
+        result = collapse(result)
+        self._spare(node, result)
+        moving = base(result).squeeze()
+        if moving.dim() > 1 or (moving.dim() == 1 and result.dim() > 1):
+            self.boxes[node] = base(result)
+        return result
+
+    def _spare(self, node: fx.Node, result: Tensor) -> None:
+        """Pin what code that the example did not run may read."""
+        widths = {size for axis, size in enumerate(result.shape) if size > 1 and result.stride(axis) != 0}
+        for owner, (scope, sizes) in self._beside.items():
+            if any(size % width == 0 for size in sizes for width in widths) and _visible(node, scope):
+                self.pin(node, f"{owner}, which the forward did not reach on the example, may read them", result)
 
     def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
         """Outputs are never cut."""
@@ -178,6 +219,34 @@ class LabelPass(Interpretation):
         view[axis] = shape[axis]
         return channels.view(view).expand(shape)
 
+    def known(self, node: fx.Node) -> Tensor | None:
+        """The numbers of a buffer or a literal, as they stand in the network; None for anything computed."""
+        while node.op == "call_function" and getattr(node.target, "overloadpacket", None) in _COPIES:
+            assert isinstance(node.args[0], fx.Node)
+            node = node.args[0]
+        if node.op != "placeholder" or node.name in self.program.inputs:
+            return None
+        name = self.program.tensors.get(node.name)
+        return self.program.constants.get(node.name) if name is None else self._tensors[name]
+
+    def positions(self, name: str, axis: int, labels: Tensor) -> Tensor:
+        """Where on an axis of a parameter its own labels stand."""
+        return labels - self._start[name, axis]
+
+    def equal(self, labels: Tensor, vanish: bool = False) -> None:
+        """Rows of `labels`, (n, m), that must keep equally many each; or none, where they may `vanish`."""
+        self.strict.append((labels, vanish))
+
+    def alike(self, first: Tensor, second: Tensor) -> None:
+        """Row i of `first`, (n, m), may vanish as a whole if and only if row i of `second`, (n, k), does."""
+        self.together.append((first, second))
+
+    def new_virtual(self, count: int) -> Tensor:
+        """Fresh labels of units that no parameter writes, such as attention heads."""
+        labels = self.sets.new(count)
+        self.virtual.append(labels)
+        return labels
+
     def role(self, parameter: Any, axis: int, role: Role) -> None:
         """Say what an axis of a parameter does; the first word counts, a writer is a writer."""
         if isinstance(parameter, Parameter):
@@ -196,3 +265,32 @@ def _planes(value: Any) -> tuple[Tensor, ...]:
     if isinstance(value, Parameter):
         return value.planes
     return (value,) if isinstance(value, Tensor) else ()
+
+
+def _unreached(program: Program, tensors: dict[str, Tensor]) -> tuple[tuple[str, ...], dict[str, tuple[str, set[int]]]]:
+    """Owners of parameters that the program does not use, each with the innermost module around it that ran and its
+    parameters' sizes."""
+    ran = {""}
+    unused: dict[str, set[int]] = {}
+    used = {id(tensors[program.tensors[n.name]]) for n in program.graph.nodes if n.name in program.tensors and n.users}
+    for node in program.graph.nodes:
+        ran.update(modules_of(node))
+    for name in program.tensors.values():
+        if name in program.parameters and id(tensors[name]) not in used:
+            unused.setdefault(name.rpartition(".")[0], set()).update(tensors[name].shape)
+    beside = {}
+    for owner, sizes in unused.items():
+        scope = owner
+        while scope not in ran:
+            scope = scope.rpartition(".")[0]
+        beside[owner] = (scope, sizes)
+    return tuple(unused), beside
+
+
+def _visible(node: fx.Node, scope: str) -> bool:
+    """The code of module `scope` itself can hold the value: it makes it, takes it in, or gets it from a module inside."""
+    inside = modules_of(node)
+    if scope and scope not in inside:
+        return any(scope in modules_of(user) for user in node.users)
+    deeper = inside[inside.index(scope) + 1 :] if scope in inside else inside
+    return not deeper or any(deeper[0] not in modules_of(user) for user in node.users)

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from ssl_prune.errors import GraphError
 from ssl_prune.inputs import Inputs, as_call, evaluation
 
-__all__ = ["Interpretation", "Program", "export", "module_of"]
+__all__ = ["Interpretation", "Program", "export", "module_of", "modules_of"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Program:
         constants: placeholder name -> tensor, for literals that the forward creates.
         inputs: placeholder names of the user's inputs, flattened in order.
         parameters: names of the parameters (the rest of `tensors` are buffers).
+        mutated: names of the buffers that the forward writes into.
     """
 
     graph: fx.Graph
@@ -32,6 +33,7 @@ class Program:
     constants: dict[str, Tensor]
     inputs: tuple[str, ...]
     parameters: frozenset[str]
+    mutated: frozenset[str] = frozenset()
 
 
 def export(model: nn.Module, example_inputs: Inputs) -> Program:
@@ -43,6 +45,8 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
     from torch.export.graph_signature import InputKind  # not at import: reading a slim file needs no export
 
     args, kwargs = as_call(example_inputs)
+    # A forward that keeps something of its input in an attribute would keep a traced tensor, which is no tensor.
+    own = [(module, dict(vars(module))) for module in model.modules()]
     with evaluation(model), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -54,6 +58,17 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Check that the example "
                 "input is what the network takes; control flow that depends on data cannot be traced"
             ) from error
+        finally:
+            for module, attributes in own:
+                vars(module).clear()
+                vars(module).update(attributes)
+    for node in exported.graph.nodes:
+        sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
+        if not all(isinstance(size, int) for size in sizes):
+            raise GraphError(
+                f"{module_of(node) or type(model).__name__}: {node.target} has a result whose size depends on the data, "
+                "which has no rule here"
+            )
     tensors, constants, inputs, parameters = {}, {}, [], set()
     for spec in exported.graph_signature.input_specs:
         name = spec.arg.name
@@ -71,7 +86,8 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
             raise GraphError(
                 f"{type(model).__name__}: the forward pass takes a {spec.kind.name}, which has no rule here"
             )
-    return Program(exported.graph, tensors, constants, tuple(inputs), frozenset(parameters))
+    mutated = frozenset(exported.graph_signature.buffers_to_mutate.values())
+    return Program(exported.graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
 
 
 def module_of(node: fx.Node) -> str:
@@ -79,6 +95,11 @@ def module_of(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     entries = list(stack.values())
     return str(entries[-1][0]) if entries else ""
+
+
+def modules_of(node: fx.Node) -> tuple[str, ...]:
+    """Names of all modules inside whose forward `node` was made, outermost first."""
+    return tuple(str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values())
 
 
 class Interpretation(ABC):

@@ -111,7 +111,7 @@ def _written(graph: ChannelGraph, node: fx.Node) -> Tensor | None:
 
 
 def _writer(graph: ChannelGraph, node: fx.Node) -> Reader | None:
-    readers = {reader.node: reader for reader in graph.readers}
+    readers = {reader.node: reader for reader in graph.readers if reader.weight is not None}
     while node not in readers:
         inputs = [n for n in node.all_input_nodes if n.op == "call_function"]
         if not inputs:

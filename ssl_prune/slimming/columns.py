@@ -18,6 +18,8 @@ def kept_columns(
     """Module -> columns with a non-zero weight, in the cut layer's own positions, where some column has none."""
     found: dict[str, list[Any]] = {}
     for reader in graph.readers:
+        if reader.weight is None:
+            continue
         name = reader.weight.rpartition(".")[0]
         module, plan = modules.get(name), plans.get(name, ModulePlan())
         plain = type(module) is nn.Linear or (

@@ -15,19 +15,40 @@ from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.inputs import Inputs
+from ssl_prune.slimming.taint import resting
 from ssl_prune.slimming.values import ChannelValues, ValuePass
 
-__all__ = ["Liveness", "Obstacle", "liveness", "with_kept", "zero_units"]
+__all__ = ["Liveness", "Obstacle", "liveness", "needed", "with_kept", "zero_units"]
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why some reader needs a channel: what it finds there, and (I,) masks over its input channels."""
+    """Why some reader needs a channel: what it finds there, and (I,) masks over its input channels.
+
+    Args:
+        reader: the reader.
+        seen: what it finds.
+        varies: a signal that depends on the input.
+        unfoldable: a constant that has no place to go.
+        absorbable: a constant that cannot go into the bias, because of padding, but into the weights of another channel
+            that carries a constant too.
+    """
 
     reader: Reader
     seen: ChannelValues
     varies: Tensor
     unfoldable: Tensor
+    absorbable: Tensor
+
+    @property
+    def matters(self) -> Tensor:
+        """(I,) channels that cannot be dropped by value."""
+        return self.varies | self.unfoldable
+
+    @property
+    def steady(self) -> Tensor:
+        """(I,) channels of one constant that is not zero."""
+        return ~self.varies & self.seen.uniform.cpu() & (self.seen.constant.cpu() != 0)
 
 
 @dataclass(frozen=True)
@@ -37,15 +58,12 @@ class Liveness:
     Args:
         alive: (U,) units that must stay.
         obstacles: per reader, which of its channels cannot be dropped by value.
-        edges: (3, E) every non-zero connection between channels: unit written, unit read (-1 for what can never be
-            removed), and 1 where what is read there cannot be dropped or folded.
         values: the value pass, for constants and folds.
         weights: name -> parameter, as looked at.
     """
 
     alive: Tensor
     obstacles: tuple[Obstacle, ...]
-    edges: Tensor
     values: ValuePass
     weights: dict[str, nn.Parameter]
 
@@ -58,17 +76,13 @@ def liveness(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Liveness:
         model: the network with the weights to look at, in evaluation mode.
         inputs: the example the graph was traced on, or another of the same shapes.
     """
-    watched = [(r.source, _channel_axis(r)) for r in graph.readers]
+    watched = [(r.source, r.source_axes) for r in graph.readers if r.source is not None]
+    watched += [(r.other, r.other_axes) for r in graph.readers if r.other is not None]
     values = ValuePass(graph.program, model, inputs, watched)
     weights = dict(model.named_parameters(remove_duplicate=False))
-    modules = dict(model.named_modules())
-    obstacles = _obstacles(graph, values, modules)
-    found = [_edges(o, weights[o.reader.weight]) for o in obstacles if not o.reader.depthwise]
-    edges = torch.cat([torch.zeros(3, 0, dtype=torch.long), *found], 1)
-    alive = torch.zeros(graph.num_units + 1, dtype=torch.bool)
-    alive[-1] = True  # unit -1 stands for everything that is never removed
-    _grow(alive, *edges[:2, edges[2] == 1])
-    return Liveness(alive[:-1], obstacles, edges, values, weights)
+    obstacles = _obstacles(graph, values, dict(model.named_modules()), weights)
+    nothing = torch.zeros(graph.num_units, dtype=torch.bool)
+    return Liveness(_grow(nothing, nothing, obstacles, weights), obstacles, values, weights)
 
 
 def with_kept(live: Liveness, kept: Tensor) -> Tensor:
@@ -80,18 +94,56 @@ def with_kept(live: Liveness, kept: Tensor) -> Tensor:
         live: what is needed without them.
         kept: (U,) units that are kept.
     """
-    alive = torch.cat([live.alive, torch.ones(1, dtype=torch.bool)])
+    return _grow(live.alive, kept, live.obstacles, live.weights) | kept
+
+
+def needed(live: Liveness, dead: Tensor) -> Tensor:
+    """(U,) units whose values matter when the `dead` ones go; the others that stay are there for the shape alone."""
+    return _grow(live.alive, ~dead & ~live.alive, live.obstacles, live.weights)
+
+
+def _grow(alive: Tensor, kept: Tensor, obstacles: tuple[Obstacle, ...], weights: dict[str, nn.Parameter]) -> Tensor:
+    """What needed units read, and so on: through every weight that is not zero, where the value read matters or is kept.
+
+    Each row of a weight is looked at once, when the channel it writes turns out to be needed.
+    """
+    alive = torch.cat([alive, torch.ones(1, dtype=torch.bool)])  # unit -1 stands for all that is never removed
     kept = torch.cat([kept, torch.zeros(1, dtype=torch.bool)])
-    counts = (live.edges[2] == 1) | kept[live.edges[1]]
-    _grow(alive, *live.edges[:2, counts])
-    return alive[:-1] | kept[:-1]
-
-
-def _grow(alive: Tensor, written: Tensor, read: Tensor) -> None:
-    """Mark what needed units read, until nothing is added."""
+    links = [o for o in reversed(obstacles) if not o.reader.depthwise]
+    seen = [torch.zeros(len(o.reader.written), dtype=torch.bool) for o in links]
     before = -1
     while before != (before := int(alive.sum())):
-        alive[read[alive[written]]] = True
+        for obstacle, done in zip(links, seen, strict=True):
+            reader = obstacle.reader
+            fresh = alive[reader.written] & ~done
+            if not bool(fresh.any()):
+                continue
+            done |= fresh
+            open_ = (obstacle.matters | kept[reader.read]) & ~alive[reader.read]
+            if bool(open_.any()):
+                needed = fresh if reader.weight is None else _connected(reader, weights[reader.weight], fresh)
+                alive[reader.read[needed & open_]] = True
+    return alive[:-1]
+
+
+def _connected(reader: Reader, weight: Tensor, written: Tensor) -> Tensor:
+    """(I,) channels read with a weight that is not zero into one of those `written`."""
+    assert reader.rows is not None
+    assert reader.columns is not None
+    matrix = weight.detach().movedim(reader.in_axis, 1)
+    chosen = written.nonzero().flatten()
+    rows = reader.rows[chosen].to(weight.device)
+    if len(rows) < len(matrix) or not torch.equal(rows, torch.arange(len(matrix), device=rows.device)):
+        matrix = matrix.index_select(0, rows)
+    found = (matrix != 0).flatten(2).any(2) if matrix.dim() > 2 else matrix != 0
+    if reader.groups == 1:
+        return found.any(0).cpu()[reader.columns]
+    width = len(reader.read) // reader.groups
+    needed = torch.zeros(reader.groups, width, dtype=torch.bool)
+    group = chosen // (len(reader.written) // reader.groups)
+    for g in group.unique().tolist():
+        needed[g] = found[(group == g).to(found.device)].any(0).cpu()
+    return needed.flatten()
 
 
 def zero_units(graph: ChannelGraph, model: nn.Module, without: Collection[str] = ()) -> Tensor:
@@ -112,41 +164,53 @@ def zero_units(graph: ChannelGraph, model: nn.Module, without: Collection[str] =
     return zero[:-1]
 
 
-def _channel_axis(reader: Reader) -> int:
-    linear = "linear" in str(reader.node.target)
-    return reader.source.meta["val"].dim() - 1 if linear else 1
-
-
-def _obstacles(graph: ChannelGraph, values: ValuePass, modules: dict[str, nn.Module]) -> tuple[Obstacle, ...]:
+def _obstacles(
+    graph: ChannelGraph, values: ValuePass, modules: dict[str, nn.Module], weights: dict[str, nn.Parameter]
+) -> tuple[Obstacle, ...]:
     calls = Counter(reader.weight for reader in graph.readers)
     found = []
     for reader in graph.readers:
-        seen = values.channels[reader.source, _channel_axis(reader)]
+        seen = _seen(reader, values, weights)
         zero = seen.uniform & (seen.constant == 0)
         # A layer that runs twice may meet two constants, and a computed bias cannot take one in.
-        foldable = seen.uniform & (not reader.padded) & (calls[reader.weight] == 1) & _takes_bias(modules, reader)
-        found.append(Obstacle(reader, seen, seen.varies.cpu(), (~seen.varies & ~zero & ~foldable).cpu()))
+        taken = seen.uniform & (calls[reader.weight] == 1) & _takes_bias(modules, reader)
+        constant = ~seen.varies & ~zero
+        absorbable = constant & taken & reader.padded & _pads_with_zeros(modules, reader)
+        unfoldable = constant & ~absorbable & ~(taken & (not reader.padded))
+        found.append(Obstacle(reader, seen, seen.varies.cpu(), unfoldable.cpu(), absorbable.cpu()))
     return tuple(found)
 
 
+def _seen(reader: Reader, values: ValuePass, weights: dict[str, nn.Parameter]) -> ChannelValues:
+    """What the reader finds in its channels."""
+    if reader.source is None:
+        varies = torch.ones(len(reader.read), dtype=torch.bool)
+        if reader.state_rows is not None:
+            varies = ~resting([weights[name] for name in reader.state], reader.state_rows)
+        return ChannelValues(varies, ~varies, torch.zeros(len(varies), dtype=torch.float64))
+    seen = values.channels[reader.source, reader.source_axes]
+    if reader.other is not None:
+        factor = values.channels[reader.other, reader.other_axes]
+        # A product is zero where one of its factors is; anything else it may be is not looked into.
+        nothing = [~v.varies & v.uniform & (v.constant == 0) for v in (seen, factor)]
+        varies = ~torch.logical_or(*torch.broadcast_tensors(*nothing))
+        return ChannelValues(varies, ~varies, torch.zeros(len(varies), dtype=torch.float64))
+    return seen
+
+
+def _pads_with_zeros(modules: dict[str, nn.Module], reader: Reader) -> bool:
+    assert reader.weight is not None or not reader.padded
+    layer = modules.get((reader.weight or "").rpartition(".")[0])
+    return getattr(layer, "padding_mode", None) == "zeros"
+
+
 def _takes_bias(modules: dict[str, nn.Module], reader: Reader) -> bool:
+    if reader.weight is None or reader.rows is None:
+        return False
     owner, _, leaf = reader.weight.rpartition(".")
-    return leaf == "weight" and hasattr(modules.get(owner), "bias") and reader.groups == 1
-
-
-def _edges(obstacle: Obstacle, weight: nn.Parameter) -> Tensor:
-    """(3, E) unit written, unit read and whether its value is in the way, for every non-zero connection."""
-    reader = obstacle.reader
-    matrix = (weight.detach() != 0).movedim(reader.in_axis, 1).flatten(2).any(2) if weight.dim() > 2 else weight != 0
-    rows, columns = matrix.cpu().nonzero(as_tuple=True)
-    if reader.groups > 1:
-        per_group = len(reader.written) // reader.groups
-        columns = columns + rows // per_group * (len(reader.read) // reader.groups)
-    matters = (obstacle.varies | obstacle.unfoldable)[columns].long()
-    written, read = reader.written[rows], reader.read[columns]
-    # One number an edge: unique numbers are found many times faster than unique columns.
-    base = int(torch.cat([reader.written, reader.read]).max()) + 2
-    keys = (((written + 1) * base + read + 1) * 2 + matters)[read >= 0]
-    distinct: Tensor = keys.unique()
-    pairs = distinct // 2
-    return torch.stack([pairs // base - 1, pairs % base - 1, distinct % 2])
+    layer = modules.get(owner)
+    # A part of a weight (one of three projections in one matrix) or a transposed one is not what `Fold` adds to.
+    weight = getattr(layer, "weight", None)
+    whole = isinstance(weight, Tensor) and len(reader.rows) == weight.shape[0]
+    standard = isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and reader.in_axis == 1
+    return leaf == "weight" and standard and whole and reader.groups == 1 and hasattr(layer, "bias")

@@ -3,7 +3,7 @@
 import copy
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,13 +22,18 @@ FORMAT = 1
 class Fold:
     """Constants that removed input channels carry: `bias += W[:, channel].sum(kernel) · value`.
 
+    Under zero padding, where that is wrong at the border, another channel that carries a constant takes them in:
+    `W[:, into] += W[:, channel] · value`.
+
     Args:
         channels: input channels of the dense layer.
-        values: the constant each carries.
+        values: the constant each carries; with `into`, its ratio to the constant there.
+        into: the input channel that takes them in, None for the bias.
     """
 
     channels: list[int]
     values: list[float]
+    into: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class ModulePlan:
         keep: own tensor -> axis -> positions of the dense tensor that stay, ascending.
         attributes: attributes that follow the new widths (`out_channels`, `num_features`, ...).
         fold: constants to add to the bias before the cut; a bias is made where there is none.
+        grouped: of a grouped convolution whose groups keep different channels: {"groups", "columns"}, the number of groups
+            and for each the positions on the weight's second axis that stay, none where the group goes.
         becomes: {"kind": "Identity"}, {"kind": "Constant", "values", "dims"} or {"kind": "Columns", "columns"}.
     """
 
@@ -46,6 +53,7 @@ class ModulePlan:
     attributes: dict[str, Any] = field(default_factory=dict)
     fold: Fold | None = None
     becomes: dict[str, Any] | None = None
+    grouped: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,15 +112,22 @@ class SlimPlan:
             SlimError: a tensor is missing or of another shape; `model` is not touched then.
         """
         self._check(model)
-        model = model if inplace else copy.deepcopy(model)
+        cut: dict[int, Tensor] = {}
+        places: list[tuple[str, str, Tensor]] = []
         for name, module in self.modules.items():
-            if module.fold is not None:
-                _fold(model.get_submodule(name), module.fold)
-        memo: dict[int, nn.Parameter] = {}
+            for leaf, old, new in _tensors(model.get_submodule(name), module):
+                if old is None or id(old) not in cut:
+                    cut.update({} if old is None else {id(old): new})
+                else:
+                    new = cut[id(old)]  # tied: one tensor at every place
+                places.append((name, leaf, new))
+        if not inplace:
+            # The copy takes the cut tensors where the dense ones stand, which are never copied.
+            model = copy.deepcopy(model, dict(cut))
+        for name, leaf, new in places:
+            setattr(model.get_submodule(name), leaf, new)
         for name, module in self.modules.items():
             owner = model.get_submodule(name)
-            for leaf, axes in module.keep.items():
-                _cut(owner, leaf, axes, memo)
             for attribute, value in module.attributes.items():
                 setattr(owner, attribute, tuple(value) if isinstance(value, list) else value)
         # Inner modules first: the one around them may be replaced too.
@@ -146,33 +161,55 @@ class SlimPlan:
 def _module_plan(entry: dict[str, Any]) -> ModulePlan:
     keep = {leaf: {int(axis): list(kept) for axis, kept in axes.items()} for leaf, axes in entry["keep"].items()}
     fold = entry["fold"]
-    return ModulePlan(keep, dict(entry["attributes"]), Fold(**fold) if fold else None, entry["becomes"])
+    return ModulePlan(
+        keep, dict(entry["attributes"]), Fold(**fold) if fold else None, entry["becomes"], entry.get("grouped")
+    )
 
 
-def _fold(layer: Any, fold: Fold) -> None:
+def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None, Tensor]]:
+    """Name, dense and cut tensor of everything that a module's plan changes; the dense one is None where there was none."""
+    new: dict[str, Tensor] = {}
+    if plan.fold is not None:
+        new.update([_fold(owner, plan.fold)])
+    if plan.grouped is not None:
+        new["weight"] = _gather(new.get("weight", owner.weight), plan.grouped)
+    for leaf, axes in plan.keep.items():
+        tensor = new[leaf] if leaf in new else getattr(owner, leaf)
+        for axis, kept in axes.items():
+            tensor = tensor.detach().index_select(axis, torch.tensor(kept, dtype=torch.long, device=tensor.device))
+        new[leaf] = tensor
+    for leaf, tensor in new.items():
+        old = getattr(owner, leaf)
+        # A bias that a fold makes learns as its weight does.
+        like = owner.weight if old is None else old
+        learns = isinstance(like, nn.Parameter)
+        yield leaf, old, nn.Parameter(tensor.detach(), requires_grad=like.requires_grad) if learns else tensor
+
+
+def _fold(layer: Any, fold: Fold) -> tuple[str, Tensor]:
     weight = layer.weight.detach()
-    axis = 0 if getattr(layer, "transposed", False) else 1
-    columns = weight.double().index_select(axis, torch.tensor(fold.channels, device=weight.device))
-    summed = columns.movedim(axis, 1).flatten(2).sum(2) if columns.dim() > 2 else columns
-    shift = summed @ torch.tensor(fold.values, dtype=torch.float64, device=weight.device)
+    # In float64, and of these columns alone: the sum is exact, and the weight is never held twice.
+    columns = weight.index_select(1, torch.tensor(fold.channels, device=weight.device)).double()
+    values = torch.tensor(fold.values, dtype=torch.float64, device=weight.device)
+    if fold.into is not None:
+        taken = torch.tensordot(columns.movedim(1, 0), values, ([0], [0]))
+        new = weight.clone()
+        new[:, fold.into] = (weight[:, fold.into].double() + taken).to(weight.dtype)
+        return "weight", new
+    shift = (columns.flatten(2).sum(2) if columns.dim() > 2 else columns) @ values
     bias = layer.bias.detach().double() if layer.bias is not None else torch.zeros_like(shift)
-    learns = (layer.weight if layer.bias is None else layer.bias).requires_grad
-    layer.bias = nn.Parameter((bias + shift).to(weight.dtype), requires_grad=learns)
+    return "bias", (bias + shift).to(weight.dtype)
 
 
-def _cut(owner: nn.Module, leaf: str, axes: dict[int, list[int]], memo: dict[int, nn.Parameter]) -> None:
-    tensor = getattr(owner, leaf)
-    if id(tensor) in memo:
-        setattr(owner, leaf, memo[id(tensor)])
-        return
-    cut = tensor.detach()
-    for axis, kept in axes.items():
-        cut = cut.index_select(axis, torch.tensor(kept, dtype=torch.long, device=cut.device))
-    if isinstance(tensor, nn.Parameter):
-        memo[id(tensor)] = nn.Parameter(cut, requires_grad=tensor.requires_grad)
-        setattr(owner, leaf, memo[id(tensor)])
-    else:
-        setattr(owner, leaf, cut)
+def _gather(weight: Tensor, grouped: dict[str, Any]) -> Tensor:
+    """The columns of each group that stays, for all of its rows; the rows are cut like those of any layer."""
+    columns = grouped["columns"]
+    width = next(len(c) for c in columns if c)
+    # Rows of a group that goes are cut next: any columns do for them.
+    index = torch.tensor([c or [0] * width for c in columns], device=weight.device)
+    index = index.repeat_interleave(weight.shape[0] // grouped["groups"], 0)
+    index = index.view(*index.shape, *[1] * (weight.dim() - 2)).expand(*index.shape, *weight.shape[2:])
+    return weight.detach().gather(1, index)
 
 
 def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:

@@ -44,20 +44,30 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
     with evaluation(model):
         live = liveness(graph, model, inputs)
     dead, gone = removable(graph, live, branches=True), gone_modules(graph, live)
-    macs = [_macs(reader, dead, reader.module in gone) for reader in graph.readers]
+    macs = [
+        _macs(reader, dead, reader.module in gone)
+        for reader in graph.readers
+        if reader.weight is not None and reader.source is not None
+    ]
     sizes = {name: p.shape for name, p in model.named_parameters()}
     left = {name: torch.tensor([float(n) for n in shape]) for name, shape in sizes.items()}
     for axis in graph.axes:
         if axis.name in left and axis.name.rpartition(".")[0] not in gone:
             left[axis.name][axis.axis] = float(_stays(axis.units, dead).sum())
+    for reader in graph.readers:
+        if reader.grouped and reader.weight in left:
+            left[reader.weight][1] = _per_group(reader, dead)
     for name in left:
         if name.rpartition(".")[0] in gone:
             left[name] = torch.zeros(1)
     dense = sum(shape.numel() for shape in sizes.values())
     after = sum(int(size.prod()) for size in left.values())
     for obstacle in live.obstacles:  # a fold makes a bias where there is none
+        if obstacle.reader.weight is None:
+            continue
         owner = obstacle.reader.weight.rpartition(".")[0]
-        if owner not in gone and f"{owner}.bias" not in sizes and folded(obstacle, dead):
+        fold = folded(obstacle, dead)
+        if owner not in gone and f"{owner}.bias" not in sizes and fold is not None and fold.into is None:
             after += int(_stays(obstacle.reader.written, dead).sum())
     units = (graph.num_units, graph.num_units - int(dead.sum()))
     return Remaining((sum(m[0] for m in macs), sum(m[1] for m in macs)), (dense, after), units)
@@ -72,10 +82,18 @@ def _macs(reader: Reader, dead: Tensor, gone: bool) -> tuple[int, int]:
     weight = reader.node.args[1].meta["val"]  # type: ignore[union-attr]
     positions = output.numel() // len(reader.written)
     if reader.in_axis == 0:  # a transposed convolution multiplies at every input position
+        assert reader.source is not None
         positions = reader.source.meta["val"].numel() // len(reader.read)
     kernel = weight.numel() // (weight.shape[0] * weight.shape[1])
     rows, columns = int(_stays(reader.written, dead).sum()), int(_stays(reader.read, dead).sum())
     dense = positions * kernel * len(reader.written) * len(reader.read) // reader.groups
     if reader.depthwise:
         return dense, 0 if gone else positions * kernel * rows
-    return dense, 0 if gone else positions * kernel * rows * columns // reader.groups
+    if reader.grouped:
+        columns = _per_group(reader, dead)
+    return dense, 0 if gone else positions * kernel * rows * columns
+
+
+def _per_group(reader: Reader, dead: Tensor) -> int:
+    """Input channels that each group keeps; groups keep equally many, or none."""
+    return int(_stays(reader.read, dead).view(reader.groups, -1).sum(1).max())

@@ -128,7 +128,7 @@ def _layers(
     weights = dict(model.named_parameters(remove_duplicate=False))
     modules = dict(cut.named_modules(remove_duplicate=False))
     changes = []
-    for weight in dict.fromkeys(reader.weight for reader in graph.readers):
+    for weight in dict.fromkeys(reader.weight for reader in graph.readers if reader.weight is not None):
         name = weight.rpartition(".")[0]
         module = modules.get(name)  # None inside a branch that became a constant
         slim = getattr(module, "weight", None)
@@ -159,21 +159,21 @@ def _kept(graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, g
 def _reason(live: Liveness, wanted: Tensor, unit: int) -> str:
     if bool(wanted[unit]):
         return "the proof did not hold without it"
-    if not bool(live.alive[unit]):
-        return "a layer that stays keeps one channel"
     for obstacle in live.obstacles:
         here = obstacle.reader.read == unit
         if not bool(here.any()) or obstacle.reader.depthwise:
             continue
-        if bool(obstacle.varies[here].any()):
+        if bool(live.alive[unit]) and bool(obstacle.varies[here].any()):
             return f"{obstacle.reader.module or obstacle.reader.weight} still reads a signal there, from a layer or a shift that is not zero"
-        if bool(obstacle.unfoldable[here].any()):
+        if bool((obstacle.unfoldable | obstacle.absorbable)[here].any()):
             values = obstacle.seen
             constant = values.constant.cpu()[here][0].item()
             how = "pads its input with zeros" if obstacle.reader.padded else "cannot take it into its bias"
             if not bool(values.uniform.cpu()[here].all()):
                 return f"it carries a constant that differs by position into {obstacle.reader.module}"
             return f"it carries the constant {constant:.3g} into {obstacle.reader.module}, which {how}"
+    if not bool(live.alive[unit]):
+        return "a layer that stays keeps one channel, and groups, heads and equal pieces stay equally long"
     return "the proof did not hold without it"
 
 
@@ -181,9 +181,11 @@ def _pinned_zero_rows(graph: ChannelGraph, model: nn.Module) -> dict[str, int]:
     tensors = dict(model.named_parameters(remove_duplicate=False))
     found = {}
     for reader in graph.readers:
+        if reader.weight is None or reader.rows is None:
+            continue
         weight = tensors[reader.weight].detach()
-        axis = 1 if reader.in_axis == 0 else 0
-        zero = (weight.movedim(axis, 0).flatten(1) == 0).all(1).cpu()
+        axis = 1 if reader.in_axis == 0 and not reader.depthwise else 0
+        zero = (weight.movedim(axis, 0).flatten(1) == 0).all(1).cpu()[reader.rows]
         if len(zero) == len(reader.written):
             count = int((zero & (reader.written < 0)).sum())
             if count:

@@ -68,7 +68,7 @@ def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
 
 
 def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float) -> Proof:
-    """Compare outputs on the example, on three fresh inputs, and on another batch size where `sparse` takes one.
+    """Compare outputs on the example, on three fresh inputs, and on another batch and input size where `sparse` takes one.
 
     Args:
         sparse: the network before the cut.
@@ -120,8 +120,40 @@ def _trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
     fresh = leaves(fresh_inputs(inputs, 3))
     others = iter(fresh)
     doubled = map_tensors(lambda t: torch.cat([t, next(others)]) if t.dim() else next(others), inputs)
+    if _runs(sparse, doubled):  # unless it is a network of one batch size only
+        yield "twice the batch", doubled
+    for what, axes in (("another image size", (2, 3, 4)), ("another length", (1,)), ("another length", (2,))):
+        other = _resized(inputs, axes)
+        if other is not None and _runs(sparse, other):
+            yield what, other
+
+
+def _runs(model: nn.Module, inputs: Inputs) -> bool:
     try:
-        _call(sparse, doubled)
-    except Exception:  # a network of one batch size only
-        return
-    yield "twice the batch", doubled
+        _call(model, inputs)
+    except Exception:
+        return False
+    return True
+
+
+def _resized(inputs: Inputs, axes: tuple[int, ...]) -> Inputs | None:
+    """Fresh inputs that are larger along some axes: images along all of theirs, sequences along one; None if there is
+    no such input."""
+    images = axes != (1,) and len(axes) > 1
+    changed = False
+
+    def enlarge(tensor: Tensor) -> Tensor:
+        nonlocal changed
+        if (tensor.dim() > 3) != images or tensor.dim() <= axes[0]:
+            return tensor
+        changed = True
+        for axis in axes:
+            if axis < tensor.dim():
+                size = tensor.shape[axis]
+                # The next size that is as even, up to 32: networks halve their images.
+                step = min(size & -size, 32)
+                tensor = torch.cat([tensor, tensor.narrow(axis, 0, step)], axis)
+        return tensor
+
+    larger = map_tensors(enlarge, inputs)
+    return fresh_inputs(larger, 4) if changed else None

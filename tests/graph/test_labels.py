@@ -87,14 +87,14 @@ case(
     b__weight__0="aabb",
     c__weight__1="aabb",
 )
-# The same position of every group goes, so that the groups stay equally wide.
+# Every channel is a unit of its own; that groups stay equally wide is decided when they are cut.
 case(
     "grouped",
     Net(lambda s, x: s.c(s.b(s.a(x))), a=conv(3, 4), b=conv(4, 6, groups=2), c=conv(6, 1)),
-    a__weight__0="abab",
-    b__weight__1="ab",
-    b__weight__0="cdecde",
-    c__weight__1="cdecde",
+    a__weight__0="abcd",
+    b__weight__0="efghij",
+    b__weight__1="..",
+    c__weight__1="efghij",
 )
 case(
     "cat",
@@ -313,12 +313,11 @@ case(
 )
 for name, layer, reason in (
     ("group_norm", nn.GroupNorm(2, 4), "group normalisation"),
-    ("layer_norm", nn.LayerNorm([4, 8, 8]), "layer normalisation"),
+    ("layer_norm", nn.LayerNorm([4, 8, 8]), "a normalisation runs over the channels"),
     ("softmax", nn.Softmax(1), "softmax runs over the channels"),
-    ("cumsum", Net(lambda s, x: x.cumsum(2)), "cumsum"),
-    ("fancy_index", Net(lambda s, x: x[:, torch.tensor([1, 0, 3, 2])]), "operator index.Tensor has no rule"),
-    ("index_select", Net(lambda s, x: x.index_select(1, s.p), p=torch.tensor([1, 0, 3, 2])), "has no rule"),
-    ("sort", Net(lambda s, x: x.sort(2).values), "operator sort"),
+    ("cumsum", Net(lambda s, x: x.cumsum(1)), "runs along the channels"),
+    ("computed_index", Net(lambda s, x: x[:, (x[0, :, 0, 0] > 0).long()]), "chosen by an index"),
+    ("sort", Net(lambda s, x: x.sort(1).values), "runs along the channels"),
 ):
     case(
         f"pinned_by_{name}",
@@ -327,6 +326,13 @@ for name, layer, reason in (
         _0__weight__0="....",
         _2__weight__1="....",
     )
+for name, layer, order in (
+    ("cumsum_over_positions", Net(lambda s, x: x.cumsum(2)), "abcd"),
+    ("sort_over_positions", Net(lambda s, x: x.sort(2).values), "abcd"),
+    ("fancy_index", Net(lambda s, x: x[:, torch.tensor([1, 0, 3, 2])]), "badc"),
+    ("index_select", Net(lambda s, x: x.index_select(1, s.p), p=torch.tensor([1, 0, 3, 2])), "badc"),
+):
+    case(name, nn.Sequential(conv(3, 4), layer, conv(4, 1)), _0__weight__0="abcd", _2__weight__1=order)
 case(
     "softmax_over_positions",
     nn.Sequential(conv(3, 2), nn.Softmax(3), conv(2, 1)),

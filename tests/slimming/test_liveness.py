@@ -54,17 +54,28 @@ def test_zero_filters_with_a_bias_are_folded():
     same(net, result, *IMAGE)
 
 
-def test_what_padding_makes_uneven_is_kept_with_its_reader():
+def test_constants_under_padding_go_into_one_of_them():
     net = nn.Sequential(conv(3, 6, 3), nn.ReLU(), conv(6, 4, 3, padding=1))
     zero(net[0], [0, 1], 1.5)
+    zero(net[0], [4], 0.5)
     zero(net[0], [2, 3], -1.5)  # zero after the activation, so padding does not matter
     result = slim(net, torch.randn(IMAGE))
-    assert result.report.removed == {"0": 2}
+    assert result.report.removed == {"0": 4}
+    assert result.model[0].out_channels == 2
     (kept,) = result.report.kept
-    assert (kept.layer, kept.count) == ("0", 2)
+    assert (kept.layer, kept.count) == ("0", 1)
     assert "1.5" in kept.reason
     assert "2, which pads its input with zeros" in kept.reason
-    assert "kept: 2 zero channels of 0" in str(result.report)
+    assert "kept: 1 zero channels of 0" in str(result.report)
+    same(net, result, *IMAGE)
+
+
+def test_a_constant_that_differs_by_position_is_kept_with_its_reader():
+    net = nn.Sequential(conv(3, 6, 3), conv(6, 6, 3, groups=6, padding=1), conv(6, 4))
+    zero(net[0], [0, 1], 1.5)
+    result = slim(net, torch.randn(IMAGE))
+    assert result.report.removed == {}
+    assert "differs by position into 2" in result.report.kept[0].reason
     same(net, result, *IMAGE)
 
 

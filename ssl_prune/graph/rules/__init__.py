@@ -4,7 +4,19 @@ Adding an operator is adding a function under `@rule(...)`. An operator without 
 are kept, and the report names it.
 """
 
-from ssl_prune.graph.rules import contraction, movement, norm, pointwise, pooling, reduction
-from ssl_prune.graph.rules.registry import rule, rule_for
+from ssl_prune.graph.rules import contraction, movement, norm, pointwise, pooling, product, recurrent, reduction
+from ssl_prune.graph.rules.registry import rule, rule_for, unknown
 
-__all__ = ["contraction", "movement", "norm", "pointwise", "pooling", "reduction", "rule", "rule_for"]
+__all__ = [
+    "contraction",
+    "movement",
+    "norm",
+    "pointwise",
+    "pooling",
+    "product",
+    "recurrent",
+    "reduction",
+    "rule",
+    "rule_for",
+    "unknown",
+]

@@ -1,4 +1,4 @@
-"""Convolution and linear: they read channels along the weight's input axis and write along its output axis."""
+"""Convolution, linear and embedding: they read channels along the weight's input axis and write along its output axis."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from ssl_prune.graph.program import module_of
 from ssl_prune.graph.rules.registry import rule
 from ssl_prune.graph.unionfind import PINNED
 
-__all__ = ["convolution", "linear", "transposed_convolution"]
+__all__ = ["convolution", "embedding", "linear", "plain", "transposed_convolution", "vector"]
 
 aten = torch.ops.aten
 
@@ -20,8 +20,8 @@ def _refuse(labels: LabelPass, node: fx.Node, reason: str, *values: Any) -> Tens
     return torch.full((), PINNED).expand(labels.shape(node))
 
 
-def _plain(weight: Any, bias: Any) -> bool:
-    """Weight and bias are parameters as they stand in their module, not computed from others."""
+def plain(weight: Any, bias: Any = None) -> bool:
+    """Weight and bias hold numbers of a parameter, unchanged, and each axis runs over one axis of the parameter."""
     if not isinstance(weight, Parameter) or not (bias is None or isinstance(bias, Parameter)):
         return False
     if weight.computed or (bias is not None and bias.computed):
@@ -32,18 +32,19 @@ def _plain(weight: Any, bias: Any) -> bool:
     )
 
 
-def _vector(plane: Tensor, axis: int) -> Tensor:
+def vector(plane: Tensor, axis: int) -> Tensor:
+    """The labels of a plane along the axis in which they change."""
     index: list[Any] = [0] * plane.dim()
     index[axis] = slice(None)
     return plane[tuple(index)]
 
 
-def _write(labels: LabelPass, node: fx.Node, weight: Parameter, axis: int, bias: Parameter | None) -> Tensor:
-    written = _vector(weight.planes[axis], axis)
+def _write(labels: LabelPass, weight: Parameter, axis: int, bias: Parameter | None) -> Tensor:
+    written = vector(weight.planes[axis], axis)
     labels.role(weight, axis, "writer")
     if bias is not None:
         labels.role(bias, 0, "writer")
-        labels.unite(written, bias.planes[0])
+        labels.unite(written.reshape(bias.planes[0].shape), bias.planes[0])
     return written
 
 
@@ -53,14 +54,29 @@ def _record(
     weight: Parameter,
     read: Tensor,
     written: Tensor,
-    axis: int,
-    groups: int,
-    padded: bool,
+    axes: tuple[int, int, int],
+    groups: int = 1,
+    padded: bool = False,
 ) -> None:
+    """Note a reader; `axes` are those of its input's channels, of the weight's input and of the weight's output."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
+    along, reading, writing = axes
     labels.contractions.append(
-        Contraction(node, module_of(node), weight.name, source, read, written, axis, groups, padded)
+        Contraction(
+            node,
+            module_of(node),
+            weight.name,
+            source,
+            (along,),
+            read,
+            written,
+            reading,
+            labels.positions(weight.name, writing, vector(weight.planes[writing], writing)),
+            labels.positions(weight.name, reading, vector(weight.planes[reading], reading)),
+            groups,
+            padded,
+        )
     )
 
 
@@ -77,26 +93,32 @@ def convolution(
     groups: int = 1,
 ) -> Tensor:
     """W of shape (O, I / groups, *kernel): reads axis 1, writes axis 0; depthwise channels pass through."""
-    if not isinstance(x, Tensor) or not _plain(weight, bias) or x.dim() != weight.planes[0].dim():
+    if not isinstance(x, Tensor) or not plain(weight, bias) or x.dim() != weight.planes[0].dim():
         return _refuse(
             labels, node, "the weight of a convolution is computed, or its input has no batch axis", x, weight, bias
         )
     read = labels.channels(x, 1)
-    written = _write(labels, node, weight, 0, bias)
+    written = _write(labels, weight, 0, bias)
     padded = padding not in ("valid", 0) and any(p for p in (padding if isinstance(padding, (list, tuple)) else [1]))
     if groups == 1:
         labels.role(weight, 1, "reader")
-        labels.unite(read, _vector(weight.planes[1], 1))
+        labels.unite(read, vector(weight.planes[1], 1))
     elif weight.shape[1] == 1:
         # Depthwise: a channel and all it writes live or die together.
         labels.unite(read[:, None], written.view(groups, -1))
     else:
-        # Every group keeps as many channels as the others: the j-th of each group are one unit.
-        labels.role(weight, 1, "reader")
-        labels.unite(read.view(groups, -1), _vector(weight.planes[1], 1)[None])
-        labels.unite(written.view(groups, -1), written.view(groups, -1)[:1])
-    _record(labels, node, weight, read, written, 1, groups, padded)
+        _grouped(labels, weight, 1, read, written, groups)
+    _record(labels, node, weight, read, written, (1, 1, 0), groups, padded)
     return labels.spread(node, written, 1)
+
+
+def _grouped(labels: LabelPass, weight: Parameter, axis: int, read: Tensor, written: Tensor, groups: int) -> None:
+    """Groups may keep different channels, but equally many; a group goes with all that it reads and writes."""
+    labels.role(weight, axis, "grouped")
+    inside, outside = read.reshape(groups, -1), written.reshape(groups, -1)
+    labels.equal(inside, vanish=True)
+    labels.equal(outside, vanish=True)
+    labels.alike(inside, outside)
 
 
 @rule(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
@@ -113,28 +135,56 @@ def transposed_convolution(
     dilation: Any = 1,
 ) -> Tensor:
     """W of shape (I, O / groups, *kernel): reads axis 0, writes axis 1."""
-    if not isinstance(x, Tensor) or not _plain(weight, bias) or groups != 1 or x.dim() != weight.planes[0].dim():
+    depthwise = groups > 1 and isinstance(weight, Parameter) and groups == weight.shape[0] and weight.shape[1] == 1
+    if (
+        not isinstance(x, Tensor)
+        or not plain(weight, bias)
+        or (groups != 1 and not depthwise)
+        or x.dim() != weight.planes[0].dim()
+    ):
         return _refuse(labels, node, "a grouped or computed transposed convolution", x, weight, bias)
     read = labels.channels(x, 1)
-    written = _write(labels, node, weight, 1, bias)
+    if depthwise:
+        written = vector(weight.planes[0], 0)
+        labels.role(weight, 0, "writer")
+        labels.unite(read, written)
+        if bias is not None:
+            labels.role(bias, 0, "writer")
+            labels.unite(written, bias.planes[0])
+        _record(labels, node, weight, read, written, (1, 0, 0), groups, True)
+        return labels.spread(node, written, 1)
+    written = _write(labels, weight, 1, bias)
     labels.role(weight, 0, "reader")
-    labels.unite(read, _vector(weight.planes[0], 0))
+    labels.unite(read, vector(weight.planes[0], 0))
     # Border positions overlap fewer times than inner ones, so only a constant of zero can be dropped.
-    _record(labels, node, weight, read, written, 0, 1, padded=True)
+    _record(labels, node, weight, read, written, (1, 0, 1), padded=True)
     return labels.spread(node, written, 1)
 
 
 @rule(aten.linear)
 def linear(labels: LabelPass, node: fx.Node, x: Tensor, weight: Any, bias: Any = None) -> Tensor:
     """W of shape (O, I) over the last axis of the input: reads axis 1, writes axis 0."""
-    if not isinstance(x, Tensor) or not _plain(weight, bias):
+    if not isinstance(x, Tensor) or not plain(weight, bias):
         return _refuse(labels, node, "the weight of a linear layer is computed", x, weight, bias)
     last = x.dim() - 1
     if any(x.shape[axis] > 1 and x.stride(axis) != 0 for axis in range(last)) and x.stride(last) == 0:
-        return _refuse(labels, node, "a linear layer mixes positions, not channels", x, weight, bias)
+        # Positions are mixed, channels stay where they are: the layer is one matrix for all of them.
+        labels.pin(node, "a linear layer over positions", weight, bias)
+        return x.narrow(last, 0, 1).expand(labels.shape(node))
     read = labels.channels(x, last)
-    written = _write(labels, node, weight, 0, bias)
+    written = _write(labels, weight, 0, bias)
     labels.role(weight, 1, "reader")
-    labels.unite(read, _vector(weight.planes[1], 1))
-    _record(labels, node, weight, read, written, 1, 1, padded=False)
+    labels.unite(read, vector(weight.planes[1], 1))
+    _record(labels, node, weight, read, written, (last, 1, 0))
     return labels.spread(node, written, last)
+
+
+@rule(aten.embedding)
+def embedding(labels: LabelPass, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """A table of shape (V, D): writes axis 1."""
+    if not plain(weight):
+        return _refuse(labels, node, "the table of an embedding is computed", weight, indices)
+    labels.pin(node, "the rows of an embedding are chosen by the input", weight.planes[0])
+    labels.role(weight, 0, "norm")  # spoken for, and pinned
+    labels.role(weight, 1, "writer")
+    return labels.spread(node, vector(weight.planes[1], 1), len(labels.shape(node)) - 1)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels import LabelPass, Parameter
+from ssl_prune.graph.labels import LabelPass, Parameter, base
 from ssl_prune.graph.rules.registry import rule
 from ssl_prune.graph.unionfind import WILDCARD
 
@@ -18,12 +18,15 @@ MOVEMENT = (
     aten.reshape, aten.permute, aten.transpose, aten.t, aten.expand, aten.squeeze, aten.unsqueeze, aten.slice,
     aten.select, aten.cat, aten.stack, aten.split, aten.split_with_sizes, aten.chunk, aten.unbind, aten.flip, aten.roll,
     aten.pixel_shuffle, aten.pixel_unshuffle, aten.channel_shuffle, aten.repeat, aten.narrow,
-    aten.flatten, aten.movedim, aten.swapaxes,
+    aten.flatten, aten.movedim, aten.swapaxes, aten.repeat_interleave, aten.tile, aten.expand_as, aten.view_as,
+    aten.unflatten, aten.tril, aten.triu, aten.rot90, aten.diagonal, aten.slice_scatter,
+    aten.select_scatter, aten.unfold,
 )  # fmt: skip
 
 
 def move(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Run the node's own operator on labels; on a parameter, on each of its planes."""
+    _even(labels, node, args)
     if args and isinstance(args[0], Parameter):
         parameter = args[0]
         planes = [node.target(plane, *args[1:], **kwargs) for plane in parameter.planes]  # type: ignore[operator]
@@ -38,6 +41,21 @@ def move(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
 
 
 rule(*MOVEMENT)(move)
+
+
+def _even(labels: LabelPass, node: fx.Node, args: tuple[Any, ...]) -> None:
+    """Pieces that were equally long stay so (`chunk` looks like a split by a size), and groups that are shuffled."""
+    packet = node.target.overloadpacket  # type: ignore[union-attr]
+    if packet is aten.channel_shuffle and isinstance(args[0], Tensor) and args[0].stride(1) != 0:
+        labels.equal(labels.channels(args[0], 1).view(args[1], -1))
+    if packet not in (aten.split, aten.chunk) or not isinstance(args[0], Tensor):
+        return
+    x, dim = args[0], args[2] if len(args) > 2 else 0
+    pieces = node.meta["val"]
+    if x.stride(dim) != 0 and x.shape[dim] > 1 and len({p.shape[dim] for p in pieces}) == 1:
+        flat = base(x).movedim(dim, 0)
+        if flat.numel() == flat.shape[0]:
+            labels.equal(flat.reshape(len(pieces), -1))
 
 
 @rule(aten.view, aten._unsafe_view)
@@ -69,9 +87,89 @@ def _pad_mode(
     return aten.pad(value.double(), pad, mode).long()  # reflection has no integer kernel; labels are exact in float64
 
 
+@rule(aten.index)
+def _index(labels: LabelPass, node: fx.Node, value: Any, indices: Any) -> Any:
+    """Fixed positions move labels; positions that depend on the input choose among positions, never among channels."""
+    numbers = [_numbers(labels, node, i) for i in range(len(indices))]
+    if any(n is None and given is not None for n, given in zip(numbers, indices, strict=True)):
+        labels.pin(node, "channels are chosen by an index", value)
+        return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
+    if isinstance(value, Parameter):
+        return replace(value, planes=tuple(aten.index(plane, numbers) for plane in value.planes))
+    return aten.index(value, numbers)
+
+
+@rule(aten.index_select)
+def _index_select(labels: LabelPass, node: fx.Node, value: Any, dim: int, index: Any) -> Any:
+    given = node.args[2]
+    number = labels.known(given) if isinstance(given, fx.Node) else None
+    if number is None:
+        labels.pin(node, "channels are chosen by an index", value)
+        return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
+    if isinstance(value, Parameter):
+        return replace(value, planes=tuple(plane.index_select(dim, number) for plane in value.planes))
+    return value.index_select(dim, number)
+
+
+def _numbers(labels: LabelPass, node: fx.Node, i: int) -> Tensor | None:
+    """A constant index: a buffer or a literal of the forward."""
+    given = node.args[1][i]  # type: ignore[index]
+    return labels.known(given) if isinstance(given, fx.Node) else None
+
+
+@rule(aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk)
+def _along(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Operators along one axis: labels beside it pass."""
+    topk = getattr(node.target, "overloadpacket", None) is aten.topk
+    dims = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
+    dim = kwargs.get("dim", (dims[1] if len(dims) > 1 else -1) if topk else (dims[0] if dims else -1))
+    value = node.meta["val"]
+    if not isinstance(x, Tensor) or (x.shape[dim] > 1 and x.stride(dim) != 0):
+        labels.pin(node, "an operator runs along the channels", x)
+        pinned = torch.zeros((), dtype=torch.long)
+        return pinned.expand(value.shape) if isinstance(value, Tensor) else tuple(pinned.expand(v.shape) for v in value)
+    beside = x.narrow(dim, 0, 1)
+    return beside.expand(value.shape) if isinstance(value, Tensor) else tuple(beside.expand(v.shape) for v in value)
+
+
+@rule(aten.glu)
+def _glu(labels: LabelPass, node: fx.Node, x: Any, dim: int = -1) -> Any:
+    """Halves that meet: each channel of the one goes with its gate."""
+    if not isinstance(x, Tensor):
+        labels.pin(node, "a gated parameter", x)
+        return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
+    value, gate = x.chunk(2, dim)
+    labels.unite(value, gate)
+    return value
+
+
+@rule(aten.im2col)
+def _im2col(labels: LabelPass, node: fx.Node, x: Tensor, kernel: list[int], *args: Any) -> Tensor:
+    """(N, C, H, W) to (N, C · kernel, L): a channel becomes a run of rows."""
+    channels = labels.channels(x, 1)
+    runs = channels.repeat_interleave(kernel[0] * kernel[1])
+    return labels.spread(node, runs, 1)
+
+
+@rule(aten.col2im)
+def _col2im(labels: LabelPass, node: fx.Node, x: Tensor, size: Any, kernel: list[int], *args: Any) -> Tensor:
+    runs = labels.channels(x, 1).view(-1, kernel[0] * kernel[1])
+    labels.unite(runs, runs[:, :1])
+    return labels.spread(node, runs[:, 0], 1)
+
+
+@rule(aten.grid_sampler, aten.grid_sampler_2d)
+def _grid(labels: LabelPass, node: fx.Node, x: Tensor, grid: Any, *args: Any) -> Tensor:
+    labels.pin(node, "a sampling grid", grid)
+    return labels.spread(node, labels.channels(x, 1), 1)
+
+
 @rule(
     aten.zeros, aten.ones, aten.full, aten.empty, aten.arange, aten.zeros_like, aten.ones_like, aten.full_like,
-    aten.scalar_tensor, aten.linspace, aten.eye,
+    aten.scalar_tensor, aten.linspace, aten.eye, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty,
+    aten.empty_like, aten._assert_tensor_metadata,
 )  # fmt: skip
-def _factory(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Tensor:
+def _factory(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    if not isinstance(node.meta.get("val"), Tensor):  # an assertion
+        return None
     return torch.full((), WILDCARD).expand(labels.shape(node))

@@ -10,10 +10,24 @@ from ssl_prune.graph.labels import LabelPass, Parameter, collapse
 from ssl_prune.graph.rules.registry import rule
 from ssl_prune.graph.unionfind import PINNED, WILDCARD
 
-__all__ = ["pointwise"]
+__all__ = ["UNTAGGED", "pointwise"]
 
 
-@rule("pointwise")
+aten = torch.ops.aten
+
+# Pointwise operators that do not carry the tag.
+UNTAGGED = tuple(
+    getattr(aten, name)
+    for name in (
+        "hardswish", "hardsigmoid", "hardtanh", "log_sigmoid", "log_sigmoid_forward", "masked_fill", "celu", "selu",
+        "mish", "relu6", "softshrink", "hardshrink", "threshold", "leaky_relu", "elu", "silu", "nan_to_num", "lerp",
+        "rsub", "where",
+    )
+    if hasattr(aten, name)
+)  # fmt: skip
+
+
+@rule("pointwise", *UNTAGGED)
 def pointwise(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Unite the operands' labels; an operand that is one channel broadcast over many is pinned, not merged."""
     shape = labels.shape(node)

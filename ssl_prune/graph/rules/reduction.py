@@ -5,16 +5,22 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels import LabelPass
+from ssl_prune.graph.labels import Contraction, LabelPass, base
+from ssl_prune.graph.program import module_of
 from ssl_prune.graph.rules.registry import rule
 from ssl_prune.graph.unionfind import PINNED
 
 __all__ = ["reduce"]
 
+
+def _packet(node: fx.Node) -> Any:
+    return getattr(node.target, "overloadpacket", None)
+
+
 aten = torch.ops.aten
 
 
-@rule(aten.mean, aten.sum, aten.amax, aten.amin, aten.prod, aten.logsumexp, aten.var, aten.linalg_vector_norm)
+@rule(aten.mean, aten.sum, aten.amax, aten.amin, aten.prod, aten.logsumexp, aten.var, aten.std, aten.linalg_vector_norm)
 def reduce(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Keep the labels of the axes that stay."""
     shape = labels.shape(node)
@@ -26,7 +32,16 @@ def reduce(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) 
     if not isinstance(dims, (list, tuple)) or not dims:
         dims = list(range(x.dim()))
     dims = sorted({d % x.dim() for d in dims}, reverse=True)
-    if any(x.shape[d] > 1 and x.stride(d) != 0 for d in dims):
+    moving = [d for d in range(x.dim()) if x.shape[d] > 1 and x.stride(d) != 0]
+    if moving and moving == sorted(dims) and _packet(node) is aten.sum:
+        # A sum needs the channels that are not zero, whatever follows.
+        read = base(x).reshape(-1)
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        written = torch.full((len(read),), PINNED)
+        labels.contractions.append(Contraction(node, module_of(node), None, source, tuple(moving), read, written))
+        return torch.full((), PINNED).expand(shape)
+    if any(d in moving for d in dims):
         labels.pin(node, "a reduction runs over the channels", x)
         return torch.full((), PINNED).expand(shape)
     keep = len(shape) == x.dim()

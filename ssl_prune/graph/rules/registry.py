@@ -10,14 +10,14 @@ from torch import Tensor, fx
 from ssl_prune.graph.labels import LabelPass
 from ssl_prune.graph.unionfind import PINNED
 
-__all__ = ["Rule", "rule", "rule_for"]
+__all__ = ["Rule", "rule", "rule_for", "unknown"]
 
 Rule = Callable[..., Any]
 _RULES: dict[Any, Rule] = {}
 
 
 def rule(*packets: Any) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of some operators (all overloads)."""
+    """Register a function as the rule of some operators (all overloads), or of single overloads."""
 
     def register(function: Rule) -> Rule:
         for packet in packets:
@@ -31,14 +31,16 @@ def rule_for(node: fx.Node) -> Rule:
     """The rule of a node's operator: its own, else the pointwise rule for pointwise operators, else pinning."""
     target = node.target
     packet = getattr(target, "overloadpacket", target)
-    if packet in _RULES:
-        return _RULES[packet]
+    for key in (target, packet):  # an overload of its own, else any
+        if key in _RULES:
+            return _RULES[key]
     if torch.Tag.pointwise in getattr(target, "tags", ()):
         return _RULES["pointwise"]
-    return _unknown
+    return unknown
 
 
-def _unknown(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def unknown(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+    """Pin what the operator reads and say so."""
     name = getattr(node.target, "__name__", str(node.target))
     labels.pin(node, f"operator {name} has no rule", args, kwargs)
     value = node.meta.get("val")

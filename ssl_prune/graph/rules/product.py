@@ -1,0 +1,246 @@
+"""Products of two values: matmul, einsum and attention."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ssl_prune.graph.labels import Contraction, LabelPass, Parameter, base, collapse
+from ssl_prune.graph.program import module_of
+from ssl_prune.graph.rules.contraction import linear, plain, vector
+from ssl_prune.graph.rules.registry import rule
+from ssl_prune.graph.unionfind import PINNED
+
+__all__ = ["attention", "einsum", "matmul"]
+
+aten = torch.ops.aten
+
+
+def _pinned(labels: LabelPass, node: fx.Node, reason: str, *values: Any) -> Tensor:
+    labels.pin(node, reason, *values)
+    return torch.full((), PINNED).expand(labels.shape(node))
+
+
+@rule(aten.matmul, aten.bmm, aten.mm)
+def matmul(labels: LabelPass, node: fx.Node, a: Any, b: Any) -> Tensor:
+    """(..., n, k) @ (..., k, m); a parameter on the right is a linear layer with its weight transposed."""
+    if isinstance(a, Parameter) or isinstance(b, Parameter):
+        if isinstance(a, Tensor) and isinstance(b, Parameter) and len(b.shape) == 2 and not b.computed:
+            return _by_parameter(labels, node, a, b)
+        return _pinned(labels, node, "a product with a parameter", a, b)
+    if a.dim() < 2 or b.dim() < 2:
+        return _pinned(labels, node, "a product with a vector", a, b)
+    rank = max(a.dim(), b.dim())
+    batch = "abcdefgh"[: rank - 2]
+    left, right = f"{batch[rank - a.dim() :]}nk", f"{batch[rank - b.dim() :]}km"
+    return _product(labels, node, a, b, left, right, f"{batch}nm")
+
+
+def _by_parameter(labels: LabelPass, node: fx.Node, x: Tensor, weight: Parameter) -> Tensor:
+    """x @ W with W of shape (I, O), or the transpose of one of shape (O, I)."""
+    swapped = Parameter(weight.name, tuple(plane.t() for plane in weight.planes))
+    if plain(swapped):  # the parameter itself is (O, I)
+        result: Tensor = linear(labels, node, x, swapped)
+        return result
+    if not plain(weight):
+        return _pinned(labels, node, "a product with a computed parameter", x, weight)
+    last = x.dim() - 1
+    read, written = labels.channels(x, last), vector(weight.planes[1], 1)
+    labels.role(weight, 1, "writer")
+    labels.role(weight, 0, "reader")
+    labels.unite(read, vector(weight.planes[0], 0))
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    labels.contractions.append(
+        Contraction(
+            node, module_of(node), weight.name, source, (last,), read, written, 0,
+            labels.positions(weight.name, 1, written), labels.positions(weight.name, 0, vector(weight.planes[0], 0)),
+        )
+    )  # fmt: skip
+    return labels.spread(node, written, last)
+
+
+@rule(aten.einsum)
+def einsum(labels: LabelPass, node: fx.Node, equation: str, operands: Any, **kwargs: Any) -> Tensor:
+    """Two values by their letters."""
+    terms, arrow, out = equation.replace(" ", "").partition("->")
+    letters = terms.split(",")
+    if (
+        len(operands) != 2
+        or not arrow
+        or "." in equation
+        or any(isinstance(o, Parameter) for o in operands)
+        or any(len(set(t)) != len(t) for t in (*letters, out))
+    ):
+        return _pinned(labels, node, "an einsum that is not a product of two values", operands)
+    return _product(labels, node, operands[0], operands[1], letters[0], letters[1], out, operands=node.args[1])
+
+
+@rule(aten.scaled_dot_product_attention)
+def attention(
+    labels: LabelPass,
+    node: fx.Node,
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Any = None,
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(q kᵀ · scale + mask) v; with the default scale the dimensions of a head stay or go together."""
+    if any(isinstance(t, Parameter) for t in (q, k, v, mask)) or enable_gqa:
+        return _pinned(labels, node, "attention over parameters or grouped heads", q, k, v, mask)
+    rank = q.dim()
+    batch = "abcdefgh"[: rank - 2]
+    if scale is None:
+        for value in (q, k):
+            if value.stride(rank - 1) != 0 and value.shape[-1] > 1:
+                labels.unite(base(value), base(value).narrow(-1, 0, 1))
+    shape = (*labels.shape(node)[:-1], k.shape[-2])
+    scores = _product(labels, node, q, k, f"{batch}nk", f"{batch}mk", f"{batch}nm", shape=shape)
+    if mask is not None:
+        scores = collapse(scores)
+        wide = collapse(mask.expand(shape)) if mask.dim() <= len(shape) else mask
+        labels.unite(scores, wide) if _moving(mask) else None
+    return _product(labels, node, collapse(scores), v, f"{batch}nm", f"{batch}mk", f"{batch}nk", operands=(None, None))
+
+
+def _moving(value: Tensor) -> list[int]:
+    return [d for d in range(value.dim()) if value.shape[d] > 1 and value.stride(d) != 0]
+
+
+def _product(
+    labels: LabelPass,
+    node: fx.Node,
+    a: Tensor,
+    b: Tensor,
+    left: str,
+    right: str,
+    out: str,
+    *,
+    shape: Any = None,
+    operands: Any = None,
+) -> Tensor:
+    """The label algebra of sum over the letters that are not in `out` of a[left] b[right].
+
+    Labels along a summed letter join and are read there; each position of the letters beside it becomes one new unit (a
+    head). Without such labels the result carries the labels of the operand that has more of them, and where both have
+    labels along a common letter (heads), those of one may vanish only together with those of the other.
+    """
+    shape = labels.shape(node) if shape is None else shape
+    a, b = collapse(a), collapse(b)
+    moving_a = {left[d] for d in _moving(a)}
+    moving_b = {right[d] for d in _moving(b)}
+    summed = {letter for letter in left if letter in right and letter not in out}
+    lost = {letter for letter in left + right if letter not in out and letter not in summed}
+    if lost & (moving_a | moving_b):
+        return _pinned(labels, node, "a sum over channels of one factor", a, b)
+    shared = {letter for letter in left if letter in right}
+    nodes = operands if operands is not None else node.args
+    if (moving_a | moving_b) & summed:
+        if (moving_a | moving_b) - shared:
+            return _pinned(labels, node, "a product of channels with positions that carry channels", a, b)
+        return _contract(labels, node, a, b, left, right, out, shape, summed, (nodes[0], nodes[1]))
+    free_a, free_b = moving_a - shared, moving_b - shared
+    if free_a and free_b:
+        return _pinned(labels, node, "an outer product of channels", a, b)
+    heads = moving_a & moving_b
+    wide, names, narrow, others = (
+        (b, right, a, left) if free_b or len(moving_b) > len(moving_a) else (a, left, b, right)
+    )
+    result = _laid(wide, names, out, shape)
+    if not heads and (free_a or free_b) and (moving_a and moving_b):
+        return _pinned(labels, node, "a product of channels along different axes", a, b)
+    if heads:
+        moving_narrow, moving_wide = {others[d] for d in _moving(narrow)}, {names[d] for d in _moving(wide)}
+        if moving_narrow != heads or not heads <= moving_wide:
+            return _pinned(labels, node, "a product of channels along different axes", a, b)
+        order = [letter for letter in out if letter in heads]
+        rest = [letter for letter in out if letter in moving_wide - heads]
+        one = _vectors(narrow, others, order, []).reshape(-1)
+        many = _vectors(wide, names, order, rest)
+        if rest:
+            labels.alike(one[:, None], many)
+            _read_all(labels, node, one.repeat_interleave(many.shape[1]), many.reshape(-1))
+        else:
+            labels.unite(one, many.reshape(-1))
+    elif moving_a and moving_b:
+        return _pinned(labels, node, "a product of channels along different axes", a, b)
+    return result
+
+
+def _contract(
+    labels: LabelPass,
+    node: fx.Node,
+    a: Tensor,
+    b: Tensor,
+    left: str,
+    right: str,
+    out: str,
+    shape: Any,
+    summed: set[str],
+    nodes: tuple[Any, Any],
+) -> Tensor:
+    moving = {left[d] for d in _moving(a)} | {right[d] for d in _moving(b)}
+    along = [letter for letter in left if letter in moving and letter in summed]
+    beside = [letter for letter in left if letter in moving and letter not in summed]
+    first, second = _vectors(a, left, beside, along), _vectors(b, right, beside, along)
+    first, second = torch.broadcast_tensors(first, second)
+    labels.unite(first, second)
+    sizes = [_size(a, b, left, right, letter) for letter in beside]
+    if beside:
+        heads = labels.new_virtual(first.shape[0])
+        labels.alike(heads[:, None], first)
+        written = heads.repeat_interleave(first.shape[1])
+        view = [1] * len(out)
+        for letter, size in zip(beside, sizes, strict=True):
+            view[out.index(letter)] = size
+        order = sorted(range(len(beside)), key=lambda i: out.index(beside[i]))
+        result = heads.view(sizes).permute(order).reshape(view).expand(shape)
+    else:
+        written = torch.full((first.numel(),), PINNED)
+        result = torch.full((), PINNED).expand(shape)
+    if not isinstance(nodes[0], fx.Node) or not isinstance(nodes[1], fx.Node):
+        return _pinned(labels, node, "a product of computed values", a, b)
+    axes = [tuple(names.index(letter) for letter in [*beside, *along]) for names in (left, right)]
+    labels.contractions.append(
+        Contraction(
+            node, module_of(node), None, nodes[0], axes[0], first.reshape(-1), written, other=nodes[1],
+            other_axes=axes[1],
+        )
+    )  # fmt: skip
+    return result
+
+
+def _read_all(labels: LabelPass, node: fx.Node, read: Tensor, written: Tensor) -> None:
+    """Each channel written needs the one read beside it, whatever its value."""
+    labels.contractions.append(Contraction(node, module_of(node), None, None, (), read, written))
+
+
+def _size(a: Tensor, b: Tensor, left: str, right: str, letter: str) -> int:
+    return int(max(a.shape[left.index(letter)], b.shape[right.index(letter)]))
+
+
+def _vectors(value: Tensor, names: str, rows: list[str], columns: list[str]) -> Tensor:
+    """The labels as a matrix: positions of `rows` by positions of `columns`, constant along all other letters."""
+    index: list[Any] = [slice(None) if letter in rows or letter in columns else 0 for letter in names]
+    kept = [letter for letter in names if letter in rows or letter in columns]
+    picked = value[tuple(index)].permute([kept.index(letter) for letter in (*rows, *columns)])
+    count = 1
+    for size in picked.shape[: len(rows)]:
+        count *= size
+    return picked.reshape(count, -1)
+
+
+def _laid(value: Tensor, names: str, out: str, shape: Any) -> Tensor:
+    """Labels of one operand laid over the result."""
+    index: list[Any] = [slice(None) if letter in out else 0 for letter in names]
+    kept = [letter for letter in names if letter in out]
+    picked = value[tuple(index)].permute(sorted(range(len(kept)), key=lambda i: out.index(kept[i])))
+    order = sorted(kept, key=out.index)
+    sizes = iter(picked.shape)
+    view = [next(sizes) if letter in order else 1 for letter in out]
+    return picked.reshape(view).expand(shape)

@@ -1,0 +1,103 @@
+"""Attributes that state a width: those of PyTorch's own layers, and numbers that a user's module keeps."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.program import modules_of
+
+__all__ = ["guessed_attributes", "layer_attributes"]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMS = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+)  # fmt: skip
+
+
+def layer_attributes(
+    module: nn.Module, keep: dict[str, dict[int, list[int]]], grouped: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The attributes of one of PyTorch's own layers after the cut.
+
+    Args:
+        module: the dense layer.
+        keep: own tensor -> axis -> positions that stay.
+        grouped: columns that stay in each group of a grouped convolution, see `ModulePlan`.
+    """
+    if isinstance(module, _NORMS):  # whichever vector it has: a scale, or statistics only
+        left = [len(axes[0]) for axes in keep.values() if 0 in axes]
+        return {"num_features": left[0]} if left else {}
+    if isinstance(module, nn.RNNBase):
+        found = {}
+        if 1 in keep.get("weight_ih_l0", {}):
+            found["input_size"] = len(keep["weight_ih_l0"][1])
+        if 1 in keep.get("weight_hh_l0", {}):
+            found["hidden_size"] = len(keep["weight_hh_l0"][1])
+        return found
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        return {}
+    kept = keep.get("weight", {})
+    shape = [len(kept[axis]) if axis in kept else size for axis, size in enumerate(weight.shape)]
+    if isinstance(module, nn.Linear):
+        return {"in_features": shape[1], "out_features": shape[0]}
+    if isinstance(module, nn.Embedding):
+        return {"embedding_dim": shape[1]}
+    if isinstance(module, _CONVOLUTIONS):
+        if grouped is not None:
+            columns = [c for c in grouped["columns"] if c]
+            return {"in_channels": sum(map(len, columns)), "out_channels": shape[0], "groups": len(columns)}
+        depthwise = module.groups > 1 and module.groups == module.in_channels
+        groups = module.groups * shape[0] // module.out_channels if depthwise else module.groups
+        return {"in_channels": shape[1] * groups, "out_channels": shape[0], "groups": groups}
+    if isinstance(module, _TRANSPOSED):
+        groups = shape[0] if module.groups > 1 else 1  # depthwise, or a single group
+        return {"in_channels": shape[0], "out_channels": shape[1] * groups, "groups": groups}
+    if isinstance(module, nn.PReLU):
+        return {"num_parameters": shape[0]}
+    return {}
+
+
+def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> dict[str, dict[str, int]]:
+    """Whole numbers of the user's own modules that equal a width which changes: numbers of heads, their dimensions.
+
+    A guess, to be proven like everything else. Where a number stands for two widths of which one changes, names that
+    count things ("num_heads", "n_groups") follow the change and others do not.
+
+    Returns:
+        Module name -> attribute -> new number.
+    """
+    stays = torch.cat([~dead, torch.ones(1, dtype=torch.bool)])
+    widths: dict[str, dict[int, set[int]]] = {}
+    for node, units in graph.boxes.items():
+        mask = stays[units]
+        if bool(mask.all()) and units.dim() < 2:
+            continue
+        scopes = {(modules_of(n) or ("",))[-1] for n in (node, *node.users)}
+        full = node.meta["val"]
+        if not isinstance(full, Tensor):
+            continue
+        for axis in range(units.dim()):
+            if units.shape[axis] > 1:
+                left = int(mask.sum(axis).max())
+                for scope in scopes:
+                    widths.setdefault(scope, {}).setdefault(units.shape[axis], set()).add(left)
+    modules, found = dict(model.named_modules()), {}
+    for scope, changes in widths.items():
+        module = modules.get(scope)
+        if module is None or type(module).__module__.startswith("torch.nn."):
+            continue
+        own = {}
+        for name, value in vars(module).items():
+            if isinstance(value, bool) or not isinstance(value, int) or value not in changes:
+                continue
+            new = changes[value] - {value}
+            counts = any(part in name.lower() for part in ("num", "n_", "heads", "groups"))
+            if len(new) == 1 and (value not in changes[value] or counts):
+                own[name] = new.pop()
+        if own:
+            found[scope] = own
+    return found

@@ -1,0 +1,215 @@
+"""Which elements of an operator's result depend on the input: the rules of the taint mask, beside a concrete run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from ssl_prune.graph.rules.movement import MOVEMENT
+from ssl_prune.graph.rules.pointwise import UNTAGGED
+from ssl_prune.graph.rules.pooling import POOLING
+
+__all__ = ["Known", "resting", "varying"]
+
+aten = torch.ops.aten
+
+_SAME = {aten.clone, aten.alias, aten.detach, aten._to_copy, aten.contiguous, aten.dropout, aten.lift_fresh_copy}
+_CONVOLUTION = {aten.conv1d, aten.conv2d, aten.conv3d}
+_TRANSPOSED = {aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d}
+_REDUCTIONS = {aten.mean, aten.sum, aten.amax, aten.amin}
+_ACROSS = {*POOLING, *_REDUCTIONS}  # over positions, of which another image may have more
+_VIEWS = {aten.view, aten._unsafe_view}
+_FIXED = {
+    aten.linear, aten.embedding, aten._native_batch_norm_legit_no_training, aten.prelu, aten._prelu_kernel, aten.glu,
+    aten.constant_pad_nd, aten.pad, aten.zeros, aten.ones, aten.full, aten.zeros_like, aten.ones_like, aten.full_like,
+    aten.scalar_tensor, aten.index, aten.index_select, aten.empty, aten.im2col, aten.new_zeros, aten.new_ones,
+    aten.new_full, aten.empty_like,
+}  # fmt: skip
+_PRODUCTS = {aten.matmul, aten.bmm, aten.mm, aten.einsum}
+_RECURRENT = {aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu}
+_ALONG = {aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A value and, of the same shape, which of its elements depend on the input.
+
+    `free` says that its shape does not either: it is computed from parameters alone.
+    """
+
+    value: Tensor
+    varies: Tensor
+    free: bool = False
+
+
+def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any], free: bool) -> Any:
+    """Which elements of the node's result depend on the input, or on how large it is."""
+    target: Any = node.target
+    packet = getattr(target, "overloadpacket", target)
+    known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]
+    tags = getattr(target, "tags", ())
+    if torch.Tag.nondeterministic_seeded in tags and not _without_dropout(packet, args, kwargs):
+        return torch.ones((), dtype=torch.bool)
+    if packet not in (aten.slice, aten.narrow) and _still(known) and (free or _settled(packet, tags)):
+        return torch.zeros((), dtype=torch.bool)
+    if packet in _CONVOLUTION | _TRANSPOSED and not known[1].varies.any():
+        connected = [(known[1].value != 0).float(), None, *args[3:]]
+        return target(known[0].varies.float(), *connected) > 0.5  # counts of connections, so 0 or at least 1
+    if packet is aten.linear and not known[1].varies.any():
+        return F.linear(known[0].varies.float(), (known[1].value != 0).float()) > 0.5
+    if packet is aten._native_batch_norm_legit_no_training:
+        scale = args[1]
+        on = torch.ones((), dtype=torch.bool) if scale is None else (scale.value != 0)
+        view = [1, -1] + [1] * (args[0].value.dim() - 2)
+        return [args[0].varies & (on if scale is None else on.view(view)), *(torch.zeros((), dtype=torch.bool),) * 2]
+    if packet in _SAME:
+        return known[0].varies
+    if packet in _VIEWS:
+        return known[0].varies.reshape(args[1])
+    if packet is aten.constant_pad_nd:
+        return target(known[0].varies, args[1])
+    if packet is aten.pad:
+        return target(known[0].varies.float(), *args[1:3]) > 0  # constants around it do not vary
+    if packet in (aten.slice, aten.narrow) and free:
+        # A longer input may read on in a table: what is one number here must be it everywhere.
+        x, dim = known[0], args[1] if len(args) > 1 else 0
+        uneven = x.varies | (x.value != x.value.narrow(dim, 0, 1))
+        return uneven.any(dim, keepdim=True).expand(value.shape)
+    if packet in MOVEMENT:
+        moved = pytree.tree_map(lambda a: a.varies if isinstance(a, Known) else a, (args, kwargs))
+        return target(*moved[0], **moved[1])
+    if packet in POOLING:
+        # Pooling a constant that padding made uneven depends on the size of the image.
+        x = known[0]
+        flat = x.value.flatten(2)
+        uneven = (flat != flat[..., :1]).any(-1).view(*flat.shape[:2], *[1] * (x.value.dim() - 2))
+        if isinstance(value, (tuple, list)):  # with positions, which differ between constants
+            pooled = target(x.varies.float(), *args[1:], **kwargs)[0] > 0
+            return [pooled | uneven, torch.ones((), dtype=torch.bool)]
+        if packet is aten.upsample_bicubic2d:  # weights of both signs
+            return x.varies.any((2, 3), keepdim=True) | uneven
+        return (target(x.varies.float(), *args[1:], **kwargs) > 0) | uneven
+    if packet in _REDUCTIONS:
+        dims = args[1] if len(args) > 1 else kwargs.get("dim")
+        keep = value.dim() == known[0].value.dim()
+        dims = dims or list(range(known[0].value.dim()))
+        # As in pooling; and a sum of equal numbers is as large as the image.
+        uneven = known[0].value.amax(dims, keep) != known[0].value.amin(dims, keep)
+        if packet is aten.sum:
+            uneven = uneven | (value != 0)
+        return (aten.amax(known[0].varies.float(), dims, keep) > 0) | uneven
+    if packet is aten.mul and len(known) == 2:
+        a, b = known
+        # A proven zero stays zero whatever it is multiplied with.
+        return (a.varies & (b.varies | (b.value != 0))) | (b.varies & (a.varies | (a.value != 0)))
+    if packet in _PRODUCTS and len(known) == 2:
+        return _product(node, known[0], known[1]) | (value != 0)
+    if packet is aten.scaled_dot_product_attention:
+        # Weights add up to one only up to rounding: a channel of v is a constant where it is zero.
+        v = known[2]
+        return (v.varies | (v.value != 0)).any(-2, keepdim=True).expand(value.shape)
+    if packet is aten.embedding:
+        return (known[0].value != known[0].value[:1]).any(0).expand(value.shape)
+    if packet in _RECURRENT:
+        return _recurrent(value, args)
+    if packet in (aten.instance_norm, aten._native_batch_norm_legit):
+        return _normalised(value, args[0], args[1])
+    if packet is aten.glu:
+        return _gated(known[0], args[1] if len(args) > 1 else -1)
+    if packet in _ALONG:
+        return _in_order(packet, value, known[0], args)
+    if packet in (aten.im2col, aten.col2im):
+        return target(known[0].varies.float(), *args[1:]) > 0
+    if packet in (aten.index, aten.index_select) and not any(bool(k.varies.any()) for k in known[1:]):
+        plain = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, args[1:])
+        return target(known[0].varies, *plain)
+    if packet in (aten.prelu, aten._prelu_kernel) and not bool(known[1].varies.any()):
+        return known[0].varies
+    if torch.Tag.pointwise in tags or packet in UNTAGGED:
+        merged = torch.zeros((), dtype=torch.bool)
+        for k in known:
+            merged = merged | k.varies
+        return merged
+    return torch.ones((), dtype=torch.bool)
+
+
+def _still(known: list[Known]) -> bool:
+    return not any(bool(k.varies.any()) for k in known)
+
+
+def _without_dropout(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Attention and recurrent layers draw random numbers for dropout only, and not in evaluation mode."""
+    if packet is aten.scaled_dot_product_attention:
+        return not (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0))
+    return packet in _RECURRENT and not args[6]
+
+
+def _settled(packet: Any, tags: Any) -> bool:
+    """An operator whose results at each position do not depend on how many positions there are."""
+    return (
+        torch.Tag.pointwise in tags
+        or packet in UNTAGGED
+        or packet in MOVEMENT
+        or packet in _SAME | _VIEWS | _CONVOLUTION | _TRANSPOSED | _FIXED
+    )
+
+
+def _product(node: fx.Node, a: Known, b: Known) -> Tensor:
+    """Something that varies meets something that is not a proven zero."""
+    target: Any = node.target
+
+    def run(first: Tensor, second: Tensor) -> Tensor:
+        pair = first.float(), second.float()
+        result: Tensor = target(node.args[0], pair) if target.overloadpacket is aten.einsum else target(*pair)
+        return result > 0.5
+
+    return run(a.varies, b.varies | (b.value != 0)) | run(a.varies | (a.value != 0), b.varies)
+
+
+def _normalised(value: Any, x: Known, scale: Known | None) -> Any:
+    """By the numbers of the image itself: constant only where the scale is zero; no variance is an accident."""
+    view = [1, -1] + [1] * (x.value.dim() - 2)
+    on = torch.ones((), dtype=torch.bool) if scale is None else (scale.value != 0).view(view)
+    varies = on.expand(x.value.shape)
+    return [varies, *(torch.ones((), dtype=torch.bool),) * 2] if isinstance(value, (tuple, list)) else varies
+
+
+def _gated(x: Known, dim: int) -> Tensor:
+    (value, _), (varies, gate) = x.value.chunk(2, dim), x.varies.chunk(2, dim)
+    return varies | (gate & (value != 0))
+
+
+def _in_order(packet: Any, value: Any, x: Known, args: tuple[Any, ...]) -> Any:
+    """Sorted or added up along an axis: constant where everything along it is one constant."""
+    dims = [a for a in args[1:] if isinstance(a, int) and not isinstance(a, bool)]
+    dim = (dims[1] if len(dims) > 1 else -1) if packet is aten.topk else (dims[0] if dims else -1)
+    uneven = (x.value != 0) if packet is aten.cumsum else x.value != x.value.narrow(dim, 0, 1)
+    found = (x.varies | uneven).any(dim, keepdim=True)
+    return [found] * len(value) if isinstance(value, (tuple, list)) else found
+
+
+def _recurrent(value: Any, args: tuple[Any, ...]) -> Any:
+    """Hidden units of the last layer that stay zero; everything else varies."""
+    states, params, biased, layers, bidirectional = args[1], args[2], args[3], args[4], args[7]
+    each, directions = (4 if biased else 2), (2 if bidirectional else 1)
+    states = states if isinstance(states, (tuple, list)) else [states]
+    zero_start = all(not bool(s.varies.any()) and not bool(s.value.any()) for s in states)
+    if len(params) != layers * directions * each or not zero_start:
+        return torch.ones((), dtype=torch.bool)
+    busy = []
+    for i in range(directions):
+        own = [p.value for p in params[((layers - 1) * directions + i) * each :][:each]]
+        size = own[1].shape[1]
+        busy.append(~resting(own, torch.arange(size) + (2 * size if own[1].shape[0] > size else 0)))
+    return [torch.cat(busy).expand(value[0].shape), *(torch.ones((), dtype=torch.bool),) * (len(value) - 1)]
+
+
+def resting(params: list[Tensor], rows: Tensor) -> Tensor:
+    """Hidden units whose candidate is always zero: their `rows` of all weights and biases of the cell are."""
+    busy = torch.zeros(len(rows), dtype=torch.bool)
+    for p in params:
+        busy |= (p.detach().cpu()[rows] != 0).reshape(len(rows), -1).any(1)
+    return ~busy
