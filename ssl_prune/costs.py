@@ -128,11 +128,10 @@ def _macs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
         inside.pop()
 
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    # The counter looks for gradients where a module is given a view of a parameter: there are none of these.
-    copies.update({name: parameter.detach() for name, parameter in model.named_parameters()})
     with ExitStack() as stack:
         stack.enter_context(evaluation(model))
         stack.enter_context(_countable(model))
+        stack.enter_context(_without_gradients(model))
         for name, module in model.named_modules():
             stack.enter_context(module.register_forward_pre_hook(enter(name)))
             stack.enter_context(module.register_forward_hook(leave))
@@ -141,6 +140,19 @@ def _macs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
         torch.func.functional_call(model, copies, args, kwargs)
         settle()
     return {name: count // 2 for name, count in flops.items()}
+
+
+@contextmanager
+def _without_gradients(model: nn.Module) -> Iterator[None]:
+    """The counter looks for the history of a view of a parameter that a module is given, and there is none."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -146,12 +146,12 @@ def _of(total: Cost, name: str, what: str) -> int:
 
 
 def _kept(graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, gone: set[str]) -> tuple[Kept, ...]:
-    stays = zero_units(graph, model, without=gone) & ~dead
     wanted = removable(graph, live, branches=False)
+    stays = (zero_units(graph, model, without=gone) | wanted) & ~dead
     reasons: Counter[tuple[str, str]] = Counter()
     for unit in stays.nonzero().flatten().tolist():
         reasons[graph.unit_layer[unit], _reason(live, wanted, unit)] += 1
-    for weight, count in _pinned_zero_rows(graph, model).items():
+    for weight, count in _pinned_zeros(graph, model).items():
         reasons[weight.rpartition(".")[0], "its channels can never be removed: " + _pins(graph)] += count
     return tuple(Kept(layer, count, reason) for (layer, reason), count in reasons.items())
 
@@ -177,19 +177,20 @@ def _reason(live: Liveness, wanted: Tensor, unit: int) -> str:
     return "the proof did not hold without it"
 
 
-def _pinned_zero_rows(graph: ChannelGraph, model: nn.Module) -> dict[str, int]:
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    found = {}
-    for reader in graph.readers:
-        if reader.weight is None or reader.rows is None:
-            continue
-        weight = tensors[reader.weight].detach()
-        axis = 1 if reader.in_axis == 0 and not reader.depthwise else 0
-        zero = (weight.movedim(axis, 0).flatten(1) == 0).all(1).cpu()[reader.rows]
-        if len(zero) == len(reader.written):
-            count = int((zero & (reader.written < 0)).sum())
-            if count:
-                found[reader.weight] = count
+def _pinned_zeros(graph: ChannelGraph, model: nn.Module) -> dict[str, int]:
+    """Zero slices of weights, and zero scales, that belong to no unit: weight -> how many."""
+    units = {(axis.name, axis.axis): axis.units for axis in graph.axes}
+    found: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        weight = parameter.detach()
+        if weight.dim() < 2 and name.rpartition(".")[2] == "bias":
+            continue  # a shift of zero is no channel without a signal
+        for axis in range(min(weight.dim(), 2)):
+            zero = (weight.movedim(axis, 0).reshape(weight.shape[axis], -1) == 0).all(1).cpu()
+            free = units.get((name, axis), torch.full((len(zero),), -1)) < 0
+            count = int((zero & free).sum())
+            if count and not bool(zero.all() and axis):  # all columns are zero where all rows are
+                found[name] = max(found.get(name, 0), count)
     return found
 
 

@@ -75,7 +75,17 @@ def _pad(labels: LabelPass, node: fx.Node, value: Tensor, pad: list[int], fill: 
     if isinstance(value, Parameter):
         labels.pin(node, "a parameter is padded", value)
         return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
-    return aten.constant_pad_nd(value.contiguous(), pad, WILDCARD)
+    # Beside the channels the padding belongs to each channel; along them it is nobody's.
+    across = [0] * len(pad)
+    for i in range(len(pad) // 2):
+        axis = value.dim() - 1 - i
+        if value.shape[axis] > 1 and value.stride(axis) != 0:
+            across[2 * i : 2 * i + 2] = pad[2 * i : 2 * i + 2]
+        else:
+            value = value.narrow(axis, 0, 1).expand(
+                *value.shape[:axis], value.shape[axis] + pad[2 * i] + pad[2 * i + 1], *value.shape[axis + 1 :]
+            )
+    return aten.constant_pad_nd(value.contiguous(), across, WILDCARD) if any(across) else value
 
 
 @rule(aten.pad)

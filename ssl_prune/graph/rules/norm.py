@@ -44,7 +44,7 @@ def _prelu(labels: LabelPass, node: fx.Node, x: Tensor, slope: Any) -> Any:
 
 
 @rule(aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax)
-def over_channels(labels: LabelPass, node: fx.Node, x: Tensor, dim: int, *args: Any) -> Any:
+def over_channels(labels: LabelPass, node: fx.Node, x: Any, dim: int, *args: Any) -> Any:
     """A sum over the axis reads every channel: labels that change along it are pinned, others pass."""
     if not isinstance(x, Tensor):
         labels.pin(node, "softmax of a parameter", x)

@@ -1,0 +1,159 @@
+"""Normalisations, whose statistics may run over the channels that go."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patterns.registry import Made, Net, chain, image, kill, pattern, unread
+
+
+@pattern(each=("input", "scale", "unread"), smaller=None)
+def layer_norm(how: str) -> Made:
+    net = chain(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))
+    if how == "input":
+        kill(net[0], (0, 5))
+    elif how == "scale":
+        kill(net[1], (0, 5), 0.3)
+    else:
+        unread(net[3], (0, 5))
+    return net, torch.randn(6, 4)
+
+
+@pattern()
+def layer_norm_beside_a_hidden_layer() -> Made:
+    net = chain(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 10), nn.GELU(), nn.Linear(10, 3))
+    kill(net[0], (0, 5))
+    kill(net[2], (0, 5, 6), 0.3)
+    return net, torch.randn(6, 4)
+
+
+@pattern(smaller=None)
+def layer_norm_over_channels_of_an_image() -> Made:
+    net = Net(
+        lambda s, x: s.b(s.norm(s.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+        a=nn.Conv2d(3, 8, 1),
+        norm=nn.LayerNorm(8),
+        b=nn.Conv2d(8, 2, 1),
+    )
+    kill(net.a, (0, 5))
+    return net, image()
+
+
+@pattern()
+def layer_norm_over_positions_only() -> Made:
+    net = Net(lambda s, x: s.b(s.norm(s.a(x))), a=nn.Conv2d(3, 8, 1), norm=nn.LayerNorm((6, 6)), b=nn.Conv2d(8, 2, 1))
+    unread(net.b, (0, 5))
+    return net, image()
+
+
+@pattern(
+    each={"whole-group": (0, 1), "part-of-a-group": (0, 3), "scale": (4, 5)},
+    kept=("part-of-a-group", "scale", "whole-group"),
+)
+def group_norm(*rows: int) -> Made:
+    net = chain(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    if rows == (4, 5):
+        kill(net[1], rows, 0.2)
+    else:
+        kill(net[0], rows)
+    return net, image()
+
+
+@pattern(each=("affine", "plain", "statistics"))
+def instance_norm(how: str) -> Made:
+    """A channel at zero comes out as the shift alone."""
+    norm = nn.InstanceNorm2d(8, affine=how != "plain", track_running_stats=how == "statistics")
+    net = chain(nn.Conv2d(3, 8, 1), norm, nn.ReLU(), nn.Conv2d(8, 2, 1))
+    kill(net[0], (0, 5))
+    if how != "plain":
+        kill(net[1], (2,), -0.3)
+    return net, image()
+
+
+@pattern(each=("zero", "unread"), smaller=None)
+def rms_norm(how: str) -> Made:
+    net = chain(nn.Linear(4, 8), nn.RMSNorm(8), nn.Linear(8, 3))
+    if how == "zero":
+        kill(net[0], (0, 5))
+    else:
+        unread(net[2], (0, 5))
+    return net, torch.randn(6, 4)
+
+
+@pattern(smaller=None)
+def rms_norm_by_hand() -> Made:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = s.a(x)
+        return s.b(s.scale * h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+    net = Net(forward, a=nn.Linear(4, 8), b=nn.Linear(8, 3), scale=nn.Parameter(torch.rand(8) + 0.5))
+    kill(net.a, (0, 5))
+    return net, torch.randn(6, 4)
+
+
+@pattern(each=("l2", "cosine"))
+def unit_length_over_channels(how: str) -> Made:
+    """Zeros add nothing to a length, whatever their number."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        if how == "l2":
+            return s.c(F.normalize(s.a(x), dim=1))
+        return F.cosine_similarity(s.a(x), s.b(x), dim=1)
+
+    net = Net(forward, a=nn.Linear(4, 8), b=nn.Linear(4, 8), c=nn.Linear(8, 3))
+    kill(net.a, (0, 5))
+    kill(net.b, (0, 5))
+    return net, torch.randn(6, 4)
+
+
+@pattern(smaller=None)
+def local_response_norm() -> Made:
+    net = chain(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.LocalResponseNorm(3), nn.Conv2d(8, 2, 1))
+    kill(net[0], (0, 5))
+    return net, image()
+
+
+@pattern(each=("plain", "batch-statistics"))
+def batch_norm_without_scale(how: str) -> Made:
+    net = chain(
+        nn.Conv2d(3, 8, 1),
+        nn.BatchNorm2d(8, affine=False, track_running_stats=how == "plain"),
+        nn.ReLU(),
+        nn.Conv2d(8, 2, 1),
+    )
+    kill(net[0], (0, 5), -0.2)
+    return net, image()
+
+
+@pattern()
+def batch_norm_with_the_statistics_of_the_batch() -> Made:
+    net = chain(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    kill(net[1], (0, 5), -0.2)
+    return net, image()
+
+
+@pattern(each=("stem", "conv"))
+def pre_activation_block(how: str) -> Made:
+    net = Net(lambda s, x: s.head((h := s.stem(x)) + s.b(F.relu(s.n2(s.a(F.relu(s.n1(h))))))), stem=nn.Conv2d(3, 6, 1), n1=nn.BatchNorm2d(6),
+              a=nn.Conv2d(6, 8, 3, padding=1), n2=nn.BatchNorm2d(8), b=nn.Conv2d(8, 6, 1), head=nn.Conv2d(6, 2, 1))  # fmt: skip
+    if how == "stem":
+        kill(net.stem, (0, 3))
+        kill(net.n1, (0, 3), -0.1)
+        kill(net.b, (0, 3))
+    else:
+        kill(net.n2, (1, 7), 0.4)
+    return net, image()
+
+
+@pattern()
+def affine_norm_from_a_condition() -> Made:
+    """FiLM: scale and shift of a feature are computed from another input."""
+
+    def forward(s: Net, x: Tensor, y: Tensor) -> Tensor:
+        scale, shift = s.film(y).chunk(2, 1)
+        return s.b(F.relu(s.a(x) * (1 + scale[:, :, None, None]) + shift[:, :, None, None]))
+
+    net = Net(forward, a=nn.Conv2d(3, 8, 1), film=nn.Linear(5, 16), b=nn.Conv2d(8, 2, 1))
+    kill(net.a, (0, 5))
+    kill(net.film, (8, 13), -0.1)
+    return net, (image(), torch.randn(2, 5))

@@ -1,0 +1,83 @@
+"""Patterns that do not come out as they should yet, by reason.
+
+Their tests must fail: delete a name as soon as its test says that it passes.
+"""
+
+__all__ = ["OPEN"]
+
+OPEN: dict[str, tuple[str, ...]] = {
+    "kept, and the report gives no reason": (
+        "grouped_queries-q-heads",
+        "mixture_of_experts-dims",
+        "projection_shortcut-main",
+        "projection_shortcut-shortcut",
+        "layer_scale-scale",
+        "token_mixing-position",
+        "masked_weight",
+        "no_batch_axis-image",
+        "multihead_attention_module-v-dims",
+        "grid_of_coordinates",
+        "rows_of_an_embedding_that_the_example_does_not_use",
+        "experts_that_the_example_does_not_choose",
+    ),
+    "slim raises an error that is not its own": ("control_flow_on_data-nonzero",),
+    "the branch or the shuffle does not fit what is left": (
+        "dead_residual_branch_added_in_place-zero",
+        "dead_residual_branch_added_in_place-constant",
+        "chunk_into_unequal_survivors-whole",
+    ),
+    "a second pass removes more": ("dead_first_layer_of_a_residual_branch-constant",),
+    "a parameter beside a branch is no module that could be replaced": (
+        "branch_scaled_by_zero-parameter",
+        "branch_scaled_by_zero-vector",
+    ),
+    "the taint rule says varies where the value is constant": ("positions_chosen_by_data-masked-fill",),
+    "no rule for max_unpool2d": ("max_pooling_with_indices",),
+    "a reduction over channels pins them, whatever it computes": (
+        "new_axes-stack-sum",
+        "new_axes-stack-first",
+        "unit_length_over_channels-l2",
+    ),
+    "random generators in the forward are refused": ("noise_of_a_fixed_seed",),
+    "torch.export refuses the network; a second tracer would not": (
+        "control_flow_on_data-if",
+        "control_flow_on_data-item",
+        "control_flow_on_data-loop",
+        "scripted_module",
+    ),
+    "no rule for a product with a parameter that is not a layer's": ("layers_of_ones_own-constant",),
+    "grouped transposed convolutions pin their channels": (
+        "grouped_transposed_convolution-equal",
+        "grouped_transposed_convolution-whole-group",
+        "rows_of_a_grouped_transposed_convolution",
+    ),
+    "a computed weight pins its channels": (
+        "tied_weights-transposed",
+        "standardised_weight-zero",
+        "standardised_weight-constant",
+        "standardised_weight-unread",
+    ),
+    "no rule for this kind of product": (
+        "dead_attention_branch",
+        "new_axes-repeat-interleave",
+        "einsum_over_channels",
+        "matmul_of_two_features-row",
+        "bilinear_layer",
+    ),
+    "a layer that the example does not reach may read them": ("new_axes-unbind", "new_axes-expand", "new_axes-repeat"),
+    "an operator over the channels of an image without a batch axis, or over all positions": (
+        "instance_norm-plain",
+        "batch_norm_without_scale-batch-statistics",
+    ),
+    "hidden units of several layers, or of a cell that is called step by step": (
+        "lstm-layers",
+        "lstm-bidirectional",
+        "lstm-last-state",
+        "cell_in_a_loop-hidden",
+        "cell_in_a_loop-input",
+    ),
+    "a table whose rows are added up": ("bag_of_embeddings",),
+    "cosine similarity of channels": ("unit_length_over_channels-cosine",),
+    "a sampled position may lie outside, where nothing is read": ("positions_chosen_by_data-grid-sample",),
+    "constants that a grouped layer reads have no bias to go to": ("group_convolution_reading_constants",),
+}

@@ -1,0 +1,180 @@
+"""Recurrent layers and embeddings."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patterns.registry import DEATHS, Made, Net, kill, pattern, unread
+
+CELLS = {"LSTM": (nn.LSTM, 4), "GRU": (nn.GRU, 3), "RNN": (nn.RNN, 1)}
+
+
+def silence(cell: nn.RNNBase, hidden: tuple[int, ...], layer: str = "l0") -> None:
+    """Everything that writes these hidden units at zero, in every gate: they stay at their initial zero."""
+    gates = cell.weight_ih_l0.shape[0] // cell.hidden_size
+    rows = [gate * cell.hidden_size + unit for gate in range(gates) for unit in hidden]
+    with torch.no_grad():
+        for name, tensor in cell.named_parameters():
+            if name.endswith(layer):
+                tensor[rows] = 0
+
+
+@pattern(each={f"{name}-{how}": (name, how) for name in CELLS for how in ("input", "hidden", "unread", "after")})
+def recurrent(name: str, how: str) -> Made:
+    kind, _ = CELLS[name]
+    net = Net(
+        lambda s, x: s.head(s.cell(s.embed(x))[0]),
+        embed=nn.Linear(4, 6),
+        cell=kind(6, 8, batch_first=True),
+        head=nn.Linear(8, 3),
+    )
+    if how == "input":
+        kill(net.embed, (0, 3))
+    elif how == "after":
+        with torch.no_grad():
+            net.cell.weight_ih_l0[:, [0, 3]] = 0
+    else:
+        silence(net.cell, (1, 5)) if how == "hidden" else unread(net.head, (1, 5))
+        with torch.no_grad():
+            net.cell.weight_hh_l0[:, [1, 5]] = 0
+    return net, torch.randn(2, 5, 4)
+
+
+@pattern(each=("layers", "bidirectional", "last-state"))
+def lstm(how: str) -> Made:
+    both = how == "bidirectional"
+    cell = nn.LSTM(4, 6, num_layers=2 if how == "layers" else 1, bidirectional=both, batch_first=True)
+    net = Net(
+        lambda s, x: s.head(out[1][0][-1] if how == "last-state" else out[0][:, -1]) if (out := s.cell(x)) else None,
+        cell=cell,
+        head=nn.Linear(12 if both else 6, 3),
+    )
+    silence(cell, (0, 4))
+    return net, torch.randn(2, 5, 4)
+
+
+@pattern()
+def lstm_over_convolution() -> Made:
+    net = Net(
+        lambda s, x: s.head(s.cell(F.relu(s.conv(x)).transpose(1, 2))[0].mean(1)),
+        conv=nn.Conv1d(3, 8, 3),
+        cell=nn.LSTM(8, 6, batch_first=True),
+        head=nn.Linear(6, 2),
+    )
+    kill(net.conv, (0, 5))
+    kill(net.head, (1,))
+    return net, torch.randn(2, 3, 9)
+
+
+@pattern(each=("hidden", "input"))
+def cell_in_a_loop(how: str) -> Made:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 6)
+        for step in range(3):
+            h = s.cell(s.embed(x[:, step]), h)
+        return s.head(h)
+
+    net = Net(forward, embed=nn.Linear(4, 5), cell=nn.GRUCell(5, 6), head=nn.Linear(6, 2))
+    if how == "input":
+        kill(net.embed, (0, 3))
+    else:
+        with torch.no_grad():
+            for tensor in net.cell.parameters():
+                tensor[[0, 6, 12]] = 0
+    return net, torch.randn(2, 3, 4)
+
+
+@pattern()
+def recurrence_by_hand() -> Made:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = torch.tanh(s.a(x[:, 0]))
+        for step in range(1, 3):
+            h = torch.tanh(s.a(x[:, step]) + s.u(h))
+        return s.head(h)
+
+    net = Net(forward, a=nn.Linear(4, 8), u=nn.Linear(8, 8), head=nn.Linear(8, 2))
+    kill(net.a, (0, 5))
+    kill(net.u, (0, 5))
+    return net, torch.randn(2, 3, 4)
+
+
+def tokens(vocabulary: int = 11, length: int = 5) -> Tensor:
+    return torch.cat([torch.randint(0, vocabulary, (2, length)), torch.tensor([[0], [vocabulary - 1]])], 1)
+
+
+@pattern(each=DEATHS)
+def embedding(how: str) -> Made:
+    net = Net(lambda s, x: s.b(F.gelu(s.embed(x))), embed=nn.Embedding(11, 8), b=nn.Linear(8, 3))
+    with torch.no_grad():
+        if how == "unread":
+            unread(net.b, (0, 5))
+        else:
+            net.embed.weight[:, [0, 5]] = 0.4 if how == "constant" else 0
+    return net, tokens()
+
+
+@pattern(each=("both", "padding"))
+def sum_of_embeddings(how: str) -> Made:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        return s.b(s.embed(x) + s.position(torch.arange(x.shape[1], device=x.device)))
+
+    net = Net(
+        forward,
+        embed=nn.Embedding(11, 8, padding_idx=0 if how == "padding" else None),
+        position=nn.Embedding(6, 8),
+        b=nn.Linear(8, 3),
+    )
+    with torch.no_grad():
+        net.embed.weight[:, [0, 5]] = 0
+        net.position.weight[:, [0, 5]] = 0
+    return net, tokens()
+
+
+@pattern(each=("zero", "unread"))
+def embedding_tied_with_the_head(how: str) -> Made:
+    embed, head = nn.Embedding(11, 8), nn.Linear(8, 11, bias=False)
+    head.weight = embed.weight
+    net = Net(
+        lambda s, x: s.head(s.embed(x) + s.b(torch.tanh(s.a(s.embed(x))))),
+        embed=embed,
+        a=nn.Linear(8, 6),
+        b=nn.Linear(6, 8),
+        head=head,
+    )
+    with torch.no_grad():
+        embed.weight[:, [0, 5]] = 0
+    kill(net.b, (0, 5), 0.3)
+    if how == "unread":
+        kill(net.a, (1,), 0.3)
+    return net, tokens()
+
+
+@pattern()
+def bag_of_embeddings() -> Made:
+    net = Net(lambda s, x: s.b(s.embed(x)), embed=nn.EmbeddingBag(11, 8, mode="sum"), b=nn.Linear(8, 3))
+    with torch.no_grad():
+        net.embed.weight[:, [0, 5]] = 0
+    return net, tokens()
+
+
+@pattern()
+def embedding_by_one_hot() -> Made:
+    net = Net(
+        lambda s, x: s.b(torch.relu(s.a(F.one_hot(x, 11).to(s.a.weight.dtype)))), a=nn.Linear(11, 8), b=nn.Linear(8, 3)
+    )
+    kill(net.a, (0, 5))
+    return net, tokens()
+
+
+@pattern()
+def categorical_and_numerical_inputs() -> Made:
+    def forward(s: Net, **inputs: Any) -> Tensor:
+        return s.b(F.relu(s.a(torch.cat([s.embed(inputs["kind"]), inputs["number"]], 1))))
+
+    net = Net(forward, embed=nn.Embedding(7, 4), a=nn.Linear(7, 8), b=nn.Linear(8, 2))
+    with torch.no_grad():
+        net.embed.weight[:, 1] = 0
+    kill(net.a, (0, 6), 0.2)
+    return net, {"kind": torch.tensor([0, 6, 3]), "number": torch.randn(3, 3)}
