@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.graph import ChannelGraph, trace
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.autograd import trace_either
 from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 
 __all__ = ["example_of", "forget", "graph_of", "handed_on", "network_of", "remember"]
@@ -77,7 +78,7 @@ def graph_of(network: nn.Module, example: Inputs) -> ChannelGraph:
     shapes = [(name, p.shape) for name, p in network.named_parameters()]
     key = repr((shapes, [(t.shape, t.dtype, t.device) for t in leaves(as_call(example))]))
     if network not in _GRAPHS or _GRAPHS[network][0] != key:
-        _GRAPHS[network] = key, trace(network, example)
+        _GRAPHS[network] = key, trace_either(network, example)
     return _GRAPHS[network][1]
 
 

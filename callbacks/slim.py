@@ -4,7 +4,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -15,7 +15,9 @@ from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.slimming import SlimResult, save_slim, slim
-from ssl_prune.slimming.export import EXPORTS, require
+from ssl_prune.slimming.export import EXPORTS, export_beside, require
+from ssl_prune.slimming.threshold import check_threshold
+from ssl_prune.slimming.widths import check_round_to
 
 __all__ = ["Slim"]
 
@@ -29,15 +31,17 @@ class Slim(pl.Callback):
     Args:
         path: the slim file, usually ending in .safetensors; its folder is made. Relative paths count from the
             trainer's `default_root_dir`. None: cut and report, save nothing.
-        exports: formats to write beside it: "onnx", "pt2".
+        exports: formats to write beside it: "onnx", "pt2", "state_dict".
         exact: refuse what the proof does not confirm; see `slim`.
         tolerance: allowed relative difference of the outputs.
         columns: turn layers with all-zero columns into dense layers over those that are left; see `slim`.
+        threshold: set channels of which all weights are within it to zero first, on a copy; see `slim`.
+        round_to: keep dead channels so that widths are multiples of it, or "measured"; see `slim`.
         module: name of the submodule to cut; default the one that holds all parameters.
         latency_batch: samples of the forward pass that is timed; 0: do not time.
 
     Raises:
-        ValueError: an unknown export.
+        ValueError: an unknown export, or a number that is out of range.
 
     Example:
         >>> Slim("net.safetensors", exports=("onnx",)).exports
@@ -52,6 +56,8 @@ class Slim(pl.Callback):
         exact: bool = True,
         tolerance: float = 1e-4,
         columns: bool = False,
+        threshold: float = 0.0,
+        round_to: int | Literal["measured"] = 1,
         module: str | None = None,
         latency_batch: int = 64,
     ) -> None:
@@ -61,10 +67,13 @@ class Slim(pl.Callback):
             raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}")
         if not tolerance >= 0:
             raise ValueError(f"Slim: tolerance must be a number >= 0, got {tolerance!r}")
+        check_threshold(threshold)
+        check_round_to(round_to)
         if not isinstance(latency_batch, int) or latency_batch < 0:
             raise ValueError(f"Slim: latency_batch must be a number of samples >= 0, got {latency_batch!r}")
         self.path, self.exports = path, tuple(exports)
         self.exact, self.tolerance, self.columns = exact, tolerance, columns
+        self.threshold, self.round_to = threshold, round_to
         self.module, self.latency_batch = module, latency_batch
         self.result: SlimResult | None = None
         self.report: RunReport | None = None
@@ -100,9 +109,13 @@ class Slim(pl.Callback):
         example = example_of(pl_module, network)
         if example is None:
             raise ValueError(f"Slim: no example input; set example_input_array on {type(pl_module).__name__}")
+        # What is measured is measured on the batch that counts; the graph needs one sample only.
+        graph = None if self.round_to == "measured" else graph_of(network, example)
+        inputs = self._batch(example) if graph is None else example
         self.result = slim(
-            network, example, self.exact, self.tolerance, columns=self.columns, graph=graph_of(network, example)
-        )
+            network, inputs, self.exact, self.tolerance, columns=self.columns, threshold=self.threshold,
+            round_to=self.round_to, graph=graph,
+        )  # fmt: skip
         path = None if self.path is None else Path(trainer.default_root_dir) / self.path
         if path is not None:  # before anything that may go wrong with data
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,11 +133,12 @@ class Slim(pl.Callback):
         assert self.result is not None
         times = None
         if self.latency_batch:
-            batch = map_tensors(
-                lambda t: t.repeat_interleave(self.latency_batch, 0) if t.dim() and len(t) == 1 else t, example
-            )
-            times = compare_latency(network, self.result.model, batch)
+            times = compare_latency(network, self.result.model, self._batch(example))
         return RunReport(self.result.report, tuple(evaluations), times, self.latency_batch or 1, type(network).__name__)
+
+    def _batch(self, example: Inputs) -> Inputs:
+        size = max(1, self.latency_batch)
+        return map_tensors(lambda t: t.repeat_interleave(size, 0) if t.dim() and len(t) == 1 else t, example)
 
     def _save(self, path: Path, example: Inputs) -> None:
         assert self.result is not None
@@ -133,4 +147,4 @@ class Slim(pl.Callback):
         if importlib.util.find_spec("matplotlib") is not None:
             self.report.plot(path.with_suffix(".png"))
         for name in self.exports:
-            EXPORTS[name](self.result.model, example, path.with_suffix(f".{name}"), self.tolerance)
+            export_beside(path, name, self.result.model, example, self.tolerance)

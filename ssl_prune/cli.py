@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from ssl_prune._lightning import pl
+from ssl_prune.checkpoints import load_weights
+from ssl_prune.commands import COMMANDS, model_class
 from ssl_prune.errors import SlimError
 from ssl_prune.report.run import RunReport
 from ssl_prune.schedules import Schedule
@@ -42,19 +44,25 @@ class SlimTrainer(pl.Trainer):
         exact: bool = True,
         tolerance: float = 1e-4,
         columns: bool = False,
+        threshold: float = 0.0,
+        round_to: int | Literal["measured"] = 1,
         module: str | None = None,
         datamodule: pl.LightningDataModule | None = None,
     ) -> None:
         """Cut the zeros out of a checkpoint's network, prove the result, save it.
 
+        With --example_shape the model is any torch.nn.Module; see `ssl-prune slim --example_shape 1 --help`.
+
         Args:
             model: the network as it was trained.
             ckpt_path: checkpoint with its weights.
             path: slim file to write; the report and the picture lie beside it.
-            exports: formats to write too: onnx, pt2.
+            exports: formats to write too: onnx, pt2, state_dict.
             exact: refuse what the proof does not confirm.
             tolerance: allowed relative difference of the outputs.
             columns: turn layers with all-zero columns into dense layers over those that are left.
+            threshold: channels of which all weights are within it are set to zero first.
+            round_to: keep dead channels so that widths are multiples of it, or where that is measured faster.
             module: name of the submodule to cut.
             datamodule: data to compare both networks on.
         """
@@ -62,8 +70,11 @@ class SlimTrainer(pl.Trainer):
 
         if ckpt_path is None:
             raise ValueError("slim: no checkpoint; give --ckpt_path FILE")
-        callback = Slim(Path(path).resolve(), exports, exact=exact, tolerance=tolerance, columns=columns, module=module)
-        _load_weights(model, ckpt_path)
+        callback = Slim(
+            Path(path).resolve(), exports, exact=exact, tolerance=tolerance, columns=columns, threshold=threshold,
+            round_to=round_to, module=module,
+        )  # fmt: skip
+        _load_weights(model, ckpt_path, module)
         if datamodule is not None:
             datamodule.prepare_data()
             datamodule.setup("fit")
@@ -84,13 +95,13 @@ class SlimTrainer(pl.Trainer):
         Args:
             model: the dense network the file was made for.
             path: slim file.
-            exports: formats to write beside it: onnx, pt2.
+            exports: formats to write beside it: onnx, pt2, state_dict.
             module: name of the submodule that was cut.
             datamodule: data to take an example from, if the model has no example_input_array.
         """
         from ssl_prune import load_slim
         from ssl_prune.callbacks._network import example_of, network_of
-        from ssl_prune.slimming.export import EXPORTS
+        from ssl_prune.slimming.export import EXPORTS, export_beside
 
         unknown = [name for name in exports if name not in EXPORTS]
         if unknown:
@@ -105,9 +116,7 @@ class SlimTrainer(pl.Trainer):
             raise ValueError(f"export: no example input; set example_input_array on {type(model).__name__}")
         slim = load_slim(path, network)
         for name in exports:
-            target = Path(path).with_suffix(f".{name}")
-            EXPORTS[name](slim, example, target)
-            print(f"{target}: written, loaded back and compared")
+            print(f"{export_beside(path, name, slim, example)}: written, loaded back and compared")
 
 
 class SlimCLI(LightningCLI):
@@ -163,6 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if given[:1] == ["report"]:
             report(given[1:])
+        elif _is_plain(given):
+            COMMANDS[given[0]](given[1:])
         else:
             SlimCLI(arguments)
     except UnpicklingError as error:
@@ -185,17 +196,23 @@ def _look_at_data(model: pl.LightningModule, module: str | None, datamodule: pl.
         remember(model, network_of(model, module), next(iter(datamodule.train_dataloader())))
 
 
-def _load_weights(model: pl.LightningModule, path: str) -> None:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+def _load_weights(model: pl.LightningModule, path: str, module: str | None) -> None:
+    """Of the whole LightningModule, or, where the file is of another program, of the network in it."""
+    from ssl_prune.callbacks._network import network_of
+
     try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise SlimError(f"{path}: not a checkpoint that can be read safely: {str(error).splitlines()[0]}") from error
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
-        raise SlimError(f"{path}: holds a {type(checkpoint).__name__}, expected a state_dict or a Lightning checkpoint")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise SlimError(f"{path}: the weights are those of another network: {error}") from error
+        load_weights(model, path)
+    except SlimError:
+        network = network_of(model, module)
+        if network is model:
+            raise
+        load_weights(network, path)
+
+
+def _is_plain(arguments: Sequence[str]) -> bool:
+    """`slim` or `export` of a network that is no LightningModule."""
+    if arguments[:1] not in (["slim"], ["export"]):
+        return False
+    found = model_class(arguments)
+    plain = isinstance(found, type) and issubclass(found, torch.nn.Module) and not issubclass(found, pl.LightningModule)
+    return plain or any(word.partition("=")[0] == "--example_shape" for word in arguments)

@@ -46,9 +46,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     # A plain name and not tempfile: its files are readable by their owner only, whatever the umask says.
     part = target.with_name(f".{uuid.uuid4().hex[:12]}.part{target.suffix}")
     try:
+        part.touch()
+        mode = part.stat().st_mode
+        part.unlink()
         yield part
         if not part.is_file():
             raise FileNotFoundError(f"nothing was written for {target}: the block must create the file {part}.")
+        os.chmod(part, mode)  # some writers make files of their own that nobody else can read
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)

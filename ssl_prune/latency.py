@@ -1,6 +1,7 @@
 """How long a network takes, measured."""
 
 import time
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from ssl_prune.inputs import Inputs, as_call, evaluation
 
-__all__ = ["compare_latency", "latency"]
+__all__ = ["compare_latency", "latencies", "latency"]
 
 
 def latency(model: nn.Module, example_inputs: Inputs, *, rounds: int = 30, warmup: int = 5) -> float:
@@ -31,7 +32,7 @@ def latency(model: nn.Module, example_inputs: Inputs, *, rounds: int = 30, warmu
         >>> latency(nn.Linear(8, 8), torch.zeros(1, 8), rounds=3) > 0
         True
     """
-    return median(_times([model], example_inputs, rounds, warmup)[0])
+    return latencies([model], example_inputs, rounds=rounds, warmup=warmup)[0]
 
 
 def compare_latency(
@@ -56,11 +57,29 @@ def compare_latency(
         >>> dense > slim
         True
     """
-    times = _times([first, second], example_inputs, rounds, warmup)
-    return median(times[0]), median(times[1])
+    times = latencies([first, second], example_inputs, rounds=rounds, warmup=warmup)
+    return times[0], times[1]
 
 
-def _times(models: list[nn.Module], example_inputs: Inputs, rounds: int, warmup: int) -> list[list[float]]:
+def latencies(models: Sequence[nn.Module], example_inputs: Inputs, *, rounds: int = 30, warmup: int = 5) -> list[float]:
+    """Return the median time of each of several networks, measured in turns; every other round runs backwards.
+
+    Args:
+        models: Networks that take the same inputs.
+        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        rounds: Measured passes of each, at least 1.
+        warmup: Passes of each before them that are not measured.
+
+    Returns:
+        Seconds a call, one number a network.
+
+    Raises:
+        ValueError: `rounds` is less than 1.
+
+    Example:
+        >>> len(latencies([nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2)], torch.zeros(1, 8), rounds=3))
+        3
+    """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}, expected at least 1.")
     args, kwargs = as_call(example_inputs)
@@ -72,7 +91,7 @@ def _times(models: list[nn.Module], example_inputs: Inputs, rounds: int, warmup:
                 seconds = _time(model, args, kwargs)
             if i >= warmup:
                 times[j].append(seconds)
-    return times
+    return [median(measured) for measured in times]
 
 
 def _time(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

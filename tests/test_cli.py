@@ -120,6 +120,23 @@ def test_slim_without_data(trained, here):
     assert RunReport.load("slim.json").evaluations == ()
 
 
+def test_slim_takes_the_bare_weights_of_the_network_too(trained, here):
+    """Of a program that knows no LightningModule: names without `network.` before them."""
+    state = torch.load(checkpoint(trained), weights_only=True)["state_dict"]
+    torch.save({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}, "bare.pt")
+    config = yaml.safe_load(Path(DIGITS).read_text())
+    Path("only.yaml").write_text(yaml.safe_dump({"model": config["model"]}))
+    network = "--model.init_args.network.init_args.widths=[4,6]"
+    main(["slim", "--config", "only.yaml", network, "--ckpt_path", "bare.pt", "--round_to", "2"])
+    again, first = (
+        load_slim(path, DigitsNet(widths=(4, 6))).eval()
+        for path in ("slim.safetensors", trained / "runs/digits/digits.safetensors")
+    )
+    x = torch.randn(3, 1, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), first(x), rtol=1e-4, atol=1e-5)
+
+
 def test_overriding_callbacks(here):
     main(
         [

@@ -61,3 +61,12 @@ def test_permissions_follow_the_umask(tmp_path):
     with replacing(tmp_path / "a") as part:
         part.write_text("")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files are POSIX")
+def test_what_a_writer_made_for_itself_alone_is_readable_like_any_file(tmp_path):
+    (tmp_path / "plain.txt").touch()
+    with replacing(tmp_path / "a.txt") as part:
+        part.write_text("new")
+        part.chmod(0o600)
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain.txt").stat().st_mode

@@ -75,7 +75,7 @@ def partition(
                 f"{type(granularity).__name__} groups need to know how layers are connected: "
                 "pass graph=trace(model, example_inputs), or example_inputs"
             )
-        from ssl_prune.graph import trace
+        from ssl_prune.graph.autograd import trace_either
 
-        graph = trace(model, example_inputs)
+        graph = trace_either(model, example_inputs)
     return granularity.build(model, graph, select)

@@ -12,6 +12,7 @@ from ssl_prune.report.files import write_json
 from ssl_prune.report.plots import plot_widths
 from ssl_prune.report.table import table
 from ssl_prune.slimming.report import Kept, LayerChange, SlimReport
+from ssl_prune.slimming.threshold import ThresholdChange
 
 __all__ = ["Evaluation", "RunReport"]
 
@@ -82,6 +83,8 @@ class RunReport:
             slim = data["slim"]
             slim["kept"] = tuple(Kept(**k) for k in slim["kept"])
             slim["layers"] = tuple(LayerChange(**{k: _tuple(v) for k, v in x.items()}) for x in slim["layers"])
+            if slim.get("threshold") is not None:
+                slim["threshold"] = ThresholdChange(**slim["threshold"])
             report = SlimReport(**{k: _tuple(v) for k, v in slim.items()})
             for found in data["evaluations"]:
                 found["difference"] = math.inf if found["difference"] is None else found["difference"]

@@ -1,23 +1,31 @@
-"""Exports of a finished network, each loaded back and compared: ONNX and `torch.export`."""
+"""Exports of a finished network, each loaded back and compared: ONNX, `torch.export`, and its bare tensors.
 
+A file is written beside its place, read back, run on the example, on fresh inputs and on another batch size where that is
+free, and moved to its place only if the outputs are the network's own.
+"""
+
+import copy
 import importlib.util
 import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.files import replacing
-from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves
+from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 from ssl_prune.slimming.verify import fresh_inputs, relative_error
 
-__all__ = ["EXPORTS", "export_onnx", "export_pt2", "require"]
+__all__ = ["EXPORTS", "export_beside", "export_onnx", "export_pt2", "export_state_dict", "require"]
+
+_Run = Callable[[Inputs], list[Tensor]]
 
 
 def export_onnx(
@@ -39,20 +47,23 @@ def export_onnx(
     import onnxruntime
 
     with replacing(path) as part, evaluation(model), _quietly():
-        (args, kwargs), shapes = _tracing_call(model, example_inputs)
-        program = torch.onnx.export(
-            model, args, kwargs=kwargs or None, dynamo=True, dynamic_shapes=shapes, verbose=False
-        )
-        assert program is not None
-        program.save(part)
-        session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
 
-        def run(inputs: Inputs) -> list[Tensor]:
-            names = [node.name for node in session.get_inputs()]
-            arrays = {name: t.cpu().numpy() for name, t in zip(names, leaves(as_call(inputs)), strict=True)}
-            return [torch.from_numpy(array) for array in session.run(None, arrays)]
+        def write(args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> _Run:
+            program = torch.onnx.export(
+                model, args, kwargs=kwargs or None, dynamo=True, dynamic_shapes=shapes, verbose=False
+            )
+            assert program is not None
+            program.save(part)
+            session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
 
-        _compare(model, run, example_inputs, tolerance, "ONNX")
+            def run(inputs: Inputs) -> list[Tensor]:
+                names = [node.name for node in session.get_inputs()]
+                arrays = {name: t.cpu().numpy() for name, t in zip(names, leaves(as_call(inputs)), strict=True)}
+                return [torch.from_numpy(array) for array in session.run(None, arrays)]
+
+            return run
+
+        _proven(model, write, example_inputs, tolerance, "ONNX")
 
 
 def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike[str], tolerance: float = 1e-4) -> None:
@@ -71,11 +82,55 @@ def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike
     if Path(path).suffix != ".pt2":
         raise ValueError(f"export_pt2: torch.export wants a file name that ends in .pt2, got {os.fspath(path)!r}")
     with replacing(path) as part, evaluation(model), _quietly():
-        (args, kwargs), shapes = _tracing_call(model, example_inputs)
-        program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
-        torch.export.save(program, part)
-        loaded = torch.export.load(part).module()
-        _compare(model, lambda inputs: leaves(call(loaded, inputs)), example_inputs, tolerance, "torch.export")
+
+        def write(args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> _Run:
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+            torch.export.save(program, part)
+            loaded = torch.export.load(part).module()
+            return lambda inputs: leaves(call(loaded, inputs))
+
+        _proven(model, write, example_inputs, tolerance, "torch.export")
+
+
+def export_state_dict(
+    model: nn.Module, example_inputs: Inputs, path: str | os.PathLike[str], tolerance: float = 1e-4
+) -> None:
+    """Write the network's tensors alone as a safetensors file, load them into an emptied copy and compare.
+
+    For whoever builds the slim network by other means; `save_slim` also writes how to build it. With the plan:
+    `plan.apply(DenseNet()).load_state_dict(safetensors.torch.load_file(path))`.
+
+    Args:
+        model: the network.
+        example_inputs: a tensor, a tuple or a dict.
+        path: the file to write, usually ending in .safetensors.
+        tolerance: allowed relative difference of the outputs.
+
+    Raises:
+        SlimError: its state dict holds something else than tensors, or the file computes something else.
+
+    Example:
+        >>> import tempfile
+        >>> net, path = nn.Linear(2, 3), tempfile.mkdtemp() + "/net.safetensors"
+        >>> export_state_dict(net, torch.randn(1, 2), path)
+        >>> sorted(load_file(path))
+        ['bias', 'weight']
+    """
+    state = model.state_dict()
+    other = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if other:
+        raise SlimError(f"state_dict: {other[0]} is a {type(state[other[0]]).__name__}, only tensors can be written")
+    with replacing(path) as part, evaluation(model):
+        # Tied tensors are written under each of their names, as load_state_dict wants them.
+        save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, part)
+        loaded = copy.deepcopy(model)
+        for tensor in loaded.state_dict().values():
+            tensor.zero_()
+        loaded.load_state_dict(load_file(part))
+        with evaluation(loaded):
+            problem = _difference(model, lambda inputs: leaves(call(loaded, inputs)), example_inputs, tolerance, False)
+        if problem:
+            raise SlimError(f"state_dict: {problem}; nothing was written")
 
 
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
@@ -92,7 +147,30 @@ def require(name: str) -> None:
         raise ImportError(f"export to ONNX needs {', '.join(missing)}: pip install 'ssl-prune[onnx]'")
 
 
-EXPORTS: dict[str, Callable[..., None]] = {"onnx": export_onnx, "pt2": export_pt2}
+EXPORTS: dict[str, Callable[..., None]] = {"onnx": export_onnx, "pt2": export_pt2, "state_dict": export_state_dict}
+
+_SUFFIXES = {"state_dict": ".state_dict.safetensors"}  # not the slim file's own name
+
+
+def export_beside(
+    path: str | os.PathLike[str], name: str, model: nn.Module, example_inputs: Inputs, tolerance: float = 1e-4
+) -> Path:
+    """Write an export beside a slim file: `net.safetensors` gives `net.onnx`, `net.pt2`, `net.state_dict.safetensors`.
+
+    Args:
+        path: the slim file.
+        name: a key of `EXPORTS`.
+        model, example_inputs, tolerance: as in the exports themselves.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        SlimError: the export computes something else.
+    """
+    target = Path(path).with_suffix(_SUFFIXES.get(name, f".{name}"))
+    EXPORTS[name](model, example_inputs, target, tolerance)
+    return target
 
 
 @contextmanager
@@ -129,13 +207,36 @@ def _tracing_call(model: nn.Module, inputs: Inputs) -> tuple[tuple[tuple[Any, ..
     return doubled, shapes
 
 
-def _compare(
-    model: nn.Module, run: Callable[[Inputs], list[Tensor]], inputs: Inputs, tolerance: float, what: str
+def _proven(
+    model: nn.Module,
+    write: Callable[[tuple[Any, ...], dict[str, Any], Any], _Run],
+    inputs: Inputs,
+    tolerance: float,
+    what: str,
 ) -> None:
-    for trial in (inputs, fresh_inputs(inputs, 0)):
-        expected = leaves(call(model, trial))
-        error = max(relative_error(e.cpu(), g.cpu()) for e, g in zip(expected, run(trial), strict=True))
-        if not error <= tolerance:
-            raise SlimError(
-                f"{what}: the exported network differs by {error:.2e} of the output's size; nothing was written"
+    """Write with a free batch axis, else, where that fails or differs, with the example's sizes."""
+    (args, kwargs), shapes = _tracing_call(model, inputs)
+    if shapes is not None:
+        with suppress(Exception):  # exporters raise what they like
+            if _difference(model, write(args, kwargs, shapes), inputs, tolerance, True) is None:
+                return
+    problem = _difference(model, write(*as_call(inputs), None), inputs, tolerance, False)
+    if problem:
+        raise SlimError(f"{what}: {problem}; nothing was written")
+
+
+def _difference(model: nn.Module, run: _Run, inputs: Inputs, tolerance: float, any_batch: bool) -> str | None:
+    """What of the outputs differs, on the example, fresh inputs and, with `any_batch`, three times the batch."""
+    trials = [inputs, fresh_inputs(inputs, 0)]
+    if any_batch:
+        trials.append(fresh_inputs(map_tensors(lambda t: torch.cat([t, t, t]), inputs), 1))
+    for trial in trials:
+        expected, got = leaves(call(model, map_tensors(torch.clone, trial))), run(trial)
+        if [t.shape for t in expected] != [t.shape for t in got]:
+            return (
+                f"the exported network gives {[tuple(t.shape) for t in got]}, not {[tuple(t.shape) for t in expected]}"
             )
+        error = max((relative_error(e.cpu(), g.cpu()) for e, g in zip(expected, got, strict=True)), default=0.0)
+        if not error <= tolerance:
+            return f"the exported network differs by {error:.2e} of the output's size"
+    return None

@@ -30,6 +30,7 @@ def save_slim(path: str | os.PathLike[str], result: SlimResult) -> None:
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        SlimError: the network's state dict holds something else than tensors.
 
     Example:
         >>> import tempfile
@@ -46,6 +47,11 @@ def save_slim(path: str | os.PathLike[str], result: SlimResult) -> None:
     aliases: dict[str, str] = {}
     first: dict[int, str] = {}
     for name, tensor in result.model.state_dict(keep_vars=True).items():
+        if not isinstance(tensor, Tensor):
+            raise SlimError(
+                f"{name}: the state dict holds a {type(tensor).__name__} there; a slim file holds tensors only. Register "
+                "it as a buffer, or leave it out of get_extra_state"
+            )
         known = first.setdefault(id(tensor), name)
         if known == name:
             tensors[name] = tensor.detach().contiguous()

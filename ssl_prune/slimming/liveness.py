@@ -18,7 +18,7 @@ from ssl_prune.inputs import Inputs
 from ssl_prune.slimming.taint import resting
 from ssl_prune.slimming.values import ChannelValues, ValuePass
 
-__all__ = ["Liveness", "Obstacle", "liveness", "needed", "with_kept", "zero_units"]
+__all__ = ["Liveness", "Obstacle", "connected", "liveness", "needed", "read_by_needed", "with_kept", "zero_units"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,17 @@ def needed(live: Liveness, dead: Tensor) -> Tensor:
     return _grow(live.alive, ~dead & ~live.alive, live.obstacles, live.weights)
 
 
+def read_by_needed(live: Liveness) -> Tensor:
+    """(U + 1,) units that something needed reads with a weight that is not zero, whatever they carry; the last is -1."""
+    alive = torch.cat([live.alive, torch.ones(1, dtype=torch.bool)])
+    read = torch.zeros_like(alive)
+    for obstacle in live.obstacles:
+        reader = obstacle.reader
+        if reader.weight is not None and not reader.depthwise:
+            read[reader.read[connected(reader, live.weights[reader.weight], alive[reader.written])]] = True
+    return read
+
+
 def _grow(alive: Tensor, kept: Tensor, obstacles: tuple[Obstacle, ...], weights: dict[str, nn.Parameter]) -> Tensor:
     """What needed units read, and so on: through every weight that is not zero, where the value read matters or is kept.
 
@@ -121,12 +132,12 @@ def _grow(alive: Tensor, kept: Tensor, obstacles: tuple[Obstacle, ...], weights:
             done |= fresh
             open_ = (obstacle.matters | kept[reader.read]) & ~alive[reader.read]
             if bool(open_.any()):
-                needed = fresh if reader.weight is None else _connected(reader, weights[reader.weight], fresh)
+                needed = fresh if reader.weight is None else connected(reader, weights[reader.weight], fresh)
                 alive[reader.read[needed & open_]] = True
     return alive[:-1]
 
 
-def _connected(reader: Reader, weight: Tensor, written: Tensor) -> Tensor:
+def connected(reader: Reader, weight: Tensor, written: Tensor) -> Tensor:
     """(I,) channels read with a weight that is not zero into one of those `written`."""
     assert reader.rows is not None
     assert reader.columns is not None

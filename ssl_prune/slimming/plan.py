@@ -11,7 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.modules import ColumnConv2d, ColumnLinear, Constant
+from ssl_prune.slimming.kernels import (
+    ColumnConv,
+    ColumnConv1d,
+    ColumnConv2d,
+    ColumnConv3d,
+    ColumnLinear,
+    CroppedConv1d,
+    CroppedConv2d,
+    CroppedConv3d,
+    margins,
+)
+from ssl_prune.slimming.modules import Constant
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
 
@@ -46,7 +57,8 @@ class ModulePlan:
         fold: constants to add to the bias before the cut; a bias is made where there is none.
         grouped: of a grouped convolution whose groups keep different channels: {"groups", "columns"}, the number of groups
             and for each the positions on the weight's second axis that stay, none where the group goes.
-        becomes: {"kind": "Identity"}, {"kind": "Constant", "values", "dims"} or {"kind": "Columns", "columns"}.
+        becomes: {"kind": "Identity"}, {"kind": "Constant", "values", "dims"}, {"kind": "Columns", "columns"} or
+            {"kind": "Cropped", "frame", "mode", "channels"}.
     """
 
     keep: dict[str, dict[int, list[int]]] = field(default_factory=dict)
@@ -217,6 +229,7 @@ def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.M
         "Identity": lambda *_: nn.Identity(),
         "Constant": _constant,
         "Columns": _columns,
+        "Cropped": _cropped,
     }
     if becomes.get("kind") not in kinds:
         raise SlimError(
@@ -236,15 +249,44 @@ def _constant(model: nn.Module, module: nn.Module, becomes: dict[str, Any]) -> n
 
 def _columns(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
     kept, weight = becomes["columns"], module.weight.detach()
-    new: ColumnConv2d | ColumnLinear
+    new: ColumnConv | ColumnLinear
     if isinstance(module, nn.Linear):
         new = ColumnLinear(module.out_features, kept, module.bias is not None)
         chosen = weight[:, new.columns]
     else:
-        shape = {name: getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")}
-        new = ColumnConv2d(module.out_channels, kept, **shape, bias=module.bias is not None)
-        chosen = weight[(slice(None), *new.columns)][..., None, None]
+        kind = (ColumnConv1d, ColumnConv2d, ColumnConv3d)[weight.dim() - 3]
+        new = kind(
+            module.out_channels,
+            kept,
+            module.kernel_size,
+            module.stride,
+            margins(module),
+            module.dilation,
+            module.bias is not None,
+            module.in_channels,
+        )
+        chosen = weight[(slice(None), *new.columns)].view_as(new.weight)
     new.weight = nn.Parameter(chosen.clone(), requires_grad=module.weight.requires_grad)
     new.bias = module.bias
     new.columns = new.columns.to(weight.device)
     return new
+
+
+def _cropped(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
+    # The kernel was cut before, and the attributes follow it: this one only frames the input.
+    kind = (CroppedConv1d, CroppedConv2d, CroppedConv3d)[module.weight.dim() - 3]
+    new = kind(
+        module.in_channels,
+        module.out_channels,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.groups,
+        module.bias is not None,
+        frame=becomes["frame"],
+        mode=becomes["mode"],
+        channels=becomes["channels"],
+    )
+    new.weight, new.bias = module.weight, module.bias
+    return new.to(module.weight.device)

@@ -1,6 +1,5 @@
 """From liveness to a plan: survivors of every axis, folds, attributes, and branches that disappear."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,12 +8,12 @@ from torch import Tensor, nn
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.slimming.attributes import guessed_attributes, layer_attributes
 from ssl_prune.slimming.branches import constant_branches, gone_modules, without_channels
-from ssl_prune.slimming.columns import kept_columns
-from ssl_prune.slimming.liveness import Liveness, Obstacle, with_kept
+from ssl_prune.slimming.columns import Choice, forms
+from ssl_prune.slimming.liveness import Liveness, Obstacle, connected, with_kept
 from ssl_prune.slimming.plan import Fold, ModulePlan, SlimPlan
 from ssl_prune.slimming.regular import regular
 
-__all__ = ["folded", "make_plan", "removable"]
+__all__ = ["folded", "make_plan", "places", "removable"]
 
 
 def removable(graph: ChannelGraph, live: Liveness, branches: bool, keep: Tensor | None = None) -> Tensor:
@@ -36,7 +35,7 @@ def removable(graph: ChannelGraph, live: Liveness, branches: bool, keep: Tensor 
                 kept[axis.units[0]] = True
         for obstacle in live.obstacles:
             if obstacle.reader.module not in gone:
-                _absorber(obstacle, alive, kept)
+                _absorber(obstacle, live, alive, kept)
         kept |= regular(graph, alive | kept)
         grown = with_kept(live, kept)
         if torch.equal(grown, alive):
@@ -44,15 +43,19 @@ def removable(graph: ChannelGraph, live: Liveness, branches: bool, keep: Tensor 
         alive = grown
 
 
-def _absorber(obstacle: Obstacle, alive: Tensor, kept: Tensor) -> None:
+def _absorber(obstacle: Obstacle, live: Liveness, alive: Tensor, kept: Tensor) -> None:
     """Where constants must go into another channel's weights, keep one channel that carries a constant."""
-    if not bool(obstacle.absorbable.any()):
+    reader = obstacle.reader
+    if not bool(obstacle.absorbable.any()) or reader.weight is None:
         return
-    read = obstacle.reader.read
-    stays = torch.cat([alive | kept, torch.ones(1, dtype=torch.bool)])[read]
-    if bool((obstacle.absorbable & ~stays).any()) and not bool((obstacle.steady & stays).any()):
-        size = torch.where(obstacle.absorbable & ~stays, obstacle.seen.constant.cpu().abs(), -1)
-        kept[read[int(size.argmax())]] = True
+    stays, needed = (torch.cat([mask, torch.ones(1, dtype=torch.bool)]) for mask in (alive | kept, alive))
+    homeless = obstacle.absorbable & ~stays[reader.read]
+    if bool((obstacle.steady & stays[reader.read]).any()) or not bool(homeless.any()):
+        return
+    homeless &= connected(reader, live.weights[reader.weight], needed[reader.written])
+    if bool(homeless.any()):
+        size = torch.where(homeless, obstacle.seen.constant.cpu().abs(), -1)
+        kept[reader.read[int(size.argmax())]] = True
 
 
 def make_plan(
@@ -62,7 +65,7 @@ def make_plan(
     dead: Tensor,
     *,
     branches: bool,
-    columns: bool,
+    choose: Choice | None,
     guess: bool = True,
 ) -> SlimPlan:
     """The plan that removes the `dead` units.
@@ -73,18 +76,19 @@ def make_plan(
         live: what is needed, and the constants that must be folded.
         dead: (U,) units to remove, no more than `removable` says.
         branches: replace whole constant branches by the constant they add.
-        columns: turn layers with all-zero columns into dense layers over the columns that are left.
+        choose: of the plan so far and the forms of layers with all-zero columns, the plan of each such layer; None
+            leaves the zeros in their kernels.
         guess: change numbers in the user's own modules that look like widths, see `guessed_attributes`.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     becomes = constant_branches(graph, live) if branches else {}
     keep: dict[str, dict[str, dict[int, list[int]]]] = {}
-    places = _places(model)
+    where = places(model)
     for axis in (*graph.axes, *graph.buffers):
         stays = torch.where(axis.units >= 0, ~dead[axis.units], True)
         if bool(stays.all()):
             continue
-        for name in places[axis.name]:
+        for name in where[axis.name]:
             owner, _, leaf = name.rpartition(".")
             keep.setdefault(owner, {}).setdefault(leaf, {})[axis.axis] = stays.nonzero().flatten().tolist()
     plans: dict[str, ModulePlan] = {}
@@ -101,15 +105,14 @@ def make_plan(
                 own["bias"] = {0: own["weight"][0]}  # the fold makes a bias as long as the dense layer's
             attributes = {**layer_attributes(modules[name], own, groups.get(name)), **guesses.get(name, {})}
             plans[name] = ModulePlan(own, attributes, folds.get(name), grouped=groups.get(name))
-    if columns:
-        for name, kept in kept_columns(graph, live, modules, plans).items():
-            old = plans.get(name, ModulePlan())
-            plans[name] = replace(old, becomes={"kind": "Columns", "columns": kept})
     shapes = {n: list(t.shape) for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
-    return SlimPlan(plans, shapes)
+    plan = SlimPlan(plans, shapes)
+    if choose is None:
+        return plan
+    return SlimPlan({**plans, **choose(plan, forms(graph, model, live, plans))}, shapes)
 
 
-def _places(model: nn.Module) -> dict[str, list[str]]:
+def places(model: nn.Module) -> dict[str, list[str]]:
     """Every name of a tensor -> all the places where a tied one stands."""
     names: dict[int, list[str]] = {}
     # A module under two names is one module, cut once.
@@ -148,4 +151,6 @@ def folded(obstacle: Obstacle, dead: Tensor) -> Fold | None:
         return Fold(channels, constant[carries].tolist())
     stays = torch.where(obstacle.steady & ~gone, constant.abs(), -1)
     into = int(stays.argmax())
+    if stays[into] < 0:
+        return None  # nothing that is needed reads these constants
     return Fold(channels, (constant[carries] / constant[into]).tolist(), into)

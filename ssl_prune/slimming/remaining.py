@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
+from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.inputs import Inputs, evaluation
 from ssl_prune.slimming.branches import gone_modules
 from ssl_prune.slimming.liveness import liveness
 from ssl_prune.slimming.planner import folded, removable
+from ssl_prune.slimming.second import sizes_left
 
 __all__ = ["Remaining", "remaining"]
 
@@ -41,6 +43,10 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
         >>> remaining(trace(net, x), net, x).macs
         (48, 18)
     """
+    if isinstance(graph, AutogradGraph):
+        before, left_over, dead = sizes_left(graph, model, inputs)
+        units = (graph.num_units, graph.num_units - int(dead.sum()))
+        return Remaining((before.macs, left_over.macs), (before.params, left_over.params), units)
     with evaluation(model):
         live = liveness(graph, model, inputs)
     dead, gone = removable(graph, live, branches=True), gone_modules(graph, live)

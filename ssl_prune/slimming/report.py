@@ -1,6 +1,7 @@
 """What a cut did: sizes before and after, the proof's error, and what was kept although it is zero, with the reason."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,9 +12,10 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.report.numbers import percent
 from ssl_prune.report.table import table
+from ssl_prune.slimming.kernels import ColumnConv
 from ssl_prune.slimming.liveness import Liveness, zero_units
-from ssl_prune.slimming.modules import ColumnConv2d
 from ssl_prune.slimming.planner import removable
+from ssl_prune.slimming.threshold import ThresholdChange
 from ssl_prune.slimming.verify import Proof
 
 __all__ = ["Kept", "LayerChange", "SlimReport", "make_report"]
@@ -60,6 +62,9 @@ class SlimReport:
         kept: zero units that stay, with the reason.
         layers: every convolution and linear layer.
         refused: why a larger cut was refused by the proof, or None.
+        threshold: what a threshold changed before the cut, or None without one; `max_error` does not count that.
+        tracer: what found the units: "torch.export", or "torch-pruning" where export refused the network.
+        because: why the first tracer refused, or None.
     """
 
     macs: tuple[int, int]
@@ -70,6 +75,9 @@ class SlimReport:
     kept: tuple[Kept, ...]
     layers: tuple[LayerChange, ...]
     refused: str | None = field(default=None)
+    threshold: ThresholdChange | None = field(default=None)
+    tracer: str = "torch.export"
+    because: str | None = None
 
     def __str__(self) -> str:
         rows = [
@@ -89,9 +97,13 @@ class SlimReport:
         lines.append(
             f"bytes {self.bytes[0]:,} -> {self.bytes[1]:,}; largest relative output difference {self.max_error:.1e}"
         )
+        if self.threshold is not None:
+            lines.append(str(self.threshold))
         lines += [f"kept: {kept.count} zero channels of {kept.layer}: {kept.reason}" for kept in self.kept]
         if self.refused:
             lines.append(f"a larger cut did not pass the proof ({self.refused}); what failed was kept")
+        if self.because:
+            lines.append(f"traced by {self.tracer}, proven by trials alone, because {self.because}")
         return "\n".join(lines)
 
 
@@ -104,10 +116,12 @@ def make_report(
     proof: Proof,
     refused: str | None,
     inputs: Inputs,
+    widths: Mapping[int, str],
+    threshold: ThresholdChange | None,
 ) -> SlimReport:
-    """Compare the two networks and explain every zero unit that stays."""
+    """Compare the two networks and explain every zero unit that stays; `widths` are those kept for a layer's width."""
     before, after = (cost(network, map_tensors(torch.clone, inputs)) for network in (model, cut))
-    layers = _layers(graph, model, cut, before, after)
+    layers = _layers([r.weight for r in graph.readers if r.weight is not None], model, cut, before, after)
     gone = {layer.name for layer in layers if layer.after is None}
     removed = Counter(graph.unit_layer[unit] for unit in dead.nonzero().flatten().tolist())
     return SlimReport(
@@ -116,25 +130,26 @@ def make_report(
         (before.bytes, after.bytes),
         proof.max_error,
         dict(removed),
-        _kept(graph, model, live, dead, gone),
+        _kept(graph, model, live, dead, gone, widths),
         layers,
         refused,
+        threshold,
     )
 
 
 def _layers(
-    graph: ChannelGraph, model: nn.Module, cut: nn.Module, before: Cost, after: Cost
+    read: Iterable[str], model: nn.Module, cut: nn.Module, before: Cost, after: Cost
 ) -> tuple[LayerChange, ...]:
     weights = dict(model.named_parameters(remove_duplicate=False))
     modules = dict(cut.named_modules(remove_duplicate=False))
     changes = []
-    for weight in dict.fromkeys(reader.weight for reader in graph.readers if reader.weight is not None):
+    for weight in dict.fromkeys(read):
         name = weight.rpartition(".")[0]
         module = modules.get(name)  # None inside a branch that became a constant
         slim = getattr(module, "weight", None)
         after_shape = None
         if isinstance(slim, Tensor):
-            after_shape = tuple(slim.shape[:2] if isinstance(module, ColumnConv2d) else slim.shape)
+            after_shape = tuple(slim.shape[:2] if isinstance(module, ColumnConv) else slim.shape)
         macs = (_of(before, name, "macs"), _of(after, name, "macs"))
         params = (_of(before, name, "params"), _of(after, name, "params"))
         changes.append(LayerChange(name, tuple(weights[weight].shape), after_shape, macs, params))
@@ -145,12 +160,17 @@ def _of(total: Cost, name: str, what: str) -> int:
     return int(getattr(total.layers[name], what)) if name in total.layers else 0
 
 
-def _kept(graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, gone: set[str]) -> tuple[Kept, ...]:
+def _kept(
+    graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, gone: set[str], widths: Mapping[int, str]
+) -> tuple[Kept, ...]:
     wanted = removable(graph, live, branches=False)
     stays = (zero_units(graph, model, without=gone) | wanted) & ~dead
     reasons: Counter[tuple[str, str]] = Counter()
+    for unit, why in sorted(widths.items()):
+        reasons[graph.unit_layer[unit], why] += 1
     for unit in stays.nonzero().flatten().tolist():
-        reasons[graph.unit_layer[unit], _reason(live, wanted, unit)] += 1
+        if unit not in widths:
+            reasons[graph.unit_layer[unit], _reason(live, wanted, unit)] += 1
     for weight, count in _pinned_zeros(graph, model).items():
         reasons[weight.rpartition(".")[0], "its channels can never be removed: " + _pins(graph)] += count
     return tuple(Kept(layer, count, reason) for (layer, reason), count in reasons.items())

@@ -44,7 +44,7 @@ def test_options(options, words):
 
 @pytest.mark.parametrize("exports", [("onx",), ["onnx", "tflite"], "onnx"])
 def test_exports(exports):
-    with pytest.raises(ValueError, match=r"exports=.*\['onnx', 'pt2'\]"):
+    with pytest.raises(ValueError, match=r"exports=.*\['onnx', 'pt2', 'state_dict'\]"):
         Slim("a.safetensors", exports=exports)
 
 

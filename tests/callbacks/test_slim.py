@@ -345,3 +345,30 @@ def test_no_more_batches_are_compared_than_the_trainer_takes(kit, trainer):
     assert [(e.name, e.samples) for e in last.report.evaluations] == [("validation", 16), ("test", 8)]
     trainer(last, limit_val_batches=0, limit_test_batches=0).fit(kit.Lit(), datamodule=WithTest(kit))
     assert last.report.evaluations == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"threshold": -1e-4}, "threshold: got -0.0001"),
+        ({"threshold": float("nan")}, "threshold: got nan"),
+        ({"round_to": 0}, "round_to: got 0"),
+        ({"round_to": "often"}, "round_to: got 'often'"),
+    ],
+)
+def test_wrong_thresholds_and_widths_are_refused_before_training(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Slim(None, **arguments)
+
+
+@pytest.mark.parametrize("round_to", [4, "measured"])
+def test_threshold_and_widths_reach_the_cut(kit, trainer, round_to):
+    model, last = kit.Lit(), Slim(None, threshold=1e-3, round_to=round_to, latency_batch=2)
+    trainer(last, epochs=1).fit(model, kit.loader())
+    with torch.no_grad():
+        for parameter in (*model.net.conv1.parameters(), *model.net.bn.parameters()):
+            parameter[:3] = 1e-4
+    last.run(trainer(), model)
+    assert last.result.report.threshold.threshold == 1e-3
+    width = last.result.model.conv1.out_channels
+    assert width == 4 if round_to == 4 else 3 <= width <= 6

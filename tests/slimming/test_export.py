@@ -1,11 +1,15 @@
 """Exports are loaded back and compared; one that fails leaves nothing behind."""
 
+import copy
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from ssl_prune import SlimError
-from ssl_prune.slimming.export import EXPORTS, export_onnx, export_pt2
+from ssl_prune import SlimError, load_slim, save_slim, slim
+from ssl_prune.slimming import export as module
+from ssl_prune.slimming.export import EXPORTS, export_beside, export_onnx, export_pt2, export_state_dict
 
 
 def net():
@@ -86,7 +90,7 @@ def test_one_batch_size_only(tmp_path, kind, batch):
     torch.testing.assert_close(got, model(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize("kind", ["onnx", "pt2", "state_dict"])
 def test_what_differs_is_not_written(tmp_path, kind):
     pytest.importorskip("onnxscript")
     path = tmp_path / f"a.{kind}"
@@ -123,3 +127,83 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
 def test_the_file_is_the_one_that_was_named(tmp_path):
     with pytest.raises(ValueError, match=r"\.pt2"):
         export_pt2(net(), torch.randn(1, 1, 6, 6), tmp_path / "net.program")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_a_free_batch_axis_that_does_not_hold_is_given_up(tmp_path, kind, monkeypatch):
+    """Tracing says the batch is free, the outputs on another batch say it is not: the example's size is exported."""
+    pytest.importorskip("onnxscript")
+
+    class ByBatch(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * (1.0 if len(x) < 3 else 2.0)
+
+    sizes = []
+    honest = module._difference
+
+    def difference(model, run, inputs, tolerance, any_batch):
+        sizes.append(any_batch)
+        return honest(model, run, inputs, tolerance, any_batch)
+
+    monkeypatch.setattr(module, "_difference", difference)
+    tracing = module._tracing_call
+
+    def claims_free(model, inputs):
+        given, _ = tracing(model, inputs)
+        return given, (({0: torch.export.Dim.AUTO}),)
+
+    monkeypatch.setattr(module, "_tracing_call", claims_free)
+    model, path, x = ByBatch(3, 2), tmp_path / f"a.{kind}", torch.randn(2, 3)
+    EXPORTS[kind](model, x, path)
+    assert sizes[-1] is False
+    got = run_onnx(path, x) if kind == "onnx" else run_pt2(path, x)
+    torch.testing.assert_close(got, model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_the_outputs_are_compared_on_another_batch_size(tmp_path, kind, monkeypatch):
+    pytest.importorskip("onnxscript")
+    batches = []
+    monkeypatch.setattr(module, "relative_error", lambda e, g: batches.append(len(e)) or 0.0)
+    EXPORTS[kind](net(), torch.randn(2, 1, 6, 6), tmp_path / f"a.{kind}")
+    assert batches == [2, 2, 6]
+
+
+def test_a_state_dict_is_plain_tensors_that_the_plan_takes(tmp_path):
+    dense = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    with torch.no_grad():
+        dense[0].weight[:3], dense[0].bias[:3], dense[1].weight[:3] = 0, 0, 0
+        dense[1].bias.normal_()
+    fresh = copy.deepcopy(dense)
+    fresh.load_state_dict({k: torch.zeros_like(v) for k, v in dense.state_dict().items()})
+    x = torch.randn(2, 4)
+    result = slim(dense, x)
+    save_slim(tmp_path / "net.safetensors", result)
+    path = export_beside(tmp_path / "net.safetensors", "state_dict", result.model, x)
+    assert path == tmp_path / "net.state_dict.safetensors"
+    model = result.plan.apply(fresh).eval()
+    model.load_state_dict(load_file(path))
+    assert torch.equal(model(x), result.model(x))
+    assert torch.equal(load_slim(tmp_path / "net.safetensors", fresh)(x), result.model(x))  # still the slim file
+
+
+def test_a_state_dict_has_tied_tensors_under_each_name(tmp_path):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    export_state_dict(model, torch.randn(1, 3), tmp_path / "a.safetensors")
+    tensors = load_file(tmp_path / "a.safetensors")
+    assert tensors.keys() == model.state_dict().keys()
+    assert torch.equal(tensors["0.weight"], tensors["1.weight"])
+
+
+def test_a_state_dict_with_other_things_is_refused(tmp_path):
+    class More(nn.Linear):
+        def get_extra_state(self):
+            return {"a": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(SlimError, match=r"_extra_state is a dict"):
+        export_state_dict(More(2, 2), torch.randn(1, 2), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -66,10 +66,12 @@ def test_a_random_forward():
         slim(net, torch.randn(8, 4))
 
 
-def test_the_way_out_of_data_dependent_control_flow():
-    net = Net(lambda s, x: s.fc(x) if x.sum() > 0 else x, fc=nn.Linear(4, 2))
-    with pytest.raises(GraphError, match="control flow"):
-        slim(net, torch.randn(2, 4))
+def test_what_goes_through_numpy_is_kept_and_said():
+    net = Net(lambda s, x: torch.from_numpy(s.fc(x).detach().numpy()), fc=nn.Linear(4, 2))
+    report = slim(net, torch.randn(2, 4)).report
+    assert report.params[0] == report.params[1]
+    assert report.tracer == "torch-pruning"
+    assert "numpy" in report.because
 
 
 def wide(s, x):

@@ -204,3 +204,13 @@ def test_weights_trained_after_the_cut_are_saved(result, tmp_path):
     model = result.plan.apply(network())
     save_slim(tmp_path / "later.safetensors", SlimResult(model, result.plan, result.report))
     assert torch.equal(load_slim(tmp_path / "later.safetensors", network())[3].weight, model[3].weight)
+
+
+def test_a_state_that_is_no_tensor_is_refused(result, tmp_path):
+    class More(nn.Linear):
+        def get_extra_state(self):
+            return {"a": 1}
+
+    with pytest.raises(SlimError, match=r"_extra_state: .* holds a dict"):
+        save_slim(tmp_path / "more.safetensors", SlimResult(More(2, 2), result.plan, result.report))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,183 @@
+"""One way to cut a network, the simpler ways beside it, and the repair of one that does not pass the proof."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.inputs import Inputs
+from ssl_prune.slimming.blame import first_difference, units_at, units_in_scope
+from ssl_prune.slimming.columns import Choice, cropped, fastest, smallest
+from ssl_prune.slimming.inner import InnerDifferenceError, inner_difference
+from ssl_prune.slimming.liveness import Liveness, needed
+from ssl_prune.slimming.plan import SlimPlan
+from ssl_prune.slimming.planner import make_plan, removable
+from ssl_prune.slimming.verify import Proof, verify
+
+__all__ = ["Attempt", "Outcome", "repair"]
+
+
+class Outcome(NamedTuple):
+    """A cut network, its plan, and what the comparison found."""
+
+    model: nn.Module
+    plan: SlimPlan
+    proof: Proof
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to cut: plan, apply, verify for a choice of dead units.
+
+    Args:
+        graph: channel graph of the network.
+        model: the network.
+        live: what is needed.
+        inputs: the example.
+        tolerance: allowed relative difference of the outputs.
+        columns: as in `slim`; None leaves every kernel as it is.
+        branches: replace whole constant branches.
+        guess: change numbers in the user's own modules that look like widths.
+        widths: (U,) dead units that stay for the sake of a width; None: none.
+    """
+
+    graph: ChannelGraph
+    model: nn.Module
+    live: Liveness
+    inputs: Inputs
+    tolerance: float
+    columns: bool | Literal["measured"] | None
+    branches: bool = True
+    guess: bool = True
+    widths: Tensor | None = None
+
+    def __call__(self, dead: Tensor) -> Outcome:
+        """Cut, compare the outputs, then every value on the way."""
+        plan = self._plan(dead, self.branches, self._choose)
+        cut = plan.apply(self.model)
+        proof = verify(self.model, cut, self.inputs, self.tolerance)
+        if proof.holds:
+            different = self.look_inside(dead, plan, cut)
+            if different is not None:
+                proof = Proof(proof.max_error, str(different))
+        return Outcome(cut, plan, proof)
+
+    def simpler(self) -> Iterator["Attempt"]:
+        """This way, then those that change less: numbers in modules, branches, columns, crops."""
+        yield self
+        dead = self.without(None)
+        plan = self._plan(dead, self.branches, self._choose)
+        attempt = self
+        if any(m.attributes and not m.keep for m in plan.modules.values()):
+            attempt = replace(attempt, guess=False)
+            yield attempt
+        if any(m.becomes is not None and m.becomes["kind"] in ("Identity", "Constant") for m in plan.modules.values()):
+            attempt = replace(attempt, branches=False)
+            yield attempt
+        for columns in (False, None):
+            plain = replace(attempt, columns=columns)
+            if plain != attempt and plain._plan(dead, attempt.branches, plain._choose) != plan:
+                attempt = plain
+                yield attempt
+
+    def without(self, keep: Tensor | None) -> Tensor:
+        """(U,) what may go when some units are kept."""
+        if self.widths is not None and bool(self.widths.any()):
+            keep = self.widths if keep is None else keep | self.widths
+        return removable(self.graph, self.live, self.branches, keep)
+
+    def look_inside(self, dead: Tensor, plan: SlimPlan, cut: nn.Module) -> InnerDifferenceError | None:
+        """The first inner value that differs, of this cut or, where modules become others, of the one that keeps them."""
+        if not bool(dead.any()):
+            return None
+        if any(m.becomes is not None for m in plan.modules.values()):
+            dead = removable(self.graph, self.live, False, ~dead)
+            cut = self._plan(dead, False, None).apply(self.model)
+        precision = max((torch.finfo(p.dtype).eps for p in self.model.parameters() if p.is_floating_point()), default=0)
+        allowed = max(10 * self.tolerance, 100 * precision)
+        return inner_difference(self.graph, self.model, cut, dead, needed(self.live, dead), self.inputs, allowed)
+
+    @property
+    def _choose(self) -> Choice | None:
+        if self.columns is None:
+            return None
+        if self.columns == "measured":
+            return partial(fastest, self.model, self.inputs)
+        return smallest if self.columns else cropped
+
+    def _plan(self, dead: Tensor, branches: bool, choose: Choice | None) -> SlimPlan:
+        return make_plan(self.graph, self.model, self.live, dead, branches=branches, choose=choose, guess=self.guess)
+
+
+ROUNDS = 12
+SECONDS = 30.0
+
+
+def repair(attempt: Attempt) -> tuple[Tensor, Outcome]:
+    """The largest cut that can be found in bounded time: keep what the first module to differ handles, until it holds.
+
+    What was kept for that is then tried again in halves. In the end fewer units go, never wrong ones.
+    """
+    start = time.perf_counter()
+    none = torch.zeros_like(attempt.live.alive)
+    keep, dead = none.clone(), none
+    outcome = None
+    for _ in range(ROUNDS):
+        dead = attempt.without(keep)
+        outcome = attempt(dead)
+        if outcome.proof.holds:
+            break
+        suspects = none
+        different = attempt.look_inside(dead, outcome.plan, outcome.model)
+        if different is not None:
+            suspects = units_at(attempt.graph, different.node) & dead
+        blamed = first_difference(attempt.model, outcome.model, attempt.inputs, attempt.tolerance)
+        while blamed is not None and not bool(suspects.any()):
+            suspects = units_in_scope(attempt.graph, blamed) & dead
+            blamed = blamed.rpartition(".")[0] if blamed else None
+        if not bool(suspects.any()) or time.perf_counter() - start > SECONDS:
+            outcome = None
+            break
+        keep |= suspects
+    if outcome is None or not outcome.proof.holds:
+        attempt = replace(attempt, branches=False, columns=None, guess=False)
+        keep = torch.ones_like(none)
+        dead = attempt.without(keep)
+        outcome = attempt(dead)
+        if not outcome.proof.holds:
+            raise SlimError(
+                f"even the unchanged network does not pass the proof: {outcome.proof.failure}; is its forward random?"
+            )
+    return _retry(attempt, keep & attempt.without(none), dead, outcome, start + SECONDS)
+
+
+def _retry(
+    attempt: Attempt,
+    kept: Tensor,
+    dead: Tensor,
+    best: Outcome,
+    until: float,
+) -> tuple[Tensor, Outcome]:
+    """Remove as much of what was `kept` as bisection finds provable before the time is over."""
+    pending = [kept.nonzero().flatten()] if bool(kept.any()) else []
+    if pending and len(pending[0]) > 1:  # the whole has failed before
+        pending = list(pending[0].tensor_split(2))[::-1]
+    while pending and time.perf_counter() < until:
+        part = pending.pop()
+        trial_keep = kept.clone()
+        trial_keep[part] = False
+        trial = attempt.without(trial_keep)
+        if torch.equal(trial, dead):
+            continue
+        outcome = attempt(trial)
+        if outcome.proof.holds:
+            kept, dead, best = trial_keep, trial, outcome
+        elif len(part) > 1:
+            pending += [part[len(part) // 2 :], part[: len(part) // 2]]
+    return dead, best
