@@ -253,7 +253,9 @@ class Partition:
         if self._trailing[i]:
             norms: Tensor = torch.linalg.vector_norm(w, dim=dims, dtype=self.dtype)
             return norms.reshape(-1)
-        return w.to(self.dtype).square().sum(dim=dims).sqrt_().reshape(-1)
+        # In memory that is kept: on a CPU a new tensor costs more than the squares that go into it.
+        squares = torch.square(w.to(self.dtype), out=self.scratch(1)[0][i])
+        return squares.sum(dim=dims).sqrt_().reshape(-1)
 
     def _with_dims(self) -> list[tuple[tuple[int, ...], Member]]:
         return list(zip(self._dims, self.members, strict=True))
