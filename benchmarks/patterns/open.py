@@ -21,11 +21,7 @@ OPEN: dict[str, tuple[str, ...]] = {
         "experts_that_the_example_does_not_choose",
     ),
     "slim raises an error that is not its own": ("control_flow_on_data-nonzero",),
-    "the branch or the shuffle does not fit what is left": (
-        "dead_residual_branch_added_in_place-zero",
-        "dead_residual_branch_added_in_place-constant",
-        "chunk_into_unequal_survivors-whole",
-    ),
+    "the branch or the shuffle does not fit what is left": ("chunk_into_unequal_survivors-whole",),
     "a second pass removes more": ("dead_first_layer_of_a_residual_branch-constant",),
     "a parameter beside a branch is no module that could be replaced": (
         "branch_scaled_by_zero-parameter",

@@ -42,7 +42,7 @@ class Attempt:
         inputs: the example.
         tolerance: allowed relative difference of the outputs.
         columns: as in `slim`; None leaves every kernel as it is.
-        branches: replace whole constant branches.
+        branches: replace whole constant branches; "whole": by a constant at every position.
         guess: change numbers in the user's own modules that look like widths.
         widths: (U,) dead units that stay for the sake of a width; None: none.
     """
@@ -53,7 +53,7 @@ class Attempt:
     inputs: Inputs
     tolerance: float
     columns: bool | Literal["measured"] | None
-    branches: bool = True
+    branches: bool | Literal["whole"] = True
     guess: bool = True
     widths: Tensor | None = None
 
@@ -78,6 +78,7 @@ class Attempt:
             attempt = replace(attempt, guess=False)
             yield attempt
         if any(m.becomes is not None and m.becomes["kind"] in ("Identity", "Constant") for m in plan.modules.values()):
+            yield replace(self, branches="whole")
             attempt = replace(attempt, branches=False)
             yield attempt
         for columns in (False, None):
@@ -90,7 +91,7 @@ class Attempt:
         """(U,) what may go when some units are kept."""
         if self.widths is not None and bool(self.widths.any()):
             keep = self.widths if keep is None else keep | self.widths
-        return removable(self.graph, self.live, self.branches, keep)
+        return removable(self.graph, self.live, bool(self.branches), keep)
 
     def look_inside(self, dead: Tensor, plan: SlimPlan, cut: nn.Module) -> InnerDifferenceError | None:
         """The first inner value that differs, of this cut or, where modules become others, of the one that keeps them."""
@@ -111,7 +112,7 @@ class Attempt:
             return partial(fastest, self.model, self.inputs)
         return smallest if self.columns else cropped
 
-    def _plan(self, dead: Tensor, branches: bool, choose: Choice | None) -> SlimPlan:
+    def _plan(self, dead: Tensor, branches: bool | Literal["whole"], choose: Choice | None) -> SlimPlan:
         return make_plan(self.graph, self.model, self.live, dead, branches=branches, choose=choose, guess=self.guess)
 
 

@@ -1,5 +1,6 @@
 """Branches that carry nothing but a constant: what of a network disappears as a whole."""
 
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,14 +14,20 @@ from ssl_prune.slimming.liveness import Liveness
 __all__ = ["constant_branches", "gone_modules", "without_channels"]
 
 
-def constant_branches(graph: ChannelGraph, live: Liveness) -> dict[str, dict[str, Any]]:
+def constant_branches(graph: ChannelGraph, live: Liveness, whole: bool = False) -> dict[str, dict[str, Any]]:
     """Modules that a constant branch no longer needs, and what they become.
 
     The last module of the branch becomes the constant that it adds, those before it pass their input through. A branch
     is left alone where its last module also computes something that is needed.
 
+    Args:
+        graph: the channel graph.
+        live: what is constant.
+        whole: constants have all positions, and the first layer of a branch gives a new tensor: for code that writes
+            into what it gets. Branches whose size cannot be foretold are left as they are without it.
+
     Returns:
-        Module name -> {"kind": "Identity"} or {"kind": "Constant", "values", "dims", "node"}.
+        Module name -> {"kind": "Identity"}, {"kind": "Blank", "steps"} or {"kind": "Constant", "values", "dims", "node"}.
     """
     frontier = {node: live.values.constants[node] for node in _frontier(graph, live)}
     if not live.values.output_varies:
@@ -47,7 +54,60 @@ def constant_branches(graph: ChannelGraph, live: Liveness) -> dict[str, dict[str
     for name in leaves:
         if name not in becomes and not any(node in needed for node in calls[name]):
             becomes[name] = {"kind": "Identity"}
+    if whole:
+        for node in frontier:
+            path = _path(graph, node, needed)
+            if path is not None and becomes.get(path[0], {}).get("kind") == "Identity":
+                becomes[path[0]] = {"kind": "Blank", "steps": path[1]}
+                becomes[module_of(node)]["whole"] = True
     return becomes
+
+
+def _path(graph: ChannelGraph, node: fx.Node, needed: set[fx.Node]) -> tuple[str, list[Any]] | None:
+    """The first module of the branch that ends in `node`, and how its layers change the size; None if not one chain."""
+    steps: list[Any] = []
+    first = node
+    while True:
+        inputs = [n for n in first.all_input_nodes if n.op == "call_function" or n.name in graph.program.inputs]
+        if len(inputs) != 1:
+            return None
+        step = _step(first, inputs[0])
+        if step is None:
+            return None
+        steps = [*step, *steps]
+        if inputs[0] in needed or inputs[0].op == "placeholder":
+            return module_of(first), steps
+        first = inputs[0]
+
+
+def _step(node: fx.Node, source: fx.Node) -> list[Any] | None:
+    """[] where a node keeps the size of its input, [step] where a convolution or pooling changes it, else None."""
+    if node.target is operator.getitem:  # out of a normalisation's several results
+        return []
+    aten, value = torch.ops.aten, node.meta["val"]
+    size = source.meta["val"].shape[2:] if isinstance(source.meta["val"], Tensor) else None
+    packet = getattr(node.target, "overloadpacket", None)
+    axes = len(size) if size is not None else 0
+
+    def each(i: int, default: int) -> list[int]:
+        given: Any = node.args[i] if len(node.args) > i and node.args[i] != [] else default
+        numbers = list(given) if isinstance(given, (list, tuple)) else [given]
+        return [int(n) for n in (numbers * axes if len(numbers) == 1 else numbers)]
+
+    if packet in (aten.conv1d, aten.conv2d, aten.conv3d) and not isinstance(_at(node, 4), str):
+        kernel = list(node.args[1].meta["val"].shape[2:])  # type: ignore[union-attr]
+        stride, padding, dilation = each(3, 1), each(4, 0), each(5, 1)
+        return [[(k, s, p, p, d) for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True)]]
+    if packet in (aten.avg_pool2d, aten.max_pool2d) and not (len(node.args) > 4):
+        kernel = each(1, 1)
+        stride = each(2, 1) if len(node.args) > 2 and node.args[2] != [] else kernel
+        return [[(k, s, p, p, 1) for k, s, p in zip(kernel, stride, each(3, 0), strict=True)]]
+    shapes = [v.shape[2:] for v in (value if isinstance(value, (tuple, list)) else [value]) if v.numel()]
+    return [] if shapes and shapes[0] == size and axes else None
+
+
+def _at(node: fx.Node, i: int) -> Any:
+    return node.args[i] if len(node.args) > i else None
 
 
 def gone_modules(graph: ChannelGraph, live: Liveness) -> frozenset[str]:

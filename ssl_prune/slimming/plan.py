@@ -22,7 +22,7 @@ from ssl_prune.slimming.kernels import (
     CroppedConv3d,
     margins,
 )
-from ssl_prune.slimming.modules import Constant
+from ssl_prune.slimming.modules import Blank, Constant
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
 
@@ -57,7 +57,7 @@ class ModulePlan:
         fold: constants to add to the bias before the cut; a bias is made where there is none.
         grouped: of a grouped convolution whose groups keep different channels: {"groups", "columns"}, the number of groups
             and for each the positions on the weight's second axis that stay, none where the group goes.
-        becomes: {"kind": "Identity"}, {"kind": "Constant", "values", "dims"}, {"kind": "Columns", "columns"} or
+        becomes: {"kind": "Identity"}, {"kind": "Blank", "steps"}, {"kind": "Constant", "values", "dims", "whole"}, {"kind": "Columns", "columns"} or
             {"kind": "Cropped", "frame", "mode", "channels"}.
     """
 
@@ -227,6 +227,7 @@ def _gather(weight: Tensor, grouped: dict[str, Any]) -> Tensor:
 def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
     kinds: dict[str, Callable[[nn.Module, Any, dict[str, Any]], nn.Module]] = {
         "Identity": lambda *_: nn.Identity(),
+        "Blank": lambda *args: Blank(args[2]["steps"]),
         "Constant": _constant,
         "Columns": _columns,
         "Cropped": _cropped,
@@ -242,7 +243,9 @@ def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.M
 def _constant(model: nn.Module, module: nn.Module, becomes: dict[str, Any]) -> nn.Module:
     # An activation has no parameters of its own: its device and precision are those of the network.
     tensor = next(itertools.chain(module.parameters(), model.parameters()))
-    constant = Constant(len(becomes["values"]), becomes["dims"]).to(device=tensor.device, dtype=tensor.dtype)
+    constant = Constant(len(becomes["values"]), becomes["dims"], becomes.get("whole", False)).to(
+        device=tensor.device, dtype=tensor.dtype
+    )
     constant.value.copy_(torch.tensor(becomes["values"], dtype=torch.float64).view_as(constant.value))
     return constant
 

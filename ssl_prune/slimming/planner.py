@@ -1,6 +1,6 @@
 """From liveness to a plan: survivors of every axis, folds, attributes, and branches that disappear."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ def make_plan(
     live: Liveness,
     dead: Tensor,
     *,
-    branches: bool,
+    branches: bool | Literal["whole"],
     choose: Choice | None,
     guess: bool = True,
 ) -> SlimPlan:
@@ -75,13 +75,13 @@ def make_plan(
         model: the network, for its module types and weights.
         live: what is needed, and the constants that must be folded.
         dead: (U,) units to remove, no more than `removable` says.
-        branches: replace whole constant branches by the constant they add.
+        branches: replace whole constant branches by the constant they add; "whole": at all of its positions.
         choose: of the plan so far and the forms of layers with all-zero columns, the plan of each such layer; None
             leaves the zeros in their kernels.
         guess: change numbers in the user's own modules that look like widths, see `guessed_attributes`.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    becomes = constant_branches(graph, live) if branches else {}
+    becomes = constant_branches(graph, live, whole=branches == "whole") if branches else {}
     keep: dict[str, dict[str, dict[int, list[int]]]] = {}
     where = places(model)
     for axis in (*graph.axes, *graph.buffers):

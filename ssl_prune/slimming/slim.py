@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import nn
 
 from ssl_prune.errors import GraphError
@@ -78,7 +79,6 @@ def slim(
         ValueError: `tolerance`, `columns`, `threshold` or `round_to` is none of what is listed above.
 
     Example:
-        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> with torch.no_grad():
         ...     _ = net[0].weight[:5].zero_(), net[0].bias[:5].zero_()
@@ -110,7 +110,7 @@ def slim(
     first = Attempt(graph, model, live, example_inputs, tolerance, columns=columns)
     removed = first.without(None)
     with evaluation(model):
-        widths = practical_widths(graph, live, removed, round_to, first.branches)
+        widths = practical_widths(graph, live, removed, round_to, branches=True)
     first = replace(first, widths=removed & ~widths.dead)
     followers = (removed & ~first.without(None)).nonzero().flatten().tolist()
     reasons = {unit: widths.reasons.get(unit, "a channel kept for its layer's width reads it") for unit in followers}
@@ -121,6 +121,8 @@ def slim(
         outcome = attempt(dead)
         if outcome.proof.holds or (not exact and math.isfinite(outcome.proof.max_error)):
             best = outcome
+            if torch.equal(dead, first.without(None)):
+                failure = None  # only written in another way
             break
         failure = failure or outcome.proof.failure
     if best is None:

@@ -1,6 +1,7 @@
 """The proof: the slim network and the sparse one are run on several inputs and their outputs compared."""
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +82,7 @@ def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float)
     """
     worst = 0.0
     with evaluation(sparse), evaluation(slim):
-        for what, trial in _trials(sparse, inputs):
-            expected = leaves(_call(sparse, trial))
+        for what, trial, expected in _trials(sparse, inputs):
             if not all(bool(t.isfinite().all()) for t in expected if t.is_floating_point()):
                 raise SlimError(
                     f"{type(sparse).__name__}: the network's own outputs are not finite on {what}, so nothing can be "
@@ -113,27 +113,30 @@ def _call(model: nn.Module, inputs: Inputs) -> Any:
     return torch.func.functional_call(model, buffers, args, kwargs)
 
 
-def _trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
-    yield "the example", inputs
-    for seed in range(3):
-        yield f"fresh input {seed}", fresh_inputs(inputs, seed)
-    fresh = leaves(fresh_inputs(inputs, 3))
-    others = iter(fresh)
+SLOW = 0.3  # seconds; above it one fresh input of the example's size has to do, beside the larger ones
+
+
+def _trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+    """What is compared, the inputs, and the outputs of `sparse` on them."""
+    start = time.perf_counter()
+    yield "the example", inputs, leaves(_call(sparse, inputs))
+    slow = time.perf_counter() - start > SLOW
+    for seed in range(1 if slow else 3):
+        fresh = fresh_inputs(inputs, seed)
+        yield f"fresh input {seed}", fresh, leaves(_call(sparse, fresh))
+    others = iter(leaves(fresh_inputs(inputs, 3)))
     doubled = map_tensors(lambda t: torch.cat([t, next(others)]) if t.dim() else next(others), inputs)
-    if _runs(sparse, doubled):  # unless it is a network of one batch size only
-        yield "twice the batch", doubled
+    larger = [("twice the batch", doubled)]
     for what, axes in (("another image size", (2, 3, 4)), ("another length", (1,)), ("another length", (2,))):
         other = _resized(inputs, axes)
-        if other is not None and _runs(sparse, other):
-            yield what, other
-
-
-def _runs(model: nn.Module, inputs: Inputs) -> bool:
-    try:
-        _call(model, inputs)
-    except Exception:
-        return False
-    return True
+        if other is not None:
+            larger.append((what, other))
+    for what, trial in larger:
+        try:
+            expected = leaves(_call(sparse, trial))
+        except Exception:  # a network of one batch size, or of one input size
+            continue
+        yield what, trial, expected
 
 
 def _resized(inputs: Inputs, axes: tuple[int, ...]) -> Inputs | None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssl_prune.slimming import SlimPlan, slim
-from ssl_prune.slimming.modules import Constant
+from ssl_prune.slimming.modules import Blank, Constant
 
 
 class Block(nn.Module):
@@ -75,12 +75,28 @@ def test_a_dead_branch_becomes_its_constant(add, stride, shift):
 
 
 @pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("add", "inplace"), [(in_place, False), (in_place, True), (plus, True)])
-def test_branches_that_write_in_place_stay_right(add, inplace, shift):
-    net = network(Block(add, activation=lambda: nn.ReLU(inplace=inplace)), shift)
+def test_branches_that_write_in_place_go_as_a_whole(add, inplace, stride, shift):
+    net = network(Block(add, stride=stride, activation=lambda: nn.ReLU(inplace=inplace)), shift)
     result = slim(net, sample())
+    assert result.report.refused is None
+    assert {c.name for c in result.report.layers if c.after is None} == {"1.conv1", "1.conv2"}
     assert gap(net, result) <= 1e-14
-    assert result.report.params[1] < result.report.params[0] / 2
+    assert gap(net, result, size=11) <= 1e-14
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_blank_has_the_size_of_the_layer_it_stands_for(kernel, stride, padding, dilation):
+    layer = nn.Conv2d(1, 1, kernel, stride, padding, dilation)
+    blank = Blank([[(kernel, stride, padding, padding, dilation)] * 2])
+    for size in range(9, 14):
+        x = torch.randn(2, 1, size, 13)
+        assert blank(x).shape == layer(x).shape
+        assert not blank(x).any()
 
 
 def test_the_constant_is_narrowed_with_its_channels():
