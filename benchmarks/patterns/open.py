@@ -20,7 +20,6 @@ OPEN: dict[str, tuple[str, ...]] = {
         "rows_of_an_embedding_that_the_example_does_not_use",
         "experts_that_the_example_does_not_choose",
     ),
-    "slim raises an error that is not its own": ("control_flow_on_data-nonzero",),
     "the branch or the shuffle does not fit what is left": ("chunk_into_unequal_survivors-whole",),
     "a second pass removes more": ("dead_first_layer_of_a_residual_branch-constant",),
     "a parameter beside a branch is no module that could be replaced": (
@@ -34,13 +33,7 @@ OPEN: dict[str, tuple[str, ...]] = {
         "new_axes-stack-first",
         "unit_length_over_channels-l2",
     ),
-    "random generators in the forward are refused": ("noise_of_a_fixed_seed",),
-    "torch.export refuses the network; a second tracer would not": (
-        "control_flow_on_data-if",
-        "control_flow_on_data-item",
-        "control_flow_on_data-loop",
-        "scripted_module",
-    ),
+    "neither tracer follows a scripted module": ("scripted_module",),
     "no rule for a product with a parameter that is not a layer's": ("layers_of_ones_own-constant",),
     "grouped transposed convolutions pin their channels": (
         "grouped_transposed_convolution-equal",
