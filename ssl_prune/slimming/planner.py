@@ -13,7 +13,7 @@ from ssl_prune.slimming.liveness import Liveness, Obstacle, connected, with_kept
 from ssl_prune.slimming.plan import Fold, ModulePlan, SlimPlan
 from ssl_prune.slimming.regular import regular
 
-__all__ = ["folded", "make_plan", "places", "removable"]
+__all__ = ["folded", "kept_positions", "make_plan", "places", "removable"]
 
 
 def removable(graph: ChannelGraph, live: Liveness, branches: bool, keep: Tensor | None = None) -> Tensor:
@@ -82,15 +82,7 @@ def make_plan(
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     becomes = constant_branches(graph, live, whole=branches == "whole") if branches else {}
-    keep: dict[str, dict[str, dict[int, list[int]]]] = {}
-    where = places(model)
-    for axis in (*graph.axes, *graph.buffers):
-        stays = torch.where(axis.units >= 0, ~dead[axis.units], True)
-        if bool(stays.all()):
-            continue
-        for name in where[axis.name]:
-            owner, _, leaf = name.rpartition(".")
-            keep.setdefault(owner, {}).setdefault(leaf, {})[axis.axis] = stays.nonzero().flatten().tolist()
+    keep = kept_positions(graph, model, dead)
     plans: dict[str, ModulePlan] = {}
     folds = {o.reader.weight.rpartition(".")[0]: folded(o, dead) for o in live.obstacles if o.reader.weight}
     groups = _groups(graph, modules, dead)
@@ -110,6 +102,20 @@ def make_plan(
     if choose is None:
         return plan
     return SlimPlan({**plans, **choose(plan, forms(graph, model, live, plans))}, shapes)
+
+
+def kept_positions(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> dict[str, dict[str, dict[int, list[int]]]]:
+    """Module -> own tensor -> axis -> positions that stay when the `dead` units go, where not all do."""
+    keep: dict[str, dict[str, dict[int, list[int]]]] = {}
+    where = places(model)
+    for axis in (*graph.axes, *graph.buffers):
+        stays = torch.where(axis.units >= 0, ~dead[axis.units], True)
+        if bool(stays.all()):
+            continue
+        for name in where[axis.name]:
+            owner, _, leaf = name.rpartition(".")
+            keep.setdefault(owner, {}).setdefault(leaf, {})[axis.axis] = stays.nonzero().flatten().tolist()
+    return keep
 
 
 def places(model: nn.Module) -> dict[str, list[str]]:

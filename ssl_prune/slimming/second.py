@@ -14,7 +14,7 @@ from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.inputs import Inputs, as_call, evaluation, map_tensors
 from ssl_prune.slimming.attributes import layer_attributes
 from ssl_prune.slimming.plan import ModulePlan, SlimPlan
-from ssl_prune.slimming.planner import places
+from ssl_prune.slimming.planner import kept_positions
 from ssl_prune.slimming.report import Kept, SlimReport, _layers
 from ssl_prune.slimming.trials import Trials, trial_inputs, watched
 from ssl_prune.slimming.verify import Proof
@@ -89,15 +89,7 @@ class _Attempt:
 
 def _plan(graph: AutogradGraph, model: nn.Module, dead: Tensor) -> SlimPlan:
     modules = dict(model.named_modules(remove_duplicate=False))
-    keep: dict[str, dict[str, dict[int, list[int]]]] = {}
-    where = places(model)
-    for axis in (*graph.axes, *graph.buffers):
-        stays = torch.where(axis.units >= 0, ~dead[axis.units], True)
-        if bool(stays.all()):
-            continue
-        for name in where[axis.name]:
-            owner, _, leaf = name.rpartition(".")
-            keep.setdefault(owner, {}).setdefault(leaf, {})[axis.axis] = stays.nonzero().flatten().tolist()
+    keep = kept_positions(graph, model, dead)
     plans = {name: ModulePlan(own, layer_attributes(modules[name], own)) for name, own in keep.items()}
     shapes = {n: list(t.shape) for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
     return SlimPlan(plans, shapes)
