@@ -1,5 +1,7 @@
 """Attention: whole heads, dims of values, dims of queries and keys, in the ways it is written."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -188,7 +190,7 @@ def rotary_positions(*rows: int) -> Made:
     return net, torch.randn(2, 5, 6)
 
 
-@pattern(each=("head", "v-dims", "input", "beside"), kept=("head", "v-dims", "input"))
+@pattern(each=("head", "v-dims", "qk-dims", "v-dims-unequal", "input", "beside"), kept=("v-dims-unequal",))
 def multihead_attention_module(how: str) -> Made:
     """PyTorch's own: it states its widths and asserts them."""
 
@@ -206,8 +208,8 @@ def multihead_attention_module(how: str) -> Made:
         head=nn.Linear(12, 3),
     )
     with torch.no_grad():
-        if how in ("head", "v-dims"):
-            rows = [24 + row for row in PARTS[how]["v"]]
+        if how in PARTS:
+            rows = ["qkv".index(name) * 12 + row for name, part in PARTS[how].items() for row in part]
             net.attention.in_proj_weight[rows] = 0
             net.attention.in_proj_bias[rows] = 0
         elif how == "input":
@@ -219,7 +221,79 @@ def multihead_attention_module(how: str) -> Made:
     return net, torch.randn(2, 5, 6)
 
 
-@pattern(each=("feed-forward", "attention", "both-branches"), kept=("attention",))
+WAYS = (
+    "weights-unused", "unread", "weights", "weights-of-heads", "weights-v-dims", "masks", "mask-of-heads", "causal", "causal-and-padded", "unbatched", "time-first",
+    "zero-attention", "zero-attention-weights", "key-and-value-biases", "no-bias", "one-input", "subclass",
+)  # fmt: skip
+
+
+KEPT_WAYS = (
+    "weights",
+    "weights-of-heads",
+    "zero-attention",
+    "zero-attention-weights",
+    "key-and-value-biases",
+    "subclass",
+)
+
+
+@pattern(each=WAYS, kept=KEPT_WAYS)
+def calls_of_multihead_attention(how: str) -> Made:
+    """Of other queries than keys and values, each with features of their own; a head is dead.
+
+    The mean of the weights, and a list of them, is over all heads: no head can go where they are used.
+    """
+    kind = type("Own", (nn.MultiheadAttention,), {}) if how == "subclass" else nn.MultiheadAttention
+    options = {} if how == "one-input" else {"kdim": 5, "vdim": 7}
+    layer = kind(
+        12,
+        4,
+        dropout=0.1,
+        bias=how != "no-bias",
+        add_bias_kv=how == "key-and-value-biases",
+        add_zero_attn=how.startswith("zero-attention"),
+        batch_first=how not in ("time-first", "unbatched"),
+        **options,
+    )
+
+    def forward(s: Net, x: Tensor, y: Tensor, z: Tensor, *masks: Tensor) -> Any:
+        call: dict[str, Any] = {"need_weights": "weights" in how, "average_attn_weights": how == "weights"}
+        time = 0 if how in ("time-first", "unbatched") else 1
+        if "padded" in how or how == "masks":
+            call["key_padding_mask"] = masks[0]
+        if "causal" in how or how == "masks":
+            call["attn_mask"] = torch.ones(x.shape[time], y.shape[time], dtype=torch.bool, device=x.device).triu(1)
+            call["is_causal"] = "causal" in how
+        if how == "mask-of-heads":
+            call["attn_mask"] = masks[0]
+        out, weights = s.layer(s.q(x), y, z, **call) if how != "one-input" else s.layer(*[s.q(x)] * 3, **call)
+        return (s.head(out), weights) if how in ("weights", "weights-of-heads", "weights-v-dims") else s.head(out)
+
+    net = Net(forward, q=nn.Linear(6, 12), layer=layer, head=nn.Linear(12, 3))
+    rows = [1, 4, 7, 10] if how == "weights-v-dims" else [3, 4, 5]
+    with torch.no_grad():
+        if how == "unread":
+            unread(layer.out_proj, rows)
+        elif how == "one-input":
+            layer.in_proj_weight[[24 + row for row in rows]] = 0
+            layer.in_proj_bias[[24 + row for row in rows]] = 0
+        else:
+            layer.v_proj_weight[rows] = 0
+            if layer.in_proj_bias is not None:
+                layer.in_proj_bias[[24 + row for row in rows]] = 0
+    inputs = [torch.randn(2, 5, 6), torch.randn(2, 4, 5), torch.randn(2, 4, 7)]
+    if how == "time-first":
+        inputs = [t.transpose(0, 1) for t in inputs]
+    elif how == "unbatched":
+        inputs = [t[0] for t in inputs]
+    elif how == "mask-of-heads":
+        inputs.append(torch.randn(8, 5, 4))
+    elif "padded" in how or how == "masks":
+        inputs.append(torch.tensor([[False, False, False, True], [False, True, False, False]]))
+    return net, tuple(inputs)
+
+
+@pattern(each=("feed-forward", "attention", "both-branches"))
 def transformer_encoder_layer(how: str) -> Made:
     layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, norm_first=how == "both-branches")
     net = Net(lambda s, x: s.head(s.layer(s.stem(x))), stem=nn.Linear(4, 8), layer=layer, head=nn.Linear(8, 3))
@@ -235,11 +309,36 @@ def transformer_encoder_layer(how: str) -> Made:
     return net, torch.randn(2, 5, 4)
 
 
-@pattern()
-def transformer_decoder_layer() -> Made:
+@pattern(each=("first", "second", "both", "padded"))
+def transformer_encoder(how: str) -> Made:
+    """Torch's fused form of a whole layer reads the dense tensors: it must not run where heads are gone."""
+    layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(s: Net, x: Tensor, *masks: Tensor) -> Tensor:
+        return s.head(s.encoder(x, src_key_padding_mask=masks[0] if masks else None))
+
+    net = Net(forward, encoder=encoder, head=nn.Linear(8, 3))
+    with torch.no_grad():
+        for place in (0, 1) if how in ("both", "padded") else (int(how == "second"),):
+            attention = encoder.layers[place].self_attn
+            attention.in_proj_weight[20:24] = 0
+            attention.in_proj_bias[20:24] = 0
+    padding = (torch.tensor([[False] * 5, [False] * 4 + [True]]),) if how == "padded" else ()
+    return net, (torch.randn(2, 5, 8), *padding)
+
+
+@pattern(each=("feed-forward", "self-attention", "cross-attention"))
+def transformer_decoder_layer(how: str) -> Made:
     layer = nn.TransformerDecoderLayer(8, 2, 12, batch_first=True)
     net = Net(lambda s, x, y: s.head(s.layer(x, y)), layer=layer, head=nn.Linear(8, 3))
-    kill(layer.linear1, (0, 5, 7), 0.3)
+    if how == "feed-forward":
+        kill(layer.linear1, (0, 5, 7), 0.3)
+    else:
+        attention = layer.self_attn if how == "self-attention" else layer.multihead_attn
+        with torch.no_grad():
+            attention.in_proj_weight[20:24] = 0
+            attention.in_proj_bias[20:24] = 0
     return net, (torch.randn(2, 5, 8), torch.randn(2, 4, 8))
 
 

@@ -30,10 +30,17 @@ def group_convolution_unread(*columns: int) -> Made:
     return net, image()
 
 
-@pattern()
-def group_convolution_reading_constants() -> Made:
-    net = chain(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.ReLU(), nn.Conv2d(6, 2, 1))
-    kill(net[0], (0, 1, 4, 5), 0.4)
+@pattern(each=("equal", "whole-group", "no-bias", "padded", "twice"), kept=("whole-group", "padded", "twice"))
+def group_convolution_reading_constants(how: str) -> Made:
+    """Only the rows of its own group read a channel; at the border nothing does, nor where two calls see two constants.
+
+    What a whole group makes of constants may differ by rounding from one position to the next.
+    """
+    grouped = nn.Conv2d(8, 8, 3, groups=2, bias=how != "no-bias", padding=int(how == "padded"))
+    net = chain(nn.Conv2d(3, 8, 1), nn.ReLU(), grouped, nn.ReLU(), nn.Conv2d(8, 2, 1))
+    if how == "twice":
+        net.insert(3, grouped)
+    kill(net[0], (0, 1, 2, 3) if how == "whole-group" else (0, 1, 4, 5), 0.4)
     return net, image()
 
 
@@ -113,25 +120,45 @@ def depthwise_and_pointwise_in_one_dimension() -> Made:
     return net, torch.randn(2, 3, 9)
 
 
-@pattern(each={"equal": (0, 1, 4, 7), "whole-group": (0, 1, 2, 3)})
+@pattern(
+    each={"equal": (0, 1, 4, 7), "whole-group": (0, 1, 2, 3), "unequal": (0, 1, 4), "one-group": (0, 1)},
+    kept=("one-group",),
+)
 def grouped_transposed_convolution(*rows: int) -> Made:
     net = chain(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.ConvTranspose2d(8, 6, 2, 2, groups=2), nn.ReLU(), nn.Conv2d(6, 2, 1))
     kill(net[0], rows)
     return net, image()
 
 
-@pattern()
-def rows_of_a_grouped_transposed_convolution() -> Made:
+@pattern(
+    each={"plain": (False, (1,), ()), "bias": (True, (1,), ()), "unread": (True, (), (0, 5)), "whole-group": (True, (), (3, 4, 5)), "unread-unequal": (False, (), (0, 1))},
+    kept=("unread-unequal",),
+)  # fmt: skip
+def rows_of_a_grouped_transposed_convolution(bias: bool, rows: tuple[int, ...], columns: tuple[int, ...]) -> Made:
     """Its weight holds outputs on the second axis, one group's after another's."""
     net = chain(
         nn.Conv2d(3, 8, 1),
         nn.ReLU(),
-        nn.ConvTranspose2d(8, 6, 2, 2, groups=2, bias=False),
+        nn.ConvTranspose2d(8, 6, 3, 2, padding=1, groups=2, bias=bias),
         nn.ReLU(),
         nn.Conv2d(6, 2, 1),
     )
-    kill(net[2], (1,))
+    kill(net[2], rows)  # one of each group
+    if bias and rows:
+        with torch.no_grad():
+            net[2].bias[[1, 4]] = -0.5
+    unread(net[4], columns)
     return net, image()
+
+
+@pattern()
+def grouped_transposed_convolution_in_one_dimension() -> Made:
+    """Inputs and outputs die, and the layer reads constants that it cannot take in at its borders."""
+    net = chain(nn.Conv1d(3, 9, 1), nn.ReLU(), nn.ConvTranspose1d(9, 6, 3, groups=3), nn.SiLU(), nn.Conv1d(6, 2, 1))
+    kill(net[0], (0, 4, 8))
+    kill(net[0], (1,), 0.4)
+    unread(net[4], (0, 3, 4))
+    return net, torch.randn(2, 3, 7)
 
 
 @pattern()

@@ -324,19 +324,56 @@ def reshape_that_mixes_channels_and_positions() -> Made:
     return net, image()
 
 
-@pattern()
-def einsum_over_channels() -> Made:
+EQUATIONS = {
+    "plain": "bchw,dc->bdhw",
+    "transposed": "cd,bchw->bdhw",
+    "moved": "bchw,dc->bhdw",
+    "constant": "bchw,dc->bdhw",
+    "outer": "bchw,dc->bdc",
+    "positions": "bchw,wd->bchd",
+}
+
+
+@pattern(each={how: (how, equation) for how, equation in EQUATIONS.items()}, kept=("outer",))
+def einsum_over_channels(how: str, equation: str) -> Made:
+    """A matrix over one axis, whichever it is; it adds no bias, so it takes in no constant."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = torch.einsum(equation, *((s.mix, F.relu(s.a(x))) if how == "transposed" else (F.relu(s.a(x)), s.mix)))
+        return s.c(h.transpose(1, 2) if how == "moved" else h.sum(2)[..., None, None] if how == "outer" else h)
+
+    shape = {"transposed": (8, 6), "positions": (4, 3)}.get(how, (6, 8))
     net = Net(
-        lambda s, x: s.c(torch.einsum("bchw,dc->bdhw", F.relu(s.a(x)), s.mix)),
+        forward,
         a=nn.Conv2d(3, 8, 3),
-        c=nn.Conv2d(6, 2, 1),
-        mix=nn.Parameter(torch.randn(6, 8)),
+        c=nn.Conv2d(8 if how == "positions" else 6, 2, 1),
+        mix=nn.Parameter(torch.randn(shape)),
     )
-    kill(net.a, (0, 5))
+    kill(net.a, (0, 5), 0.4 if how == "constant" else 0)
     with torch.no_grad():
-        net.mix[2] = 0
-        net.mix[:, 3] = 0
+        if how == "transposed":
+            net.mix[:, 2] = 0
+            net.mix[3] = 0
+        elif how != "positions":
+            net.mix[2] = 0
+            if how != "constant":
+                net.mix[:, 3] = 0
     return net, image()
+
+
+@pattern(each=("linear", "matmul", "einsum", "linear-no-bias"), kept=("linear", "matmul", "einsum", "linear-no-bias"))
+def weight_of_a_layer_without_its_bias(how: str) -> Made:
+    """Code of the user's own reads a layer's weight: the layer's bias would not be added, so nothing folds into it."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = F.relu(s.a(x))
+        if how.startswith("linear"):
+            return s.c(F.linear(h, s.b.weight).tanh())
+        return s.c((h @ s.b.weight.t() if how == "matmul" else torch.einsum("bi,oi->bo", h, s.b.weight)).tanh())
+
+    net = Net(forward, a=nn.Linear(4, 8), b=nn.Linear(8, 6, bias=how != "linear-no-bias"), c=nn.Linear(6, 3))
+    kill(net.a, (0, 5), 0.4)
+    return net, torch.randn(3, 4)
 
 
 @pattern()
@@ -374,17 +411,26 @@ def outer_product_flattened() -> Made:
     return net, torch.randn(4, 4)
 
 
-@pattern()
-def bilinear_layer() -> Made:
+@pattern(each=("zero", "constant", "unread", "rows", "same"), kept=("constant",))
+def bilinear_layer(how: str) -> Made:
+    """Of two inputs: a constant in one of them scales the other, which is no bias."""
     net = Net(
-        lambda s, x: s.c(s.mix(F.relu(s.a(x)), s.b(x))),
+        lambda s, x: s.c(F.relu(s.mix(F.relu(s.a(x)), F.relu(s.a(x)) if how == "same" else s.b(x)))),
         a=nn.Linear(4, 5),
-        b=nn.Linear(4, 6),
-        mix=nn.Bilinear(5, 6, 4),
+        b=nn.Linear(4, 6) if how != "same" else None,
+        mix=nn.Bilinear(5, 5 if how == "same" else 6, 4),
         c=nn.Linear(4, 2),
     )
-    kill(net.a, (0, 3))
-    kill(net.b, (1,))
+    with torch.no_grad():
+        if how == "unread":
+            net.mix.weight[:, [0, 3]] = 0
+            net.mix.weight[:, :, 1] = 0
+        elif how == "rows":
+            kill(net.mix, (1,), 0.4)
+        else:
+            kill(net.a, (0, 3), 0.4 if how == "constant" else 0)
+            if net.b is not None:
+                kill(net.b, (1,), 0.4 if how == "constant" else 0)
     return net, torch.randn(4, 4)
 
 

@@ -15,7 +15,6 @@ OPEN: dict[str, tuple[str, ...]] = {
         "token_mixing-position",
         "masked_weight",
         "no_batch_axis-image",
-        "multihead_attention_module-v-dims",
         "grid_of_coordinates",
         "rows_of_an_embedding_that_the_example_does_not_use",
         "experts_that_the_example_does_not_choose",
@@ -35,11 +34,6 @@ OPEN: dict[str, tuple[str, ...]] = {
     ),
     "neither tracer follows a scripted module": ("scripted_module",),
     "no rule for a product with a parameter that is not a layer's": ("layers_of_ones_own-constant",),
-    "grouped transposed convolutions pin their channels": (
-        "grouped_transposed_convolution-equal",
-        "grouped_transposed_convolution-whole-group",
-        "rows_of_a_grouped_transposed_convolution",
-    ),
     "a computed weight pins its channels": (
         "tied_weights-transposed",
         "standardised_weight-zero",
@@ -48,25 +42,18 @@ OPEN: dict[str, tuple[str, ...]] = {
     ),
     "no rule for this kind of product": (
         "dead_attention_branch",
-        "new_axes-repeat-interleave",
-        "einsum_over_channels",
         "matmul_of_two_features-row",
-        "bilinear_layer",
     ),
-    "a layer that the example does not reach may read them": ("new_axes-unbind", "new_axes-expand", "new_axes-repeat"),
+    "a layer that the example does not reach may read them": (
+        "new_axes-unbind",
+        "new_axes-expand",
+        "new_axes-repeat",
+        "new_axes-repeat-interleave",
+    ),
     "an operator over the channels of an image without a batch axis, or over all positions": (
         "instance_norm-plain",
         "batch_norm_without_scale-batch-statistics",
     ),
-    "hidden units of several layers, or of a cell that is called step by step": (
-        "lstm-layers",
-        "lstm-bidirectional",
-        "lstm-last-state",
-        "cell_in_a_loop-hidden",
-        "cell_in_a_loop-input",
-    ),
-    "a table whose rows are added up": ("bag_of_embeddings",),
     "cosine similarity of channels": ("unit_length_over_channels-cosine",),
     "a sampled position may lie outside, where nothing is read": ("positions_chosen_by_data-grid-sample",),
-    "constants that a grouped layer reads have no bias to go to": ("group_convolution_reading_constants",),
 }

@@ -317,6 +317,26 @@ def higher_precision_inside() -> Made:
     return net, torch.randn(5, 4)
 
 
+@pattern(each=DEATHS)
+def buffer_as_a_weight(how: str) -> Made:
+    """A fixed transform between two layers, such as a cosine transform: its rows and columns go as a layer's do."""
+
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("basis", torch.randn(6, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.basis)
+
+    net = chain(nn.Linear(4, 8), nn.ReLU(), Fixed(), nn.Linear(6, 2))
+    if how == "unread":
+        unread(net[3], (0, 5))
+    else:
+        kill(net[0], (0, 5), 0.0 if how == "zero" else 0.2)
+    return net, torch.randn(5, 4)
+
+
 @pattern(smaller=None)
 def weights_computed_from_the_input() -> Made:
     """A hypernetwork."""

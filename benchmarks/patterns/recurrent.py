@@ -55,6 +55,91 @@ def lstm(how: str) -> Made:
     return net, torch.randn(2, 5, 4)
 
 
+WAYS = (
+    "equal",
+    "unequal",
+    "unread",
+    "states",
+    "states-unequal",
+    "returned",
+    "given",
+    "given-ones",
+    "unbatched",
+    "subclass",
+)
+
+
+@pattern(
+    each={f"{name}-{how}": (name, how) for name in CELLS for how in WAYS},
+    kept=[f"{name}-{how}" for name in CELLS for how in ("states-unequal", "returned", "given-ones", "subclass")],
+)
+def layers_in_both_directions(name: str, how: str) -> Made:
+    """All cells of a module have one width: where their states are met, only equally many units can go."""
+    kind, _ = CELLS[name]
+    kind = type(f"My{name}", (kind,), {}) if how == "subclass" else kind
+
+    def forward(s: Net, x: Tensor) -> Any:
+        start = None
+        if how.startswith("given"):
+            make = torch.ones if how == "given-ones" else torch.zeros
+            start = make(4, len(x), s.cell.hidden_size, dtype=x.dtype, device=x.device)
+            start = (start, start) if name == "LSTM" else start
+        out, last = s.cell(s.embed(x), start)
+        last = last[0] if isinstance(last, tuple) else last
+        result = s.head(out[..., -1, :])
+        if how == "returned":
+            return result, last
+        return result + s.state(last[-1]) if how.startswith("states") else result
+
+    net = Net(
+        forward,
+        embed=nn.Linear(4, 5),
+        cell=kind(5, 6, num_layers=2, bidirectional=True, batch_first=True, dropout=0.1),
+        head=nn.Linear(12, 3),
+        state=nn.Linear(6, 3) if how.startswith("states") else None,
+    )
+    deaths = {"l0": (0, 4), "l0_reverse": (1, 2), "l1": (3, 4), "l1_reverse": (0, 5)}
+    if how in ("unequal", "states-unequal", "subclass"):
+        deaths = {"l0": (0, 4, 5), "l1_reverse": (1,)}
+    if how == "unread":
+        with torch.no_grad():
+            unread(net.head, (1, 2, 7, 11))
+            net.cell.weight_hh_l1[:, [1, 2]] = 0
+            net.cell.weight_hh_l1_reverse[:, [1, 5]] = 0
+    else:
+        for end, units in deaths.items():
+            silence(net.cell, units, end)
+    return net, torch.randn(6, 4) if how == "unbatched" else torch.randn(2, 5, 4)
+
+
+@pattern(each=("learned", "learned-nonzero", "handed-on"), kept=("learned-nonzero",))
+def initial_state(how: str) -> Made:
+    """A start that is learned, or that another recurrent layer ends with."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        start = s.encoder(x)[1] if how == "handed-on" else s.start.expand(1, len(x), -1).contiguous()
+        return s.head(s.cell(x, start)[0])
+
+    net = Net(
+        forward,
+        encoder=nn.GRU(4, 6, batch_first=True),
+        cell=nn.GRU(4, 6, batch_first=True),
+        start=nn.Parameter(torch.randn(1, 1, 6)),
+        head=nn.Linear(6, 3),
+    )
+    if how == "handed-on":
+        del net.start
+    else:
+        del net.encoder
+    silence(net.cell, (0, 4))
+    if how == "handed-on":
+        silence(net.encoder, (0, 4))
+    elif how == "learned":
+        with torch.no_grad():
+            net.start[..., [0, 4]] = 0
+    return net, torch.randn(2, 5, 4)
+
+
 @pattern()
 def lstm_over_convolution() -> Made:
     net = Net(
@@ -68,10 +153,12 @@ def lstm_over_convolution() -> Made:
     return net, torch.randn(2, 3, 9)
 
 
-@pattern(each=("hidden", "input"))
+@pattern(each=("hidden", "input", "hidden-literal", "hidden-default", "unread"), kept=("hidden-literal",))
 def cell_in_a_loop(how: str) -> Made:
+    """The first state as wide as the cell says, or as the code says, which then cannot follow the cut."""
+
     def forward(s: Net, x: Tensor) -> Tensor:
-        h = x.new_zeros(len(x), 6)
+        h = None if how == "hidden-default" else x.new_zeros(len(x), 6 if "literal" in how else s.cell.hidden_size)
         for step in range(3):
             h = s.cell(s.embed(x[:, step]), h)
         return s.head(h)
@@ -79,10 +166,54 @@ def cell_in_a_loop(how: str) -> Made:
     net = Net(forward, embed=nn.Linear(4, 5), cell=nn.GRUCell(5, 6), head=nn.Linear(6, 2))
     if how == "input":
         kill(net.embed, (0, 3))
+    elif how == "unread":
+        unread(net.head, (1, 2))
+        with torch.no_grad():
+            net.cell.weight_hh[:, [1, 2]] = 0
     else:
         with torch.no_grad():
             for tensor in net.cell.parameters():
                 tensor[[0, 6, 12]] = 0
+    return net, torch.randn(2, 3, 4)
+
+
+def silence_cell(cell: nn.RNNCellBase, hidden: tuple[int, ...]) -> None:
+    """As `silence`, for one cell."""
+    rows = [row for row in range(len(cell.weight_ih)) if row % cell.hidden_size in hidden]
+    with torch.no_grad():
+        for tensor in cell.parameters():
+            tensor[rows] = 0
+
+
+@pattern(each=("lstm", "lstm-ones", "rnn", "rnn-relu", "read"), kept=("lstm-ones",))
+def cells_in_turns(how: str) -> Made:
+    """Two cells, one behind the other; units whose state starts at one do not stay at zero."""
+
+    def forward(s: Net, x: Tensor) -> Any:
+        start = torch.ones if "ones" in how else torch.zeros
+        h, c = (start(len(x), s.first.hidden_size, dtype=x.dtype, device=x.device) for _ in range(2))
+        second = None
+        for step in range(3):
+            if isinstance(s.first, nn.LSTMCell):
+                h, c = s.first(x[:, step], (h, c))
+            else:
+                h = s.first(x[:, step], h)
+            second = s.second(h, second)
+        return s.head(second) + s.gate(c if how == "read" else second)
+
+    first = (
+        nn.LSTMCell(4, 6) if "rnn" not in how else nn.RNNCell(4, 6, nonlinearity="relu" if "relu" in how else "tanh")
+    )
+    net = Net(
+        forward,
+        first=first,
+        second=nn.GRUCell(6, 5),
+        head=nn.Linear(5, 2),
+        gate=nn.Linear(6 if how == "read" else 5, 2),
+    )
+    silence_cell(net.first, (0, 4))
+    if how != "lstm-ones":
+        silence_cell(net.second, (1,))
     return net, torch.randn(2, 3, 4)
 
 
@@ -151,11 +282,23 @@ def embedding_tied_with_the_head(how: str) -> Made:
     return net, tokens()
 
 
-@pattern()
-def bag_of_embeddings() -> Made:
-    net = Net(lambda s, x: s.b(s.embed(x)), embed=nn.EmbeddingBag(11, 8, mode="sum"), b=nn.Linear(8, 3))
+@pattern(each=("sum", "mean", "max", "weighted", "unread", "constant", "mean-constant"))
+def bag_of_embeddings(how: str) -> Made:
+    """Rows of a table are added up; a constant column adds up to the length of the bag."""
+    mode = how.removesuffix("-constant") if how in ("mean", "max", "mean-constant") else "sum"
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        weights = x.to(s.b.weight.dtype) / 7 if how == "weighted" else None
+        return s.b(s.embed(x, per_sample_weights=weights))
+
+    net = Net(forward, embed=nn.EmbeddingBag(11, 8, mode=mode), b=nn.Linear(8, 3))
     with torch.no_grad():
-        net.embed.weight[:, [0, 5]] = 0
+        if how == "unread":
+            unread(net.b, (0, 5))
+        else:
+            net.embed.weight[:, [0, 5]] = 0
+            if "constant" in how:
+                net.embed.weight[:, 5] = 0.3
     return net, tokens()
 
 

@@ -7,8 +7,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
+from ssl_prune.graph.kinds import attention_modules
 from ssl_prune.graph.labels import Contraction, LabelPass, Role
 from ssl_prune.graph.program import Program, export, module_of
+from ssl_prune.graph.state import State
 from ssl_prune.graph.unionfind import PINNED
 from ssl_prune.inputs import Inputs
 
@@ -53,8 +55,7 @@ class Reader:
     padded: bool
     other: fx.Node | None
     other_axes: tuple[int, ...]
-    state: tuple[str, ...]
-    state_rows: Tensor | None
+    state: tuple[State, ...]
 
     @property
     def depthwise(self) -> bool:
@@ -81,6 +82,9 @@ class ChannelGraph:
         boxes: for each node whose channels run over several axes, or over one of several, their units; what stays of
             them must be an array again.
         equal: (n, m) units of which every row keeps equally many; or none, where the flag beside says so.
+        level: (n, m) units of which every row keeps equally many, unless the module they belong to becomes another.
+        whole: modules that are cut only by becoming others: until then they keep all their units.
+        packed: nodes of these whose values need not stay arrays when they become others.
         alike: pairs of (n, m) and (n, k) units of which row i may vanish only together with the other's row i.
         unreached: modules with parameters that the forward did not use on the example.
 
@@ -103,7 +107,10 @@ class ChannelGraph:
     boxes: dict[fx.Node, Tensor] = field(default_factory=dict)
     equal: tuple[tuple[Tensor, bool], ...] = ()
     alike: tuple[tuple[Tensor, Tensor], ...] = ()
+    level: tuple[Tensor, ...] = ()
     unreached: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
+    packed: frozenset[fx.Node] = frozenset()
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
@@ -186,17 +193,29 @@ def _resolve(program: Program, labels: LabelPass) -> ChannelGraph:
     buffers = tuple(axis for axis in kept if axis.name not in program.parameters)
     boxes = {node: found for node, ids in labels.boxes.items() if bool(((found := units(ids)) >= 0).any())}
     equal = tuple((found, vanish) for ids, vanish in labels.strict if bool(((found := units(ids)) >= 0).any()))
+    level = tuple(found for ids in labels.levels if bool(((found := units(ids)) >= 0).any()))
     alike = tuple((units(a), units(b)) for a, b in labels.together)
     alike = tuple((a, b) for a, b in alike if bool((a >= 0).any() | (b >= 0).any()))
     return ChannelGraph(
-        program, len(removable), parameters, buffers, readers, pinned, boxes, equal, alike, labels.unreached
+        program,
+        len(removable),
+        parameters,
+        buffers,
+        readers,
+        pinned,
+        boxes,
+        equal,
+        alike,
+        level,
+        labels.unreached,
+        *attention_modules(program),
     )
 
 
 def _reader(c: Contraction, units: Callable[[Tensor], Tensor]) -> Reader:
     return Reader(
         c.node, c.module, c.weight, c.source, c.source_axes, units(c.read), units(c.written), c.in_axis, c.rows,
-        c.columns, c.groups, c.padded, c.other, c.other_axes, c.state, c.state_rows,
+        c.columns, c.groups, c.padded, c.other, c.other_axes, c.state,
     )  # fmt: skip
 
 

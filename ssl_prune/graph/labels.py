@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph.program import Interpretation, Program, module_of, modules_of
+from ssl_prune.graph.program import Interpretation, Program, module_of, modules_of, visible
+from ssl_prune.graph.state import State
 from ssl_prune.graph.unionfind import PINNED, WILDCARD, UnionFind
 
 __all__ = ["Contraction", "LabelPass", "Parameter", "Role", "collapse"]
 
 _COPIES = {
-    getattr(torch.ops.aten, n) for n in ("lift_fresh_copy", "clone", "alias", "detach", "_to_copy", "contiguous")
+    getattr(torch.ops.aten, n) for n in ("lift_fresh_copy", "clone", "alias", "detach", "_to_copy", "to", "contiguous")
 }
 
 Role = str  # "writer" | "norm" | "reader"
@@ -61,7 +62,7 @@ class Contraction:
         groups: groups of the convolution, 1 for all others.
         padded: positions outside the input are read as zero, so that a constant cannot be folded into the bias.
         other: a second node whose channels, at `other_axes`, multiply those of the source: zero there is zero here.
-        state: of a recurrent layer's hidden units: parameters whose rows `state_rows` are zero where they stay zero.
+        state: where it reads hidden units of recurrent cells, those cells, one's units after another's.
     """
 
     node: fx.Node
@@ -78,8 +79,7 @@ class Contraction:
     padded: bool = False
     other: fx.Node | None = None
     other_axes: tuple[int, ...] = ()
-    state: tuple[str, ...] = ()
-    state_rows: Tensor | None = None
+    state: tuple[State, ...] = ()
 
 
 def collapse(labels: Tensor) -> Tensor:
@@ -115,6 +115,7 @@ class LabelPass(Interpretation):
         self.boxes: dict[fx.Node, Tensor] = {}
         self.strict: list[tuple[Tensor, bool]] = []
         self.together: list[tuple[Tensor, Tensor]] = []
+        self.levels: list[Tensor] = []
         self._start: dict[tuple[str, int], int] = {}
         self._tensors = {
             **dict(model.named_parameters(remove_duplicate=False)),
@@ -173,7 +174,7 @@ class LabelPass(Interpretation):
         """Pin what code that the example did not run may read."""
         widths = {size for axis, size in enumerate(result.shape) if size > 1 and result.stride(axis) != 0}
         for owner, (scope, sizes) in self._beside.items():
-            if any(size % width == 0 for size in sizes for width in widths) and _visible(node, scope):
+            if any(size % width == 0 for size in sizes for width in widths) and visible(node, scope):
                 self.pin(node, f"{owner}, which the forward did not reach on the example, may read them", result)
 
     def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
@@ -237,6 +238,10 @@ class LabelPass(Interpretation):
         """Rows of `labels`, (n, m), that must keep equally many each; or none, where they may `vanish`."""
         self.strict.append((labels, vanish))
 
+    def level(self, labels: Tensor) -> None:
+        """Rows of `labels`, (n, m), that keep equally many each where their module stays what it is."""
+        self.levels.append(labels)
+
     def alike(self, first: Tensor, second: Tensor) -> None:
         """Row i of `first`, (n, m), may vanish as a whole if and only if row i of `second`, (n, k), does."""
         self.together.append((first, second))
@@ -285,12 +290,3 @@ def _unreached(program: Program, tensors: dict[str, Tensor]) -> tuple[tuple[str,
             scope = scope.rpartition(".")[0]
         beside[owner] = (scope, sizes)
     return tuple(unused), beside
-
-
-def _visible(node: fx.Node, scope: str) -> bool:
-    """The code of module `scope` itself can hold the value: it makes it, takes it in, or gets it from a module inside."""
-    inside = modules_of(node)
-    if scope and scope not in inside:
-        return any(scope in modules_of(user) for user in node.users)
-    deeper = inside[inside.index(scope) + 1 :] if scope in inside else inside
-    return not deeper or any(deeper[0] not in modules_of(user) for user in node.users)

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
+from ssl_prune.graph.functional import functional
 from ssl_prune.inputs import Inputs, as_call, evaluation
 
-__all__ = ["Interpretation", "Program", "export", "module_of", "modules_of"]
+__all__ = ["Interpretation", "Program", "export", "module_of", "modules_of", "run_node", "visible"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,19 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
     """
     from torch.export.graph_signature import InputKind  # not at import: reading a slim file needs no export
 
+    from ssl_prune.graph.rules import rule_for, unknown  # rules are written in terms of programs
+
     args, kwargs = as_call(example_inputs)
     # A forward that keeps something of its input in an attribute would keep a traced tensor, which is no tensor.
     own = [(module, dict(vars(module))) for module in model.modules()]
     with evaluation(model), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            exported = torch.export.export(model, args, kwargs, strict=False).run_decompositions({})
+            exported = torch.export.export(model, args, kwargs, strict=False)
+            graph = functional(exported.graph, lambda node: rule_for(node) is not unknown)
+            if graph is None:
+                exported = exported.run_decompositions({})
+                graph = exported.graph
         except Exception as error:
             shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             raise GraphError(
@@ -62,7 +70,7 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
             for module, attributes in own:
                 vars(module).clear()
                 vars(module).update(attributes)
-    for node in exported.graph.nodes:
+    for node in graph.nodes:
         sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
         if not all(isinstance(size, int) for size in sizes):
             raise GraphError(
@@ -87,7 +95,7 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
                 f"{type(model).__name__}: the forward pass takes a {spec.kind.name}, which has no rule here"
             )
     mutated = frozenset(exported.graph_signature.buffers_to_mutate.values())
-    return Program(exported.graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
+    return Program(graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
 
 
 def module_of(node: fx.Node) -> str:
@@ -100,6 +108,23 @@ def module_of(node: fx.Node) -> str:
 def modules_of(node: fx.Node) -> tuple[str, ...]:
     """Names of all modules inside whose forward `node` was made, outermost first."""
     return tuple(str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values())
+
+
+def visible(node: fx.Node, scope: str) -> bool:
+    """Whether the code of module `scope` itself handles the value: makes it, takes it in, or gets it from a module inside."""
+    inside = modules_of(node)
+    if scope and scope not in inside:
+        return any(scope in modules_of(user) for user in node.users)
+    deeper = inside[inside.index(scope) + 1 :] if scope in inside else inside
+    return not deeper or any(deeper[0] not in modules_of(user) for user in node.users)
+
+
+def run_node(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The node's operator on values; a view of one that is laid out otherwise than where it was traced is a copy."""
+    target: Any = node.target
+    if getattr(target, "overloadpacket", None) in (torch.ops.aten.view, torch.ops.aten._unsafe_view):
+        return args[0].reshape(args[1])
+    return target(*args, **kwargs)
 
 
 class Interpretation(ABC):

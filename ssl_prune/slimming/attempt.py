@@ -1,6 +1,5 @@
-"""One way to cut a network, the simpler ways beside it, and the repair of one that does not pass the proof."""
+"""One way to cut a network, and the simpler ways beside it."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,10 +8,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.inputs import Inputs
-from ssl_prune.slimming.blame import first_difference, units_at, units_in_scope
 from ssl_prune.slimming.columns import Choice, cropped, fastest, smallest
 from ssl_prune.slimming.inner import InnerDifferenceError, inner_difference
 from ssl_prune.slimming.liveness import Liveness, needed
@@ -20,7 +17,10 @@ from ssl_prune.slimming.plan import SlimPlan
 from ssl_prune.slimming.planner import make_plan, removable
 from ssl_prune.slimming.verify import Proof, verify
 
-__all__ = ["Attempt", "Outcome", "repair"]
+__all__ = ["Attempt", "Outcome"]
+
+
+_OTHERS = ("Identity", "Constant", "Uneven", "Attention")
 
 
 class Outcome(NamedTuple):
@@ -42,7 +42,8 @@ class Attempt:
         inputs: the example.
         tolerance: allowed relative difference of the outputs.
         columns: as in `slim`; None leaves every kernel as it is.
-        branches: replace whole constant branches; "whole": by a constant at every position.
+        branches: modules may become others: whole constant branches go, recurrent layers may be uneven; "whole": such
+            a branch becomes a constant at every position.
         guess: change numbers in the user's own modules that look like widths.
         widths: (U,) dead units that stay for the sake of a width; None: none.
     """
@@ -79,11 +80,12 @@ class Attempt:
             yield attempt
         if any(m.becomes is not None and m.becomes["kind"] in ("Identity", "Constant") for m in plan.modules.values()):
             yield replace(self, branches="whole")
+        if any(m.becomes is not None and m.becomes["kind"] in _OTHERS for m in plan.modules.values()):
             attempt = replace(attempt, branches=False)
             yield attempt
         for columns in (False, None):
             plain = replace(attempt, columns=columns)
-            if plain != attempt and plain._plan(dead, attempt.branches, plain._choose) != plan:
+            if columns != attempt.columns and plain._plan(dead, attempt.branches, plain._choose) != plan:
                 attempt = plain
                 yield attempt
 
@@ -114,71 +116,3 @@ class Attempt:
 
     def _plan(self, dead: Tensor, branches: bool | Literal["whole"], choose: Choice | None) -> SlimPlan:
         return make_plan(self.graph, self.model, self.live, dead, branches=branches, choose=choose, guess=self.guess)
-
-
-ROUNDS = 12
-SECONDS = 30.0
-
-
-def repair(attempt: Attempt) -> tuple[Tensor, Outcome]:
-    """The largest cut that can be found in bounded time: keep what the first module to differ handles, until it holds.
-
-    What was kept for that is then tried again in halves. In the end fewer units go, never wrong ones.
-    """
-    start = time.perf_counter()
-    none = torch.zeros_like(attempt.live.alive)
-    keep, dead = none.clone(), none
-    outcome = None
-    for _ in range(ROUNDS):
-        dead = attempt.without(keep)
-        outcome = attempt(dead)
-        if outcome.proof.holds:
-            break
-        suspects = none
-        different = attempt.look_inside(dead, outcome.plan, outcome.model)
-        if different is not None:
-            suspects = units_at(attempt.graph, different.node) & dead
-        blamed = first_difference(attempt.model, outcome.model, attempt.inputs, attempt.tolerance)
-        while blamed is not None and not bool(suspects.any()):
-            suspects = units_in_scope(attempt.graph, blamed) & dead
-            blamed = blamed.rpartition(".")[0] if blamed else None
-        if not bool(suspects.any()) or time.perf_counter() - start > SECONDS:
-            outcome = None
-            break
-        keep |= suspects
-    if outcome is None or not outcome.proof.holds:
-        attempt = replace(attempt, branches=False, columns=None, guess=False)
-        keep = torch.ones_like(none)
-        dead = attempt.without(keep)
-        outcome = attempt(dead)
-        if not outcome.proof.holds:
-            raise SlimError(
-                f"even the unchanged network does not pass the proof: {outcome.proof.failure}; is its forward random?"
-            )
-    return _retry(attempt, keep & attempt.without(none), dead, outcome, start + SECONDS)
-
-
-def _retry(
-    attempt: Attempt,
-    kept: Tensor,
-    dead: Tensor,
-    best: Outcome,
-    until: float,
-) -> tuple[Tensor, Outcome]:
-    """Remove as much of what was `kept` as bisection finds provable before the time is over."""
-    pending = [kept.nonzero().flatten()] if bool(kept.any()) else []
-    if pending and len(pending[0]) > 1:  # the whole has failed before
-        pending = list(pending[0].tensor_split(2))[::-1]
-    while pending and time.perf_counter() < until:
-        part = pending.pop()
-        trial_keep = kept.clone()
-        trial_keep[part] = False
-        trial = attempt.without(trial_keep)
-        if torch.equal(trial, dead):
-            continue
-        outcome = attempt(trial)
-        if outcome.proof.holds:
-            kept, dead, best = trial_keep, trial, outcome
-        elif len(part) > 1:
-            pending += [part[len(part) // 2 :], part[: len(part) // 2]]
-    return dead, best

@@ -30,13 +30,10 @@ def layer_attributes(
     if isinstance(module, _NORMS):  # whichever vector it has: a scale, or statistics only
         left = [len(axes[0]) for axes in keep.values() if 0 in axes]
         return {"num_features": left[0]} if left else {}
-    if isinstance(module, nn.RNNBase):
-        found = {}
-        if 1 in keep.get("weight_ih_l0", {}):
-            found["input_size"] = len(keep["weight_ih_l0"][1])
-        if 1 in keep.get("weight_hh_l0", {}):
-            found["hidden_size"] = len(keep["weight_hh_l0"][1])
-        return found
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        end = "_l0" if isinstance(module, nn.RNNBase) else ""
+        sizes = {"input_size": keep.get(f"weight_ih{end}", {}), "hidden_size": keep.get(f"weight_hh{end}", {})}
+        return {name: len(kept[1]) for name, kept in sizes.items() if 1 in kept}
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return {}
@@ -44,7 +41,9 @@ def layer_attributes(
     shape = [len(kept[axis]) if axis in kept else size for axis, size in enumerate(weight.shape)]
     if isinstance(module, nn.Linear):
         return {"in_features": shape[1], "out_features": shape[0]}
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Bilinear):
+        return {"out_features": shape[0], "in1_features": shape[1], "in2_features": shape[2]}
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return {"embedding_dim": shape[1]}
     if isinstance(module, _CONVOLUTIONS):
         if grouped is not None:
@@ -54,7 +53,11 @@ def layer_attributes(
         groups = module.groups * shape[0] // module.out_channels if depthwise else module.groups
         return {"in_channels": shape[1] * groups, "out_channels": shape[0], "groups": groups}
     if isinstance(module, _TRANSPOSED):
-        groups = shape[0] if module.groups > 1 else 1  # depthwise, or a single group
+        if grouped is not None:
+            columns = [c for c in grouped["columns"] if c]
+            return {"in_channels": shape[0], "out_channels": sum(map(len, columns)), "groups": len(columns)}
+        depthwise = module.groups > 1 and module.groups == module.in_channels
+        groups = shape[0] if depthwise else module.groups
         return {"in_channels": shape[0], "out_channels": shape[1] * groups, "groups": groups}
     if isinstance(module, nn.PReLU):
         return {"num_parameters": shape[0]}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.program import modules_of
+from ssl_prune.graph.program import visible
 from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors
 
 __all__ = ["first_difference", "units_at", "units_in_scope"]
@@ -50,13 +50,7 @@ def units_in_scope(graph: ChannelGraph, scope: str) -> Tensor:
     """(U,) units that the code of a module itself handles: made there, taken in, or given back by a module inside."""
     found = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     for node, units in graph.boxes.items():
-        inside = modules_of(node)
-        if scope and scope not in inside:
-            visible = any(scope in modules_of(user) for user in node.users)
-        else:
-            deeper = inside[inside.index(scope) + 1 :] if scope in inside else inside
-            visible = not deeper or any(deeper[0] not in modules_of(user) for user in node.users)
-        if visible:
+        if visible(node, scope):
             found[units] = True
     return found[:-1]
 

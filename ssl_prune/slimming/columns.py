@@ -80,19 +80,20 @@ def forms(
     found = {}
     for name, layer in _layers(graph, model):
         plan = plans.get(name, ModulePlan())
-        absorbs = plan.fold is not None and plan.fold.into is not None
-        if plan.becomes is not None or plan.grouped is not None or absorbs:
+        if plan.becomes is not None or plan.grouped is not None:
             continue  # its zeros are not those of the dense layer
-        weight = live.weights[f"{name}.weight"].detach()
+        read = live.weights[f"{name}.weight"].detach() != 0
+        if plan.fold is not None and plan.fold.into is not None:
+            read[:, plan.fold.into] |= read[:, plan.fold.channels].any(1)
         for axis, kept in plan.keep.get("weight", {}).items():
-            weight = weight.index_select(axis, torch.tensor(kept, device=weight.device))
-        used = (weight != 0).any(0).cpu()
+            read = read.index_select(axis, torch.tensor(kept, device=read.device))
+        used = read.any(0).cpu()
         if bool(used.all()):
             continue
         if not bool(used.any()):
             used.view(-1)[0] = True  # a layer needs one weight
         write = _linear if isinstance(layer, nn.Linear) else kernel_forms
-        several = list(write(layer, plan, used, len(weight)))
+        several = list(write(layer, plan, used, len(read)))
         if len(several) > 1 or several[0].plan is not plan:
             found[name] = several
     return found

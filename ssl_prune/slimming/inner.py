@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.program import Program, export, module_of
+from ssl_prune.graph.program import Program, export, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call, evaluation
 
 __all__ = ["InnerDifferenceError", "inner_difference"]
@@ -101,10 +101,7 @@ class _Machine:
             self.values[node] = self._start[node]
         else:
             arguments: Any = fx.node.map_arg((node.args, dict(node.kwargs)), self.values.__getitem__)
-            args, kwargs = arguments
-            target: Any = node.target
-            views = getattr(target, "overloadpacket", None) in (torch.ops.aten.view, torch.ops.aten._unsafe_view)
-            self.values[node] = args[0].reshape(args[1]) if views else target(*args, **kwargs)
+            self.values[node] = run_node(node, *arguments)
         return self.values[node]
 
     def forget(self, node: fx.Node) -> None:

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
+from ssl_prune.graph.state import State
 from ssl_prune.inputs import Inputs
 from ssl_prune.slimming.taint import resting
 from ssl_prune.slimming.values import ChannelValues, ValuePass
 
 __all__ = ["Liveness", "Obstacle", "connected", "liveness", "needed", "read_by_needed", "with_kept", "zero_units"]
+
+_BIASED = {torch.ops.aten.linear, torch.ops.aten.conv1d, torch.ops.aten.conv2d, torch.ops.aten.conv3d}
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,13 @@ class Liveness:
         alive: (U,) units that must stay.
         obstacles: per reader, which of its channels cannot be dropped by value.
         values: the value pass, for constants and folds.
-        weights: name -> parameter, as looked at.
+        weights: name -> parameter or buffer, as looked at.
     """
 
     alive: Tensor
     obstacles: tuple[Obstacle, ...]
     values: ValuePass
-    weights: dict[str, nn.Parameter]
+    weights: dict[str, Tensor]
 
 
 def liveness(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Liveness:
@@ -78,8 +81,11 @@ def liveness(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Liveness:
     """
     watched = [(r.source, r.source_axes) for r in graph.readers if r.source is not None]
     watched += [(r.other, r.other_axes) for r in graph.readers if r.other is not None]
+    watched += [pair for reader in graph.readers for state in reader.state for pair in state.watched]
     values = ValuePass(graph.program, model, inputs, watched)
-    weights = dict(model.named_parameters(remove_duplicate=False))
+    # A layer of the user's own may keep its weight in a buffer.
+    weights: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
+    weights.update(model.named_parameters(remove_duplicate=False))
     obstacles = _obstacles(graph, values, dict(model.named_modules()), weights)
     nothing = torch.zeros(graph.num_units, dtype=torch.bool)
     return Liveness(_grow(nothing, nothing, obstacles, weights), obstacles, values, weights)
@@ -113,7 +119,7 @@ def read_by_needed(live: Liveness) -> Tensor:
     return read
 
 
-def _grow(alive: Tensor, kept: Tensor, obstacles: tuple[Obstacle, ...], weights: dict[str, nn.Parameter]) -> Tensor:
+def _grow(alive: Tensor, kept: Tensor, obstacles: tuple[Obstacle, ...], weights: dict[str, Tensor]) -> Tensor:
     """What needed units read, and so on: through every weight that is not zero, where the value read matters or is kept.
 
     Each row of a weight is looked at once, when the channel it writes turns out to be needed.
@@ -153,7 +159,9 @@ def connected(reader: Reader, weight: Tensor, written: Tensor) -> Tensor:
     needed = torch.zeros(reader.groups, width, dtype=torch.bool)
     group = chosen // (len(reader.written) // reader.groups)
     for g in group.unique().tolist():
-        needed[g] = found[(group == g).to(found.device)].any(0).cpu()
+        here = found[(group == g).to(found.device)].any(0).cpu()
+        # A transposed convolution has the inputs of all groups on one axis.
+        needed[g] = here if len(here) == width else here[g * width : (g + 1) * width]
     return needed.flatten()
 
 
@@ -165,18 +173,26 @@ def zero_units(graph: ChannelGraph, model: nn.Module, without: Collection[str] =
         model: the network with the weights to look at.
         without: names of modules that do not count as writers.
     """
-    tensors = dict(model.named_parameters(remove_duplicate=False))
+    tensors = {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
     zero = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     for axis in graph.axes:
         owner = axis.name.rpartition(".")[0]
         if axis.role == "writer" and tensors[axis.name].dim() > 1 and owner not in without:
             weight = tensors[axis.name].detach().movedim(axis.axis, 0).flatten(1)
             zero[axis.units[(weight == 0).all(1).cpu()]] = True
+    for reader in graph.readers:
+        if reader.grouped and reader.in_axis == 0 and reader.weight is not None and reader.module not in without:
+            # The outputs of a transposed convolution of several groups are on no axis of their own.
+            weight = tensors[reader.weight].detach().unflatten(0, (reader.groups, -1)).transpose(1, 2)
+            zero[reader.written[(weight == 0).flatten(2).all(2).flatten().cpu()]] = True
     return zero[:-1]
 
 
 def _obstacles(
-    graph: ChannelGraph, values: ValuePass, modules: dict[str, nn.Module], weights: dict[str, nn.Parameter]
+    graph: ChannelGraph, values: ValuePass, modules: dict[str, nn.Module], weights: dict[str, Tensor]
 ) -> tuple[Obstacle, ...]:
     calls = Counter(reader.weight for reader in graph.readers)
     found = []
@@ -186,18 +202,18 @@ def _obstacles(
         # A layer that runs twice may meet two constants, and a computed bias cannot take one in.
         taken = seen.uniform & (calls[reader.weight] == 1) & _takes_bias(modules, reader)
         constant = ~seen.varies & ~zero
-        absorbable = constant & taken & reader.padded & _pads_with_zeros(modules, reader)
+        absorbable = constant & taken & reader.padded & (reader.groups == 1) & _pads_with_zeros(modules, reader)
         unfoldable = constant & ~absorbable & ~(taken & (not reader.padded))
         found.append(Obstacle(reader, seen, seen.varies.cpu(), unfoldable.cpu(), absorbable.cpu()))
     return tuple(found)
 
 
-def _seen(reader: Reader, values: ValuePass, weights: dict[str, nn.Parameter]) -> ChannelValues:
+def _seen(reader: Reader, values: ValuePass, weights: dict[str, Tensor]) -> ChannelValues:
     """What the reader finds in its channels."""
     if reader.source is None:
         varies = torch.ones(len(reader.read), dtype=torch.bool)
-        if reader.state_rows is not None:
-            varies = ~resting([weights[name] for name in reader.state], reader.state_rows)
+        if reader.state:
+            varies = torch.cat([_busy(state, values, weights) for state in reader.state])
         return ChannelValues(varies, ~varies, torch.zeros(len(varies), dtype=torch.float64))
     seen = values.channels[reader.source, reader.source_axes]
     if reader.other is not None:
@@ -207,6 +223,16 @@ def _seen(reader: Reader, values: ValuePass, weights: dict[str, nn.Parameter]) -
         varies = ~torch.logical_or(*torch.broadcast_tensors(*nothing))
         return ChannelValues(varies, ~varies, torch.zeros(len(varies), dtype=torch.float64))
     return seen
+
+
+def _busy(state: State, values: ValuePass, weights: dict[str, Tensor]) -> Tensor:
+    """Hidden units that are not zero at all times."""
+    busy = ~resting([weights[name] for name in state.parameters], state.rows)
+    for place in state.watched:
+        start = values.channels[place]
+        other = (start.varies | ~start.uniform | (start.constant != 0)).cpu()
+        busy |= other.view(-1, len(busy))[state.cell]
+    return busy
 
 
 def _pads_with_zeros(modules: dict[str, nn.Module], reader: Reader) -> bool:
@@ -224,4 +250,9 @@ def _takes_bias(modules: dict[str, nn.Module], reader: Reader) -> bool:
     weight = getattr(layer, "weight", None)
     whole = isinstance(weight, Tensor) and len(reader.rows) == weight.shape[0]
     standard = isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)) and reader.in_axis == 1
-    return leaf == "weight" and standard and whole and reader.groups == 1 and hasattr(layer, "bias")
+    if getattr(reader.node.target, "overloadpacket", None) not in _BIASED:
+        return False  # a product written otherwise, which adds no bias
+    given = len(reader.node.args) > 2 and reader.node.args[2] is not None
+    if not given and (getattr(layer, "bias", None) is not None or reader.module != owner):
+        return False  # code of the user's own, which leaves the layer's bias out
+    return leaf == "weight" and standard and whole and not reader.depthwise and hasattr(layer, "bias")

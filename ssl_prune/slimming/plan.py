@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
+from ssl_prune.slimming.attention import cut_attention
+from ssl_prune.slimming.fold import Fold, gathered
 from ssl_prune.slimming.kernels import (
     ColumnConv,
     ColumnConv1d,
@@ -23,28 +25,11 @@ from ssl_prune.slimming.kernels import (
     margins,
 )
 from ssl_prune.slimming.modules import Blank, Constant
+from ssl_prune.slimming.uneven import uneven
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Constants that removed input channels carry: `bias += W[:, channel].sum(kernel) · value`.
-
-    Under zero padding, where that is wrong at the border, another channel that carries a constant takes them in:
-    `W[:, into] += W[:, channel] · value`.
-
-    Args:
-        channels: input channels of the dense layer.
-        values: the constant each carries; with `into`, its ratio to the constant there.
-        into: the input channel that takes them in, None for the bias.
-    """
-
-    channels: list[int]
-    values: list[float]
-    into: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,9 @@ class ModulePlan:
         grouped: of a grouped convolution whose groups keep different channels: {"groups", "columns"}, the number of groups
             and for each the positions on the weight's second axis that stay, none where the group goes.
         becomes: {"kind": "Identity"}, {"kind": "Blank", "steps"}, {"kind": "Constant", "values", "dims", "whole"}, {"kind": "Columns", "columns"} or
-            {"kind": "Cropped", "frame", "mode", "channels"}.
+            {"kind": "Cropped", "frame", "mode", "channels"}; {"kind": "Uneven"} is a recurrent layer whose tensors have
+            several widths after the cut, {"kind": "Attention", "sizes", "heads"} an `nn.MultiheadAttention` with the rows
+            left of each projection and the heads.
     """
 
     keep: dict[str, dict[int, list[int]]] = field(default_factory=dict)
@@ -182,9 +169,9 @@ def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None,
     """Name, dense and cut tensor of everything that a module's plan changes; the dense one is None where there was none."""
     new: dict[str, Tensor] = {}
     if plan.fold is not None:
-        new.update([_fold(owner, plan.fold)])
+        new.update([plan.fold.into_tensor(owner)])
     if plan.grouped is not None:
-        new["weight"] = _gather(new.get("weight", owner.weight), plan.grouped)
+        new["weight"] = gathered(new.get("weight", owner.weight), plan.grouped)
     for leaf, axes in plan.keep.items():
         tensor = new[leaf] if leaf in new else getattr(owner, leaf)
         for axis, kept in axes.items():
@@ -198,32 +185,6 @@ def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None,
         yield leaf, old, nn.Parameter(tensor.detach(), requires_grad=like.requires_grad) if learns else tensor
 
 
-def _fold(layer: Any, fold: Fold) -> tuple[str, Tensor]:
-    weight = layer.weight.detach()
-    # In float64, and of these columns alone: the sum is exact, and the weight is never held twice.
-    columns = weight.index_select(1, torch.tensor(fold.channels, device=weight.device)).double()
-    values = torch.tensor(fold.values, dtype=torch.float64, device=weight.device)
-    if fold.into is not None:
-        taken = torch.tensordot(columns.movedim(1, 0), values, ([0], [0]))
-        new = weight.clone()
-        new[:, fold.into] = (weight[:, fold.into].double() + taken).to(weight.dtype)
-        return "weight", new
-    shift = (columns.flatten(2).sum(2) if columns.dim() > 2 else columns) @ values
-    bias = layer.bias.detach().double() if layer.bias is not None else torch.zeros_like(shift)
-    return "bias", (bias + shift).to(weight.dtype)
-
-
-def _gather(weight: Tensor, grouped: dict[str, Any]) -> Tensor:
-    """The columns of each group that stays, for all of its rows; the rows are cut like those of any layer."""
-    columns = grouped["columns"]
-    width = next(len(c) for c in columns if c)
-    # Rows of a group that goes are cut next: any columns do for them.
-    index = torch.tensor([c or [0] * width for c in columns], device=weight.device)
-    index = index.repeat_interleave(weight.shape[0] // grouped["groups"], 0)
-    index = index.view(*index.shape, *[1] * (weight.dim() - 2)).expand(*index.shape, *weight.shape[2:])
-    return weight.detach().gather(1, index)
-
-
 def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
     kinds: dict[str, Callable[[nn.Module, Any, dict[str, Any]], nn.Module]] = {
         "Identity": lambda *_: nn.Identity(),
@@ -231,6 +192,8 @@ def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.M
         "Constant": _constant,
         "Columns": _columns,
         "Cropped": _cropped,
+        "Attention": lambda *args: cut_attention(args[1], args[2]),
+        "Uneven": lambda *args: uneven(args[1]),
     }
     if becomes.get("kind") not in kinds:
         raise SlimError(

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph
+from ssl_prune.slimming.attention import attention_plan
 from ssl_prune.slimming.attributes import guessed_attributes, layer_attributes
 from ssl_prune.slimming.branches import constant_branches, gone_modules, without_channels
 from ssl_prune.slimming.columns import Choice, forms
 from ssl_prune.slimming.liveness import Liveness, Obstacle, connected, with_kept
+from ssl_prune.slimming.modules import Constant
 from ssl_prune.slimming.plan import Fold, ModulePlan, SlimPlan
 from ssl_prune.slimming.regular import regular
+from ssl_prune.slimming.uneven import is_uneven
 
 __all__ = ["folded", "kept_positions", "make_plan", "places", "removable"]
 
@@ -22,7 +25,8 @@ def removable(graph: ChannelGraph, live: Liveness, branches: bool, keep: Tensor 
     Args:
         graph: the channel graph.
         live: what is needed.
-        branches: whole constant branches go, so that their layers need not keep a last position.
+        branches: modules may become others: whole constant branches go, so that their layers need not keep a last
+            position, and layers of one recurrent module may keep unequal numbers of units.
         keep: (U,) units that are kept in any case.
     """
     gone = gone_modules(graph, live) if branches else frozenset()
@@ -36,7 +40,7 @@ def removable(graph: ChannelGraph, live: Liveness, branches: bool, keep: Tensor 
         for obstacle in live.obstacles:
             if obstacle.reader.module not in gone:
                 _absorber(obstacle, live, alive, kept)
-        kept |= regular(graph, alive | kept)
+        kept |= regular(graph, alive | kept, level=not branches)
         grown = with_kept(live, kept)
         if torch.equal(grown, alive):
             return ~alive
@@ -84,24 +88,42 @@ def make_plan(
     becomes = constant_branches(graph, live, whole=branches == "whole") if branches else {}
     keep = kept_positions(graph, model, dead)
     plans: dict[str, ModulePlan] = {}
-    folds = {o.reader.weight.rpartition(".")[0]: folded(o, dead) for o in live.obstacles if o.reader.weight}
+    folds = {o.reader.weight.rpartition(".")[0]: folded(o, live, dead) for o in live.obstacles if o.reader.weight}
     groups = _groups(graph, modules, dead)
     guesses = guessed_attributes(graph, model, dead) if guess else {}
-    for name in dict.fromkeys([*keep, *becomes, *groups, *guesses, *(n for n, f in folds.items() if f)]):
+    owners = dict.fromkeys(name.removesuffix(".out_proj") for name in keep)
+    forms_of = {name: attention_plan(modules[name], keep.get(name, {})) for name in owners if name in graph.whole}
+    attention = {name: form for name, form in forms_of.items() if form is not None}
+    for name in dict.fromkeys([*keep, *becomes, *attention, *groups, *guesses, *(n for n, f in folds.items() if f)]):
         if name in becomes:
-            plans[name] = ModulePlan(becomes=without_channels(becomes[name], graph, dead))
+            entry = without_channels(becomes[name], graph, dead)
+            if not _is_already(modules[name], entry):
+                plans[name] = ModulePlan(becomes=entry)
         else:
             own = keep.get(name, {})
             fold = folds.get(name)
             if fold and fold.into is None and modules[name].bias is None and 0 in own.get("weight", {}):
                 own["bias"] = {0: own["weight"][0]}  # the fold makes a bias as long as the dense layer's
+            if name in attention:
+                plans[name] = ModulePlan(own, becomes=attention[name])
+                continue
+            if is_uneven(modules[name], own):
+                plans[name] = ModulePlan(own, becomes={"kind": "Uneven"})
+                continue
             attributes = {**layer_attributes(modules[name], own, groups.get(name)), **guesses.get(name, {})}
             plans[name] = ModulePlan(own, attributes, folds.get(name), grouped=groups.get(name))
     shapes = {n: list(t.shape) for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
     plan = SlimPlan(plans, shapes)
-    if choose is None:
-        return plan
-    return SlimPlan({**plans, **choose(plan, forms(graph, model, live, plans))}, shapes)
+    if choose is not None:
+        plans |= choose(plan, forms(graph, model, live, plans))
+    return SlimPlan({name: own for name, own in plans.items() if own != ModulePlan()}, shapes)
+
+
+def _is_already(module: nn.Module, entry: dict[str, Any]) -> bool:
+    """A module that an earlier cut has replaced, or emptied of all its layers."""
+    if isinstance(module, Constant):
+        return entry["kind"] == "Constant" and module.value.shape[1] == len(entry["values"])
+    return entry["kind"] == "Identity" and next(module.children(), None) is not None
 
 
 def kept_positions(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> dict[str, dict[str, dict[int, list[int]]]]:
@@ -131,13 +153,14 @@ def places(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _groups(graph: ChannelGraph, modules: dict[str, nn.Module], dead: Tensor) -> dict[str, dict[str, Any]]:
-    """Columns that stay in each group of the grouped convolutions, where some go."""
+    """Positions on the second axis that stay in each group of the grouped convolutions, where some go."""
     stays = torch.cat([~dead, torch.ones(1, dtype=torch.bool)])
     found: dict[str, dict[str, Any]] = {}
     for reader in graph.readers:
         if not reader.grouped or reader.weight is None or bool(stays[reader.read].all() & stays[reader.written].all()):
             continue
-        inside = stays[reader.read].view(reader.groups, -1)
+        # The second axis of a weight runs over what a group reads; of a transposed one, over what it writes.
+        inside = stays[reader.read if reader.in_axis == 1 else reader.written].view(reader.groups, -1)
         found[reader.weight.rpartition(".")[0]] = {
             "groups": reader.groups,
             "columns": [row.nonzero().flatten().tolist() for row in inside],
@@ -145,13 +168,17 @@ def _groups(graph: ChannelGraph, modules: dict[str, nn.Module], dead: Tensor) ->
     return found
 
 
-def folded(obstacle: Obstacle, dead: Tensor) -> Fold | None:
+def folded(obstacle: Obstacle, live: Liveness, dead: Tensor) -> Fold | None:
     """What a reader takes in when the `dead` units go: into its bias, or into the weights of another constant channel."""
     reader, constant = obstacle.reader, obstacle.seen.constant.cpu()
-    gone = torch.cat([dead, torch.zeros(1, dtype=torch.bool)])[reader.read]  # unit -1 never goes
+    goes = torch.cat([dead, torch.zeros(1, dtype=torch.bool)])  # unit -1 never goes
+    gone = goes[reader.read]
     carries = gone & obstacle.steady & ~obstacle.unfoldable
+    if reader.weight is None or not bool(carries.any()):
+        return None
+    carries &= connected(reader, live.weights[reader.weight], ~goes[reader.written])
     channels = carries.nonzero().flatten().tolist()
-    if not channels or reader.weight is None:
+    if not channels:
         return None
     if not bool(obstacle.absorbable[carries].any()):
         return Fold(channels, constant[carries].tolist())

@@ -8,7 +8,7 @@ from ssl_prune.graph import ChannelGraph
 __all__ = ["box", "regular"]
 
 
-def regular(graph: ChannelGraph, alive: Tensor) -> Tensor:
+def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
     """(U,) units that are kept beside the ones alive, so that every value of the cut network is an array.
 
     Channels may run over several axes of a value: groups of a shuffle, heads and their dimensions. Whole slices may go;
@@ -18,6 +18,7 @@ def regular(graph: ChannelGraph, alive: Tensor) -> Tensor:
     Args:
         graph: the channel graph.
         alive: (U,) units that stay in any case.
+        level: modules stay what they are, so that layers of one width keep equally many units.
 
     Returns:
         (U,) more units.
@@ -27,13 +28,19 @@ def regular(graph: ChannelGraph, alive: Tensor) -> Tensor:
         [True, True, False]
     """
     stays = torch.cat([alive, torch.ones(1, dtype=torch.bool)])
-    boxes = [units for units in _distinct(graph) if bool((~stays[units]).any())]
+    if level:
+        for axis in graph.axes:
+            if axis.name.startswith(tuple(f"{name}." for name in graph.whole)):
+                stays[axis.units] = True
+    boxes = [units for units in _distinct(graph, level) if bool((~stays[units]).any())]
     while True:
         before = int(stays.sum())
         for units in boxes:
             stays[units[box(stays[units])]] = True
         for units, vanish in graph.equal:
             stays[units[_even(stays[units], vanish)]] = True
+        for units in graph.level if level else ():
+            stays[units[_even(stays[units], vanish=False)]] = True
         for first, second in graph.alike:
             here, there = stays[first].any(1), stays[second].any(1)
             stays[second[here & ~there, 0]] = True
@@ -43,11 +50,11 @@ def regular(graph: ChannelGraph, alive: Tensor) -> Tensor:
             return stays[:-1] & ~alive
 
 
-def _distinct(graph: ChannelGraph) -> list[Tensor]:
+def _distinct(graph: ChannelGraph, level: bool) -> list[Tensor]:
     found: dict[tuple[torch.Size, tuple[int, ...]], list[Tensor]] = {}
-    for units in graph.boxes.values():
+    for node, units in graph.boxes.items():
         units = units.squeeze()
-        if units.dim() > 1:
+        if units.dim() > 1 and (level or node not in graph.packed):
             found.setdefault((units.shape, tuple(units.flatten()[:64].tolist())), []).append(units)
     distinct = []
     for same in found.values():

@@ -51,9 +51,9 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
         live = liveness(graph, model, inputs)
     dead, gone = removable(graph, live, branches=True), gone_modules(graph, live)
     macs = [
-        _macs(reader, dead, reader.module in gone)
+        _macs(reader, live.weights[reader.weight].shape, dead, reader.module in gone)
         for reader in graph.readers
-        if reader.weight is not None and reader.source is not None
+        if reader.weight is not None
     ]
     sizes = {name: p.shape for name, p in model.named_parameters()}
     left = {name: torch.tensor([float(n) for n in shape]) for name, shape in sizes.items()}
@@ -62,7 +62,7 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
             left[axis.name][axis.axis] = float(_stays(axis.units, dead).sum())
     for reader in graph.readers:
         if reader.grouped and reader.weight in left:
-            left[reader.weight][1] = _per_group(reader, dead)
+            left[reader.weight][1] = _per_group(reader, dead, reader.in_axis == 1)
     for name in left:
         if name.rpartition(".")[0] in gone:
             left[name] = torch.zeros(1)
@@ -72,7 +72,7 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
         if obstacle.reader.weight is None:
             continue
         owner = obstacle.reader.weight.rpartition(".")[0]
-        fold = folded(obstacle, dead)
+        fold = folded(obstacle, live, dead)
         if owner not in gone and f"{owner}.bias" not in sizes and fold is not None and fold.into is None:
             after += int(_stays(obstacle.reader.written, dead).sum())
     units = (graph.num_units, graph.num_units - int(dead.sum()))
@@ -83,23 +83,28 @@ def _stays(units: Tensor, dead: Tensor) -> Tensor:
     return torch.cat([~dead, torch.ones(1, dtype=torch.bool)])[units]  # unit -1 always stays
 
 
-def _macs(reader: Reader, dead: Tensor, gone: bool) -> tuple[int, int]:
+def _macs(reader: Reader, weight: torch.Size, dead: Tensor, gone: bool) -> tuple[int, int]:
     output = reader.node.meta["val"]
-    weight = reader.node.args[1].meta["val"]  # type: ignore[union-attr]
-    positions = output.numel() // len(reader.written)
+    if isinstance(output, (tuple, list)) or "cell" in str(
+        reader.node.target
+    ):  # a recurrent layer: hidden units come last
+        first = output if isinstance(output, Tensor) else output[0]
+        positions = first.numel() // first.shape[-1]
+    else:
+        positions = output.numel() // len(reader.written)
     if reader.in_axis == 0:  # a transposed convolution multiplies at every input position
         assert reader.source is not None
         positions = reader.source.meta["val"].numel() // len(reader.read)
-    kernel = weight.numel() // (weight.shape[0] * weight.shape[1])
+    kernel = weight.numel() // (weight[0] * weight[1])
     rows, columns = int(_stays(reader.written, dead).sum()), int(_stays(reader.read, dead).sum())
     dense = positions * kernel * len(reader.written) * len(reader.read) // reader.groups
     if reader.depthwise:
         return dense, 0 if gone else positions * kernel * rows
     if reader.grouped:
-        columns = _per_group(reader, dead)
+        columns = _per_group(reader, dead, True)
     return dense, 0 if gone else positions * kernel * rows * columns
 
 
-def _per_group(reader: Reader, dead: Tensor) -> int:
-    """Input channels that each group keeps; groups keep equally many, or none."""
-    return int(_stays(reader.read, dead).view(reader.groups, -1).sum(1).max())
+def _per_group(reader: Reader, dead: Tensor, into: bool) -> int:
+    """Channels that each group keeps of those that go `into` it or out; groups keep equally many, or none."""
+    return int(_stays(reader.read if into else reader.written, dead).view(reader.groups, -1).sum(1).max())

@@ -1,7 +1,7 @@
 """What a cut did: sizes before and after, the proof's error, and what was kept although it is zero, with the reason."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,10 +12,12 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.report.numbers import percent
 from ssl_prune.report.table import table
+from ssl_prune.slimming.attention import CutAttention
 from ssl_prune.slimming.kernels import ColumnConv
 from ssl_prune.slimming.liveness import Liveness, zero_units
 from ssl_prune.slimming.planner import removable
 from ssl_prune.slimming.threshold import ThresholdChange
+from ssl_prune.slimming.uneven import UnevenRecurrent
 from ssl_prune.slimming.verify import Proof
 
 __all__ = ["Kept", "LayerChange", "SlimReport", "make_report"]
@@ -140,31 +142,35 @@ def make_report(
 def _layers(
     read: Iterable[str], model: nn.Module, cut: nn.Module, before: Cost, after: Cost
 ) -> tuple[LayerChange, ...]:
-    weights = dict(model.named_parameters(remove_duplicate=False))
+    weights = dict((*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)))
     modules = dict(cut.named_modules(remove_duplicate=False))
     changes = []
-    for weight in dict.fromkeys(read):
-        name = weight.rpartition(".")[0]
+    first = {weight.rpartition(".")[0]: weight for weight in reversed(list(read))}
+    for name, weight in reversed(first.items()):
         module = modules.get(name)  # None inside a branch that became a constant
-        slim = getattr(module, "weight", None)
+        slim = getattr(module, weight.rpartition(".")[2], None)
+        if isinstance(module, (UnevenRecurrent, CutAttention)):  # of several matrices, the first
+            slim = next(parameter for parameter in module.parameters() if parameter.dim() > 1)
         after_shape = None
         if isinstance(slim, Tensor):
             after_shape = tuple(slim.shape[:2] if isinstance(module, ColumnConv) else slim.shape)
-        macs = (_of(before, name, "macs"), _of(after, name, "macs"))
-        params = (_of(before, name, "params"), _of(after, name, "params"))
+        macs = (_of(before, name, first, "macs"), _of(after, name, first, "macs"))
+        params = (_of(before, name, first, "params"), _of(after, name, first, "params"))
         changes.append(LayerChange(name, tuple(weights[weight].shape), after_shape, macs, params))
     return tuple(changes)
 
 
-def _of(total: Cost, name: str, what: str) -> int:
-    return int(getattr(total.layers[name], what)) if name in total.layers else 0
+def _of(total: Cost, name: str, lines: Collection[str], what: str) -> int:
+    """The cost of a layer with its parts, those left out that have lines of their own."""
+    parts = [part for part in total.layers if part == name or (part.startswith(f"{name}.") and part not in lines)]
+    return sum(int(getattr(total.layers[part], what)) for part in parts)
 
 
 def _kept(
     graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, gone: set[str], widths: Mapping[int, str]
 ) -> tuple[Kept, ...]:
     wanted = removable(graph, live, branches=False)
-    stays = (zero_units(graph, model, without=gone) | wanted) & ~dead
+    stays = (zero_units(graph, model, without=gone) | wanted | ~live.alive) & ~dead
     reasons: Counter[tuple[str, str]] = Counter()
     for unit, why in sorted(widths.items()):
         reasons[graph.unit_layer[unit], why] += 1
@@ -183,15 +189,16 @@ def _reason(live: Liveness, wanted: Tensor, unit: int) -> str:
         here = obstacle.reader.read == unit
         if not bool(here.any()) or obstacle.reader.depthwise:
             continue
+        name = obstacle.reader.module or obstacle.reader.weight or "a product"
         if bool(live.alive[unit]) and bool(obstacle.varies[here].any()):
-            return f"{obstacle.reader.module or obstacle.reader.weight} still reads a signal there, from a layer or a shift that is not zero"
+            return f"{name} still reads a signal there, from a layer or a shift that is not zero"
         if bool((obstacle.unfoldable | obstacle.absorbable)[here].any()):
             values = obstacle.seen
             constant = values.constant.cpu()[here][0].item()
             how = "pads its input with zeros" if obstacle.reader.padded else "cannot take it into its bias"
             if not bool(values.uniform.cpu()[here].all()):
-                return f"it carries a constant that differs by position into {obstacle.reader.module}"
-            return f"it carries the constant {constant:.3g} into {obstacle.reader.module}, which {how}"
+                return f"it carries a constant that differs by position into {name}"
+            return f"it carries the constant {constant:.3g} into {name}, which {how}"
     if not bool(live.alive[unit]):
         return "a layer that stays keeps one channel, and groups, heads and equal pieces stay equally long"
     return "the proof did not hold without it"
@@ -201,11 +208,12 @@ def _pinned_zeros(graph: ChannelGraph, model: nn.Module) -> dict[str, int]:
     """Zero slices of weights, and zero scales, that belong to no unit: weight -> how many."""
     units = {(axis.name, axis.axis): axis.units for axis in graph.axes}
     found: dict[str, int] = {}
+    grouped = {reader.weight for reader in graph.readers if reader.grouped}
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
         if weight.dim() < 2 and name.rpartition(".")[2] == "bias":
             continue  # a shift of zero is no channel without a signal
-        for axis in range(min(weight.dim(), 2)):
+        for axis in range(1 if name in grouped else min(weight.dim(), 2)):  # the second is another one in each group
             zero = (weight.movedim(axis, 0).reshape(weight.shape[axis], -1) == 0).all(1).cpu()
             free = units.get((name, axis), torch.full((len(zero),), -1)) < 0
             count = int((zero & free).sum())

@@ -11,9 +11,10 @@ from ssl_prune.errors import GraphError
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.inputs import Inputs, evaluation
-from ssl_prune.slimming.attempt import Attempt, Outcome, repair
+from ssl_prune.slimming.attempt import Attempt, Outcome
 from ssl_prune.slimming.liveness import liveness
 from ssl_prune.slimming.plan import SlimPlan
+from ssl_prune.slimming.repair import repair
 from ssl_prune.slimming.report import SlimReport, make_report
 from ssl_prune.slimming.second import slim_by_autograd
 from ssl_prune.slimming.threshold import ThresholdChange, apply_threshold, check_threshold

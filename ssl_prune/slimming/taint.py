@@ -11,24 +11,31 @@ from torch.utils import _pytree as pytree
 from ssl_prune.graph.rules.movement import MOVEMENT
 from ssl_prune.graph.rules.pointwise import UNTAGGED
 from ssl_prune.graph.rules.pooling import POOLING
+from ssl_prune.graph.rules.recurrent import candidates
 
 __all__ = ["Known", "resting", "varying"]
 
 aten = torch.ops.aten
 
-_SAME = {aten.clone, aten.alias, aten.detach, aten._to_copy, aten.contiguous, aten.dropout, aten.lift_fresh_copy}
+_SAME = {
+    aten.clone, aten.alias, aten.detach, aten._to_copy, aten.to, aten.type_as, aten.contiguous, aten.dropout,
+    aten.lift_fresh_copy,
+}  # fmt: skip
 _CONVOLUTION = {aten.conv1d, aten.conv2d, aten.conv3d}
 _TRANSPOSED = {aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d}
 _REDUCTIONS = {aten.mean, aten.sum, aten.amax, aten.amin}
 _ACROSS = {*POOLING, *_REDUCTIONS}  # over positions, of which another image may have more
 _VIEWS = {aten.view, aten._unsafe_view}
 _FIXED = {
-    aten.linear, aten.embedding, aten._native_batch_norm_legit_no_training, aten.prelu, aten._prelu_kernel, aten.glu,
+    aten.linear, aten.embedding, aten.prelu, aten._prelu_kernel, aten.glu,
     aten.constant_pad_nd, aten.pad, aten.zeros, aten.ones, aten.full, aten.zeros_like, aten.ones_like, aten.full_like,
     aten.scalar_tensor, aten.index, aten.index_select, aten.empty, aten.im2col, aten.new_zeros, aten.new_ones,
     aten.new_full, aten.empty_like,
 }  # fmt: skip
+# Of their argument they take the shape, the type and the device.
+_LIKE = {aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.new_ones, aten.new_full}
 _PRODUCTS = {aten.matmul, aten.bmm, aten.mm, aten.einsum}
+_CELLS = {aten.lstm_cell, aten.gru_cell, aten.rnn_tanh_cell, aten.rnn_relu_cell}
 _RECURRENT = {aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu}
 _ALONG = {aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk}
 
@@ -53,18 +60,22 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
     tags = getattr(target, "tags", ())
     if torch.Tag.nondeterministic_seeded in tags and not _without_dropout(packet, args, kwargs):
         return torch.ones((), dtype=torch.bool)
-    if packet not in (aten.slice, aten.narrow) and _still(known) and (free or _settled(packet, tags)):
+    if packet in _LIKE:
+        return torch.zeros((), dtype=torch.bool)
+    frozen = packet is aten._native_batch_norm_legit_no_training or (packet is aten.batch_norm and not args[5])
+    if packet not in (aten.slice, aten.narrow) and _still(known) and (free or frozen or _settled(packet, tags)):
         return torch.zeros((), dtype=torch.bool)
     if packet in _CONVOLUTION | _TRANSPOSED and not known[1].varies.any():
         connected = [(known[1].value != 0).float(), None, *args[3:]]
         return target(known[0].varies.float(), *connected) > 0.5  # counts of connections, so 0 or at least 1
     if packet is aten.linear and not known[1].varies.any():
         return F.linear(known[0].varies.float(), (known[1].value != 0).float()) > 0.5
-    if packet is aten._native_batch_norm_legit_no_training:
+    if frozen:
         scale = args[1]
         on = torch.ones((), dtype=torch.bool) if scale is None else (scale.value != 0)
         view = [1, -1] + [1] * (args[0].value.dim() - 2)
-        return [args[0].varies & (on if scale is None else on.view(view)), *(torch.zeros((), dtype=torch.bool),) * 2]
+        varies = args[0].varies & (on if scale is None else on.view(view))
+        return varies if packet is aten.batch_norm else [varies, *(torch.zeros((), dtype=torch.bool),) * 2]
     if packet in _SAME:
         return known[0].varies
     if packet in _VIEWS:
@@ -113,9 +124,16 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return (v.varies | (v.value != 0)).any(-2, keepdim=True).expand(value.shape)
     if packet is aten.embedding:
         return (known[0].value != known[0].value[:1]).any(0).expand(value.shape)
+    if packet is aten.embedding_bag:  # sums of a constant are as large as the bag is long
+        return [(known[0].value != 0).any(0), *(torch.ones((), dtype=torch.bool),) * (len(value) - 1)]
+    if packet is aten.bilinear and not known[2].varies.any():
+        return _bilinear(known[0], known[1], known[2].value)
     if packet in _RECURRENT:
         return _recurrent(value, args)
-    if packet in (aten.instance_norm, aten._native_batch_norm_legit):
+    if packet in _CELLS:
+        busy = _hidden([p for p in args[2:] if p is not None], args[1])
+        return [busy] * len(value) if isinstance(value, (tuple, list)) else busy
+    if packet in (aten.instance_norm, aten._native_batch_norm_legit, aten.batch_norm):
         return _normalised(value, args[0], args[1])
     if packet is aten.glu:
         return _gated(known[0], args[1] if len(args) > 1 else -1)
@@ -142,6 +160,8 @@ def _still(known: list[Known]) -> bool:
 
 def _without_dropout(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Attention and recurrent layers draw random numbers for dropout only, and not in evaluation mode."""
+    if packet is aten.dropout:
+        return not args[2]
     if packet is aten.scaled_dot_product_attention:
         return not (args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0))
     return packet in _RECURRENT and not args[6]
@@ -169,6 +189,15 @@ def _product(node: fx.Node, a: Known, b: Known) -> Tensor:
     return run(a.varies, b.varies | (b.value != 0)) | run(a.varies | (a.value != 0), b.varies)
 
 
+def _bilinear(a: Known, b: Known, weight: Tensor) -> Tensor:
+    matrix = (weight != 0).float()
+
+    def met(first: Tensor, second: Tensor) -> Tensor:
+        return F.bilinear(first.float(), second.float(), matrix) > 0.5
+
+    return met(a.varies, b.varies | (b.value != 0)) | met(a.varies | (a.value != 0), b.varies)
+
+
 def _normalised(value: Any, x: Known, scale: Known | None) -> Any:
     """By the numbers of the image itself: constant only where the scale is zero; no variance is an accident."""
     view = [1, -1] + [1] * (x.value.dim() - 2)
@@ -192,19 +221,28 @@ def _in_order(packet: Any, value: Any, x: Known, args: tuple[Any, ...]) -> Any:
 
 
 def _recurrent(value: Any, args: tuple[Any, ...]) -> Any:
-    """Hidden units of the last layer that stay zero; everything else varies."""
+    """Hidden units that stay zero, in all layers and directions; everything else varies."""
     states, params, biased, layers, bidirectional = args[1], args[2], args[3], args[4], args[7]
     each, directions = (4 if biased else 2), (2 if bidirectional else 1)
-    states = states if isinstance(states, (tuple, list)) else [states]
-    zero_start = all(not bool(s.varies.any()) and not bool(s.value.any()) for s in states)
-    if len(params) != layers * directions * each or not zero_start:
+    cells = layers * directions
+    if len(params) != cells * each:  # with projections
         return torch.ones((), dtype=torch.bool)
+    states = states if isinstance(states, (tuple, list)) else [states]
     busy = []
-    for i in range(directions):
-        own = [p.value for p in params[((layers - 1) * directions + i) * each :][:each]]
-        size = own[1].shape[1]
-        busy.append(~resting(own, torch.arange(size) + (2 * size if own[1].shape[0] > size else 0)))
-    return [torch.cat(busy).expand(value[0].shape), *(torch.ones((), dtype=torch.bool),) * (len(value) - 1)]
+    for i in range(cells):
+        start = [Known(s.value[i], s.varies[i]) for s in states]
+        busy.append(_hidden(params[i * each : (i + 1) * each], start))
+    last = torch.stack(busy).view(cells, *[1] * (value[1].dim() - 2), -1)
+    return [torch.cat(busy[-directions:]), *(last,) * (len(value) - 1)]
+
+
+def _hidden(params: list[Known], states: Any) -> Tensor:
+    """(H,) hidden units of a cell that do not start at zero, or do not stay there."""
+    tensors = [p.value for p in params]
+    busy = ~resting(tensors, candidates(tensors[1].shape))
+    for state in states if isinstance(states, (tuple, list)) else [states]:
+        busy |= (state.varies | (state.value != 0)).reshape(-1, len(busy)).any(0).cpu()
+    return busy
 
 
 def resting(params: list[Tensor], rows: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.program import Interpretation, Program, module_of
+from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call
 from ssl_prune.slimming.taint import Known, varying
 
@@ -85,9 +85,7 @@ class ValuePass(Interpretation):
         if getattr(target, "__name__", "") == "getitem":
             return self._watch(node, args[0][args[1]])
         plain_args, plain_kwargs = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, (args, kwargs))
-        # A view of a value that is laid out otherwise here than where it was traced is a copy.
-        views = getattr(target, "overloadpacket", None) in (torch.ops.aten.view, torch.ops.aten._unsafe_view)
-        value = plain_args[0].reshape(plain_args[1]) if views else target(*plain_args, **plain_kwargs)
+        value = run_node(node, plain_args, plain_kwargs)
         known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]
         free = bool(known) and all(k.free for k in known)
         try:

@@ -232,8 +232,12 @@ def _timed_call(reader: Reader, live: Liveness, dead: Tensor) -> tuple[Any, tupl
     source[-1 if packet is aten.linear else 1] = columns
     if reader.depthwise:
         shape[0], args[_GROUPS] = rows, columns
+    elif reader.grouped:
+        args[_GROUPS] = groups = int(stays[reader.written].view(reader.groups, -1).any(1).sum())
+        inside = rows if reader.in_axis == 0 else columns
+        shape[0], shape[1] = rows + columns - inside, inside // max(groups, 1)
     else:
-        shape[1 - reader.in_axis], shape[reader.in_axis] = rows, columns // reader.groups
+        shape[1 - reader.in_axis], shape[reader.in_axis] = rows, columns
     # Ones and not random numbers: the user's generators stay where they are, and speed does not depend on values.
     bias = weight.new_ones(rows) if len(args) > 2 and args[2] is not None else None
     return target, (weight.new_ones(source), weight.new_ones(shape), bias, *args[3:])

@@ -10,7 +10,17 @@ from ssl_prune.graph.program import module_of
 from ssl_prune.graph.rules.registry import rule
 from ssl_prune.graph.unionfind import PINNED
 
-__all__ = ["convolution", "embedding", "linear", "plain", "transposed_convolution", "vector"]
+__all__ = [
+    "bilinear",
+    "convolution",
+    "embedding",
+    "embedding_bag",
+    "linear",
+    "note",
+    "plain",
+    "transposed_convolution",
+    "vector",
+]
 
 aten = torch.ops.aten
 
@@ -48,7 +58,7 @@ def _write(labels: LabelPass, weight: Parameter, axis: int, bias: Parameter | No
     return written
 
 
-def _record(
+def note(
     labels: LabelPass,
     node: fx.Node,
     weight: Parameter,
@@ -57,9 +67,10 @@ def _record(
     axes: tuple[int, int, int],
     groups: int = 1,
     padded: bool = False,
+    source: Any = None,
 ) -> None:
     """Note a reader; `axes` are those of its input's channels, of the weight's input and of the weight's output."""
-    source = node.args[0]
+    source = node.args[0] if source is None else source
     assert isinstance(source, fx.Node)
     along, reading, writing = axes
     labels.contractions.append(
@@ -72,7 +83,10 @@ def _record(
             read,
             written,
             reading,
-            labels.positions(weight.name, writing, vector(weight.planes[writing], writing)),
+            # A transposed convolution of several groups has as many outputs on its axis as one group.
+            labels.positions(weight.name, writing, vector(weight.planes[writing], writing)).repeat(
+                len(written) // weight.shape[writing]
+            ),
             labels.positions(weight.name, reading, vector(weight.planes[reading], reading)),
             groups,
             padded,
@@ -108,7 +122,7 @@ def convolution(
         labels.unite(read[:, None], written.view(groups, -1))
     else:
         _grouped(labels, weight, 1, read, written, groups)
-    _record(labels, node, weight, read, written, (1, 1, 0), groups, padded)
+    note(labels, node, weight, read, written, (1, 1, 0), groups, padded)
     return labels.spread(node, written, 1)
 
 
@@ -136,13 +150,10 @@ def transposed_convolution(
 ) -> Tensor:
     """W of shape (I, O / groups, *kernel): reads axis 0, writes axis 1."""
     depthwise = groups > 1 and isinstance(weight, Parameter) and groups == weight.shape[0] and weight.shape[1] == 1
-    if (
-        not isinstance(x, Tensor)
-        or not plain(weight, bias)
-        or (groups != 1 and not depthwise)
-        or x.dim() != weight.planes[0].dim()
-    ):
-        return _refuse(labels, node, "a grouped or computed transposed convolution", x, weight, bias)
+    if not isinstance(x, Tensor) or not plain(weight, bias) or x.dim() != weight.planes[0].dim():
+        return _refuse(
+            labels, node, "the weight of a convolution is computed, or its input has no batch axis", x, weight, bias
+        )
     read = labels.channels(x, 1)
     if depthwise:
         written = vector(weight.planes[0], 0)
@@ -151,13 +162,22 @@ def transposed_convolution(
         if bias is not None:
             labels.role(bias, 0, "writer")
             labels.unite(written, bias.planes[0])
-        _record(labels, node, weight, read, written, (1, 0, 0), groups, True)
+        note(labels, node, weight, read, written, (1, 0, 0), groups, True)
         return labels.spread(node, written, 1)
-    written = _write(labels, weight, 1, bias)
     labels.role(weight, 0, "reader")
     labels.unite(read, vector(weight.planes[0], 0))
+    if groups > 1:
+        # Each group's outputs lie on one axis of the weight: units of their own, which the bias has, too.
+        written = labels.new_virtual(groups * weight.shape[1])
+        if bias is not None:
+            labels.role(bias, 0, "writer")
+            labels.unite(written, bias.planes[0])
+        _grouped(labels, weight, 1, read, written, groups)
+        note(labels, node, weight, read, written, (1, 0, 1), groups, True)
+        return labels.spread(node, written, 1)
+    written = _write(labels, weight, 1, bias)
     # Border positions overlap fewer times than inner ones, so only a constant of zero can be dropped.
-    _record(labels, node, weight, read, written, (1, 0, 1), padded=True)
+    note(labels, node, weight, read, written, (1, 0, 1), padded=True)
     return labels.spread(node, written, 1)
 
 
@@ -175,7 +195,7 @@ def linear(labels: LabelPass, node: fx.Node, x: Tensor, weight: Any, bias: Any =
     written = _write(labels, weight, 0, bias)
     labels.role(weight, 1, "reader")
     labels.unite(read, vector(weight.planes[1], 1))
-    _record(labels, node, weight, read, written, (last, 1, 0))
+    note(labels, node, weight, read, written, (last, 1, 0))
     return labels.spread(node, written, last)
 
 
@@ -185,6 +205,36 @@ def embedding(labels: LabelPass, node: fx.Node, weight: Any, indices: Any, *args
     if not plain(weight):
         return _refuse(labels, node, "the table of an embedding is computed", weight, indices)
     labels.pin(node, "the rows of an embedding are chosen by the input", weight.planes[0])
-    labels.role(weight, 0, "norm")  # spoken for, and pinned
     labels.role(weight, 1, "writer")
     return labels.spread(node, vector(weight.planes[1], 1), len(labels.shape(node)) - 1)
+
+
+@rule(aten.embedding_bag)
+def embedding_bag(labels: LabelPass, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Any:
+    """Rows of a table of shape (V, D), added up or compared channel by channel."""
+    values = node.meta["val"]
+    if not plain(weight):
+        labels.pin(node, "the table of an embedding is computed", weight, indices, args)
+        return tuple(torch.full((), PINNED).expand(v.shape) for v in values)
+    labels.pin(node, "the rows of an embedding are chosen by the input", weight.planes[0], indices, args)
+    labels.role(weight, 1, "writer")
+    written = vector(weight.planes[1], 1)
+    # The rows that a maximum comes from are as many as the channels.
+    wide = [v.dim() == 2 and v.shape[1] == len(written) for v in values]
+    return tuple(
+        (written if own else torch.full((), PINNED)).expand(v.shape) for v, own in zip(values, wide, strict=True)
+    )
+
+
+@rule(aten.bilinear)
+def bilinear(labels: LabelPass, node: fx.Node, a: Tensor, b: Tensor, weight: Any, bias: Any = None) -> Tensor:
+    """W of shape (O, I, J) over the last axes of two inputs: reads axes 1 and 2, writes axis 0."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and plain(weight, bias)):
+        return _refuse(labels, node, "the weight of a bilinear layer is computed", a, b, weight, bias)
+    written, last = _write(labels, weight, 0, bias), a.dim() - 1
+    for axis, x in ((1, a), (2, b)):
+        read, source = labels.channels(x, last), node.args[axis - 1]
+        labels.role(weight, axis, "reader")
+        labels.unite(read, vector(weight.planes[axis], axis))
+        note(labels, node, weight, read, written, (last, axis, 0), source=source)
+    return labels.spread(node, written, last)

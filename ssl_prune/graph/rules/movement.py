@@ -65,7 +65,10 @@ def _view(labels: LabelPass, node: fx.Node, value: Any, shape: list[int]) -> Any
     return value.reshape(shape)
 
 
-@rule(aten.clone, aten.alias, aten.detach, aten._to_copy, aten.contiguous, aten.dropout, aten.lift_fresh_copy)
+@rule(
+    aten.clone, aten.alias, aten.detach, aten._to_copy, aten.to, aten.type_as, aten.contiguous, aten.dropout,
+    aten.lift_fresh_copy,
+)  # fmt: skip
 def _same(labels: LabelPass, node: fx.Node, value: Any, *args: Any, **kwargs: Any) -> Any:
     return value
 

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ssl_prune.graph.kinds import is_attention
 from ssl_prune.graph.labels import Contraction, LabelPass, Parameter, base, collapse
 from ssl_prune.graph.program import module_of
-from ssl_prune.graph.rules.contraction import linear, plain, vector
+from ssl_prune.graph.rules.contraction import linear, note, plain, vector
 from ssl_prune.graph.rules.registry import rule
 from ssl_prune.graph.unionfind import PINNED
 
@@ -66,6 +67,13 @@ def einsum(labels: LabelPass, node: fx.Node, equation: str, operands: Any, **kwa
     terms, arrow, out = equation.replace(" ", "").partition("->")
     letters = terms.split(",")
     if (
+        arrow
+        and "." not in equation
+        and len(operands) == 2
+        and [isinstance(o, Parameter) for o in operands].count(True) == 1
+    ):
+        return _by_letters(labels, node, operands, letters, out)
+    if (
         len(operands) != 2
         or not arrow
         or "." in equation
@@ -74,6 +82,35 @@ def einsum(labels: LabelPass, node: fx.Node, equation: str, operands: Any, **kwa
     ):
         return _pinned(labels, node, "an einsum that is not a product of two values", operands)
     return _product(labels, node, operands[0], operands[1], letters[0], letters[1], out, operands=node.args[1])
+
+
+def _by_letters(labels: LabelPass, node: fx.Node, operands: Any, letters: list[str], out: str) -> Tensor:
+    """A linear layer over any axis: of the parameter's two letters one is summed, the other one is new."""
+    place = 1 if isinstance(operands[1], Parameter) else 0
+    weight, x, own, names = operands[place], operands[1 - place], letters[place], letters[1 - place]
+    summed = [letter for letter in own if letter in names and letter not in out]
+    new = [letter for letter in own if letter not in names and letter in out]
+    rest = [letter for letter in names if letter not in own and letter in out]
+    distinct = all(len(set(term)) == len(term) for term in (*letters, out))
+    if (
+        not plain(weight)
+        or not distinct
+        or (len(summed), len(new)) != (1, 1)
+        or len(own) != 2
+        or len(rest) + 1 != len(names)
+    ):
+        return _pinned(labels, node, "an einsum that is not a product of two values", operands)
+    into, onto = own.index(summed[0]), own.index(new[0])
+    along = names.index(summed[0])
+    if _moving(x) and along not in _moving(x):
+        labels.pin(node, "a product over positions", weight)
+        return _laid(collapse(x), names, out, labels.shape(node))
+    read, written = labels.channels(x, along), vector(weight.planes[onto], onto)
+    labels.role(weight, onto, "writer")
+    labels.role(weight, into, "reader")
+    labels.unite(read, vector(weight.planes[into], into))
+    note(labels, node, weight, read, written, (along, into, onto), source=node.args[1][1 - place])  # type: ignore[index]
+    return labels.spread(node, written, out.index(new[0]))
 
 
 @rule(aten.scaled_dot_product_attention)
@@ -95,7 +132,7 @@ def attention(
         return _pinned(labels, node, "attention over parameters or grouped heads", q, k, v, mask)
     rank = q.dim()
     batch = "abcdefgh"[: rank - 2]
-    if scale is None:
+    if scale is None and not is_attention(node):  # a module that would keep its scale when it is cut
         for value in (q, k):
             if value.stride(rank - 1) != 0 and value.shape[-1] > 1:
                 labels.unite(base(value), base(value).narrow(-1, 0, 1))
@@ -104,7 +141,8 @@ def attention(
     if mask is not None:
         scores = collapse(scores)
         wide = collapse(mask.expand(shape)) if mask.dim() <= len(shape) else mask
-        labels.unite(scores, wide) if _moving(mask) else None
+        if _moving(mask):
+            labels.unite(scores, wide)
     return _product(labels, node, collapse(scores), v, f"{batch}nm", f"{batch}mk", f"{batch}nk", operands=(None, None))
 
 

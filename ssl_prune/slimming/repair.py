@@ -1,0 +1,127 @@
+"""The repair of a cut that does not pass the proof: keep what the code that went wrong handles, then try to win back."""
+
+import math
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.program import module_of
+from ssl_prune.slimming.attempt import Attempt, Outcome
+from ssl_prune.slimming.blame import first_difference, units_at, units_in_scope
+
+__all__ = ["repair"]
+
+ROUNDS = 12
+SEARCH = 30.0  # seconds until a cut must have been found that holds
+WIN_BACK = 10.0  # seconds for more than that
+
+
+def repair(attempt: Attempt) -> tuple[Tensor, Outcome]:
+    """The largest cut that can be found in bounded time: keep what the first module to differ handles, until it holds.
+
+    Modules of one class run the same code: what goes wrong in one is kept in all of them. What was kept for that is then
+    tried again, layer by layer. In the end fewer units go, never wrong ones.
+    """
+    none = torch.zeros_like(attempt.live.alive)
+    found = _search(attempt, SEARCH, kin=True)
+    if found is None:
+        attempt = replace(attempt, branches=False, columns=None, guess=False)
+        keep = torch.ones_like(none)
+        dead = attempt.without(keep)
+        outcome = attempt(dead)
+        if not outcome.proof.holds:
+            raise SlimError(
+                f"even the unchanged network does not pass the proof: {outcome.proof.failure}; is its forward random?"
+            )
+    else:
+        keep, dead, outcome = found
+        alone = _search(attempt, WIN_BACK / 2, kin=False)  # perhaps few modules of a class went wrong
+        if alone is not None and int(alone[1].sum()) > int(dead.sum()):
+            keep, dead, outcome = alone
+    return _win_back(attempt, keep & attempt.without(none), dead, outcome)
+
+
+def _search(attempt: Attempt, seconds: float, kin: bool) -> tuple[Tensor, Tensor, Outcome] | None:
+    """What is kept, what goes and the cut, once it holds; None if it does not come to that."""
+    until = time.perf_counter() + seconds
+    keep = torch.zeros_like(attempt.live.alive)
+    for _ in range(ROUNDS):
+        dead = attempt.without(keep)
+        outcome = attempt(dead)
+        if outcome.proof.holds:
+            return keep, dead, outcome
+        suspects = _suspects(attempt, outcome, dead, kin)
+        if not bool(suspects.any()) or time.perf_counter() > until:
+            return None
+        keep |= suspects
+    return None
+
+
+def _suspects(attempt: Attempt, outcome: Outcome, dead: Tensor, kin: bool) -> Tensor:
+    """(U,) dead units that the first code to go wrong handles, there and, as `kin`, in all modules of its class."""
+    graph, found = attempt.graph, torch.zeros_like(dead)
+    if math.isfinite(outcome.proof.max_error):  # it runs: its values can be looked at one by one
+        different = attempt.look_inside(dead, outcome.plan, outcome.model)
+        if different is not None:
+            for node in _counterparts(graph, attempt.model, different.node) if kin else (different.node,):
+                found |= units_at(graph, node) & dead
+    blamed = first_difference(attempt.model, outcome.model, attempt.inputs, attempt.tolerance)
+    while blamed is not None and not bool(found.any()):
+        for name in _of_its_class(attempt.model, blamed) if kin else (blamed,):
+            found |= units_in_scope(graph, name) & dead
+        blamed = blamed.rpartition(".")[0] if blamed else None
+    return found
+
+
+def _of_its_class(model: nn.Module, name: str) -> list[str]:
+    """Names of all modules that run the code of module `name`; a container of PyTorch's own has none of its own."""
+    kind = type(model.get_submodule(name))
+    if kind.__module__.startswith("torch.nn."):
+        return [name]
+    return [other for other, module in model.named_modules() if type(module) is kind]
+
+
+def _counterparts(graph: ChannelGraph, model: nn.Module, node: fx.Node) -> Iterator[fx.Node]:
+    """The node, and those that stand at its place in the code of other modules of its class."""
+    nodes: dict[str, list[fx.Node]] = {}
+    for other in graph.program.graph.nodes:
+        nodes.setdefault(module_of(other), []).append(other)
+    here = module_of(node)
+    place = nodes[here].index(node)
+    for name in _of_its_class(model, here):
+        there = nodes.get(name, [])
+        if len(there) == len(nodes[here]) and there[place].target == node.target:
+            yield there[place]
+    yield node
+
+
+def _win_back(attempt: Attempt, kept: Tensor, dead: Tensor, best: Outcome) -> tuple[Tensor, Outcome]:
+    """Remove as much of what was `kept` as proves to be removable before the time is over: layers of one name in all
+    blocks together, then halves of what fails."""
+    until = time.perf_counter() + WIN_BACK
+    families: dict[str, list[int]] = {}
+    for unit in kept.nonzero().flatten().tolist():
+        families.setdefault(re.sub(r"\b\d+\b", "#", attempt.graph.unit_layer[unit]), []).append(unit)
+    parts = [torch.tensor(units) for units in families.values()]
+    if len(parts) == 1 and len(parts[0]) > 1:  # the whole has failed before
+        parts = list(parts[0].tensor_split(2))
+    parts.sort(key=len)
+    while parts and time.perf_counter() < until:
+        part = parts.pop()
+        trial_keep = kept.clone()
+        trial_keep[part] = False
+        trial = attempt.without(trial_keep)
+        if torch.equal(trial, dead):
+            continue
+        outcome = attempt(trial)
+        if outcome.proof.holds:
+            kept, dead, best = trial_keep, trial, outcome
+        elif len(part) > 1:
+            parts[:0] = part.tensor_split(2)  # after all other families
+    return dead, best

@@ -1,0 +1,170 @@
+"""Programs whose in-place operators were renamed away compute what the network computes."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ssl_prune.graph import trace
+from ssl_prune.graph.functional import functional
+from ssl_prune.graph.program import export, run_node
+
+
+class Plain(nn.Module):
+    """A network made of one function of a convolution's output."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv, self.bn, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+        self.register_buffer("count", torch.zeros(4))
+        self.function = function
+
+    def forward(self, x):
+        return self.last(self.function(self, self.bn(self.conv(x)), x))
+
+
+def relu(net, y, x):
+    return F.relu(y, inplace=True)
+
+
+def residual(net, y, x):
+    identity = y * 2
+    y += identity
+    return F.hardswish(y, inplace=True)
+
+
+def chain(net, y, x):
+    y.mul_(2).clamp_(min=-1).sub_(0.5)
+    return y
+
+
+def result_ignored(net, y, x):
+    F.relu_(y)
+    return y.sigmoid()
+
+
+def used_before(net, y, x):
+    before = y.mean((2, 3), keepdim=True)
+    y.relu_()
+    return y + before
+
+
+def view_taken_before(net, y, x):
+    view = y[:, :2]
+    y.relu_()
+    return y + torch.cat([view, view], 1)
+
+
+def view_written(net, y, x):
+    y[:, :2].zero_()
+    return y
+
+
+def base_read_after_its_view_is_written(net, y, x):
+    view = y.view(y.shape[0], -1)
+    view.relu_()
+    return y
+
+
+def view_taken_after(net, y, x):
+    y.relu_()
+    return y.view(y.shape[0], 2, 2, *y.shape[2:]).flip(1).reshape(y.shape)
+
+
+def input_written(net, y, x):
+    x.add_(1)
+    return y + x[:, :1]
+
+
+def buffer_written(net, y, x):
+    net.count.add_(1)
+    return y + net.count.view(1, -1, 1, 1)
+
+
+def mixed_types(net, y, x):
+    steps = torch.arange(4, dtype=torch.float64).view(1, -1, 1, 1)
+    y.add_(steps)
+    return y
+
+
+def without_gradients(net, y, x):
+    with torch.no_grad():
+        scale = y.abs().amax((2, 3), keepdim=True) + 1
+    return y / scale
+
+
+def statistics_of_the_batch(net, y, x):
+    return F.batch_norm(y, net.bn.running_mean, net.bn.running_var, training=True)
+
+
+def filled_by_index(net, y, x):
+    mask = torch.zeros(1, 4, 1, 1)
+    mask[:, 1:3] = 1
+    return y * mask
+
+
+RENAMED = [relu, residual, chain, result_ignored, used_before, view_taken_after]
+OTHERS = [
+    view_taken_before, view_written, base_read_after_its_view_is_written, input_written, buffer_written, mixed_types,
+    without_gradients, statistics_of_the_batch, filled_by_index,
+]  # fmt: skip
+
+
+def network(function):
+    torch.manual_seed(0)
+    net = Plain(function).eval()
+    net.bn.running_mean.uniform_(-1, 1)
+    return net
+
+
+@torch.no_grad()
+def interpret(net, x):
+    program = export(net, x)
+    tensors, values = {**dict(net.named_parameters()), **dict(net.named_buffers())}, {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            known = tensors[program.tensors[node.name]] if node.name in program.tensors else None
+            values[node] = program.constants.get(node.name, x if known is None else known).clone()
+        elif node.op == "output":
+            return torch.fx.node.map_arg(node.args[0], values.__getitem__)[-1]
+        else:
+            args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+            values[node] = run_node(node, args, kwargs)
+    return None
+
+
+@pytest.mark.parametrize("function", [*RENAMED, *OTHERS], ids=lambda f: f.__name__)
+def test_the_program_computes_what_the_network_does(function):
+    net, x = network(function), torch.randn(2, 3, 5, 5)
+    got = interpret(net, x.clone())
+    with torch.no_grad():
+        expected = net(x.clone())
+    assert torch.allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [*RENAMED, *OTHERS], ids=lambda f: f.__name__)
+def test_nothing_is_written_in_place(function):
+    program = export(network(function), torch.randn(2, 3, 5, 5))
+    assert not any(getattr(getattr(n.target, "_schema", None), "is_mutable", False) for n in program.graph.nodes)
+
+
+@pytest.mark.parametrize("function", RENAMED, ids=lambda f: f.__name__)
+def test_writes_that_nothing_else_sees_are_renamed(function):
+    traced = torch.export.export(network(function), (torch.randn(2, 3, 5, 5),), strict=False)
+    assert functional(traced.graph, lambda node: True) is not None
+
+
+@pytest.mark.parametrize("function", OTHERS, ids=lambda f: f.__name__)
+def test_writes_that_something_else_sees_are_not(function):
+    traced = torch.export.export(network(function), (torch.randn(2, 3, 5, 5),), strict=False)
+    assert functional(traced.graph, lambda node: True) is None
+
+
+def test_a_composite_operator_without_a_rule_is_taken_apart():
+    traced = torch.export.export(network(relu), (torch.randn(2, 3, 5, 5),), strict=False)
+    assert functional(traced.graph, lambda node: "conv2d" not in str(node.target)) is None
+
+
+def test_a_buffer_that_the_forward_writes_is_known_as_such():
+    graph = trace(network(buffer_written), torch.randn(2, 3, 5, 5))
+    assert graph.program.mutated == {"count"}
