@@ -34,7 +34,8 @@ class Slim(pl.Callback):
         exports: formats to write beside it: "onnx", "pt2", "state_dict".
         exact: refuse what the proof does not confirm; see `slim`.
         tolerance: allowed relative difference of the outputs.
-        columns: turn layers with all-zero columns into dense layers over those that are left; see `slim`.
+        columns: turn layers with all-zero columns into dense layers over those that are left, or "measured": where
+            that is faster; see `slim`.
         threshold: set channels of which all weights are within it to zero first, on a copy; see `slim`.
         round_to: keep dead channels so that widths are multiples of it, or "measured"; see `slim`.
         module: name of the submodule to cut; default the one that holds all parameters.
@@ -55,7 +56,7 @@ class Slim(pl.Callback):
         *,
         exact: bool = True,
         tolerance: float = 1e-4,
-        columns: bool = False,
+        columns: bool | Literal["measured"] = False,
         threshold: float = 0.0,
         round_to: int | Literal["measured"] = 1,
         module: str | None = None,
@@ -67,6 +68,8 @@ class Slim(pl.Callback):
             raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}")
         if not tolerance >= 0:
             raise ValueError(f"Slim: tolerance must be a number >= 0, got {tolerance!r}")
+        if columns not in (True, False, "measured"):
+            raise ValueError(f'Slim: columns must be true, false or "measured", got {columns!r}')
         check_threshold(threshold)
         check_round_to(round_to)
         if not isinstance(latency_batch, int) or latency_batch < 0:
@@ -110,7 +113,7 @@ class Slim(pl.Callback):
         if example is None:
             raise ValueError(f"Slim: no example input; set example_input_array on {type(pl_module).__name__}")
         # What is measured is measured on the batch that counts; the graph needs one sample only.
-        graph = None if self.round_to == "measured" else graph_of(network, example)
+        graph = None if "measured" in (self.round_to, self.columns) else graph_of(network, example)
         inputs = self._batch(example) if graph is None else example
         self.result = slim(
             network, inputs, self.exact, self.tolerance, columns=self.columns, threshold=self.threshold,

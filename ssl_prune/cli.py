@@ -43,7 +43,7 @@ class SlimTrainer(pl.Trainer):
         exports: Sequence[str] = (),
         exact: bool = True,
         tolerance: float = 1e-4,
-        columns: bool = False,
+        columns: bool | Literal["measured"] = False,
         threshold: float = 0.0,
         round_to: int | Literal["measured"] = 1,
         module: str | None = None,
@@ -60,7 +60,7 @@ class SlimTrainer(pl.Trainer):
             exports: formats to write too: onnx, pt2, state_dict.
             exact: refuse what the proof does not confirm.
             tolerance: allowed relative difference of the outputs.
-            columns: turn layers with all-zero columns into dense layers over those that are left.
+            columns: turn layers with all-zero columns into dense layers over those that are left, or where measured faster.
             threshold: channels of which all weights are within it are set to zero first.
             round_to: keep dead channels so that widths are multiples of it, or where that is measured faster.
             module: name of the submodule to cut.

@@ -127,7 +127,9 @@ def test_slim_takes_the_bare_weights_of_the_network_too(trained, here):
     config = yaml.safe_load(Path(DIGITS).read_text())
     Path("only.yaml").write_text(yaml.safe_dump({"model": config["model"]}))
     network = "--model.init_args.network.init_args.widths=[4,6]"
-    main(["slim", "--config", "only.yaml", network, "--ckpt_path", "bare.pt", "--round_to", "2"])
+    main(
+        ["slim", "--config", "only.yaml", network, "--ckpt_path", "bare.pt", "--round_to", "2", "--columns", "measured"]
+    )
     again, first = (
         load_slim(path, DigitsNet(widths=(4, 6))).eval()
         for path in ("slim.safetensors", trained / "runs/digits/digits.safetensors")

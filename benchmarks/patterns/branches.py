@@ -460,3 +460,33 @@ def highway(how: str) -> Made:
         for layer in (net.gate, net.b, net.head):
             unread(layer, (0, 3))
     return net, torch.randn(5, 4)
+
+
+@pattern(each=("softmax", "sum", "mean", "maximum"))
+def choice_between_paths(how: str) -> Made:
+    """Selective kernels: paths of equal channels, weighed by each other and added up."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        paths = torch.stack([s.a(x), s.b(x)], 1)
+        if how == "softmax":
+            weights = s.choose(paths.sum(1).mean((2, 3), keepdim=True)).unflatten(1, (2, -1)).softmax(1)
+            return s.c((paths * weights).sum(1))
+        return s.c({"sum": paths.sum(1), "mean": paths.mean(1), "maximum": paths.amax(1)}[how])
+
+    layers = {"a": nn.Conv2d(3, 8, 1), "b": nn.Conv2d(3, 8, 3, padding=1), "c": nn.Conv2d(8, 2, 1)}
+    net = Net(forward, **layers, **({"choose": nn.Conv2d(8, 16, 1)} if how == "softmax" else {}))
+    for layer in (net.a, net.b):
+        kill(layer, (1, 5, 6))
+    return net, image()
+
+
+@pattern(each=("mean", "softmax"))
+def reduction_inside_groups_of_channels(how: str) -> Made:
+    def forward(s: Net, x: Tensor) -> Tensor:
+        groups = s.a(x).unflatten(1, (-1, 2))
+        return s.b(groups.mean(2) if how == "mean" else groups.softmax(2)[:, :, 0])
+
+    net = Net(forward, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(4, 2, 1))
+    kill(net.a, (2, 3))
+    unread(net.b, (1,) if how == "softmax" else ())
+    return net, image()

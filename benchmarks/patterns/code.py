@@ -350,3 +350,33 @@ def variational_autoencoder() -> Made:
     kill(net.a, (0, 5), 0.1)
     kill(net.b, (2,), 0.1)
     return net, torch.randn(3, 4)
+
+
+class Pieces(nn.Module):
+    """Lengths of the pieces of a split are kept in an attribute."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 12), nn.Conv1d(3, 3, 1), nn.Linear(6, 2)
+        self.sizes = kind([6, 3, 3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, same, mixed = self.a(x).split(self.sizes, -1)
+        mixed = self.b(mixed.transpose(1, 2)).transpose(1, 2)
+        out: Tensor = self.c(gate.sigmoid() * torch.cat([same, mixed], -1))
+        return out
+
+
+@pattern(each={"tuple": tuple, "list": list})
+def split_sizes_in_an_attribute(kind: type) -> Made:
+    net = trained(Pieces(kind))
+    kill(net.a, (0, 7, 8, 1))
+    unread(net.c, (0, 1, 2))
+    return net, torch.randn(2, 5, 4)
+
+
+@pattern()
+def value_without_elements() -> Made:
+    net = Net(lambda s, x: s.b(torch.cat([s.a(x[:, :0]), s.a(x)], 1)), a=nn.Linear(4, 8), b=nn.Linear(8, 3))
+    kill(net.a, (0, 5))
+    return net, torch.randn(2, 5, 4)

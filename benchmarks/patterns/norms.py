@@ -48,7 +48,7 @@ def layer_norm_over_positions_only() -> Made:
 
 @pattern(
     each={"whole-group": (0, 1), "part-of-a-group": (0, 3), "scale": (4, 5)},
-    kept=("part-of-a-group", "scale", "whole-group"),
+    kept=("part-of-a-group",),
 )
 def group_norm(*rows: int) -> Made:
     net = chain(nn.Conv2d(3, 8, 1), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 2, 1))
@@ -57,6 +57,35 @@ def group_norm(*rows: int) -> Made:
     else:
         kill(net[0], rows)
     return net, image()
+
+
+@pattern(each=("conv", "norm"))
+def group_norm_before_padding(where: str) -> Made:
+    """A group that is gone leaves its shift, which the next layer meets at its borders."""
+    net = chain(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1), nn.Conv2d(4, 2, 1))
+    kill(net[0] if where == "conv" else net[1], (2, 3, 6, 7), 0.3 if where == "norm" else 0.0)
+    return net, image()
+
+
+@pattern()
+def norm_of_each_head() -> Made:
+    """Queries and keys are normalised head by head: a head that is gone leaves the others' statistics alone."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        q, k, v = (p(x).unflatten(-1, (-1, 4)).transpose(1, 2) for p in (s.q, s.k, s.v))
+        return s.o(F.scaled_dot_product_attention(s.nq(q), s.nk(k), v).transpose(1, 2).flatten(2))
+
+    net = Net(
+        forward,
+        **{name: nn.Linear(6, 12) for name in "qkv"},
+        nq=nn.LayerNorm(4),
+        nk=nn.RMSNorm(4),
+        o=nn.Linear(12, 3),
+    )
+    for layer in (net.q, net.k, net.v):
+        kill(layer, range(4, 8))
+    unread(net.o, range(4, 8))
+    return net, torch.randn(2, 5, 6)
 
 
 @pattern(each=("affine", "plain", "statistics"))

@@ -5,6 +5,7 @@ labels by the same operator; contractions (convolution, linear) start new labels
 their weight's input axis to the labels they read. Two axes whose labels join are cut together or not at all.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,12 +210,29 @@ class LabelPass(Interpretation):
     def channels(self, labels: Tensor, axis: int) -> Tensor:
         """One label per position along `axis`; labels that share a position are tied."""
         size = labels.shape[axis]
+        if not labels.numel():
+            return torch.full((), WILDCARD).expand(size)
         flat = base(labels).movedim(axis, 0)
         flat = flat.reshape(flat.shape[0], -1)
         first = flat.max(1).values
         if flat.shape[1] > 1:
             self.sets.unite(flat, first[:, None])
         return first.expand(size) if len(first) != size else first
+
+    def joined(self, labels: Tensor, axes: Iterable[int]) -> Tensor | None:
+        """Labels of a value of which an operator needs all positions along `axes`: those beside each other are tied.
+
+        None where channels run along these axes alone, so that what is tied would be all of them.
+        """
+        moving = [axis for axis in range(labels.dim()) if labels.shape[axis] > 1 and labels.stride(axis) != 0]
+        inside = [axis for axis in moving if axis in set(axes)]
+        if not inside:
+            return labels
+        if inside == moving:
+            return None
+        first = base(labels).amax(inside, keepdim=True)  # a wildcard is the smallest
+        self.unite(labels, first)
+        return first.expand(labels.shape)
 
     def spread(self, node: fx.Node, channels: Tensor, axis: int) -> Tensor:
         """Labels of a result whose channel axis is `axis`."""

@@ -30,6 +30,9 @@ def layer_attributes(
     if isinstance(module, _NORMS):  # whichever vector it has: a scale, or statistics only
         left = [len(axes[0]) for axes in keep.values() if 0 in axes]
         return {"num_features": left[0]} if left else {}
+    if isinstance(module, nn.GroupNorm):
+        channels = next((len(axes[0]) for axes in keep.values() if 0 in axes), module.num_channels)
+        return {"num_channels": channels, "num_groups": channels * module.num_groups // module.num_channels}
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         end = "_l0" if isinstance(module, nn.RNNBase) else ""
         sizes = {"input_size": keep.get(f"weight_ih{end}", {}), "hidden_size": keep.get(f"weight_hh{end}", {})}
@@ -64,14 +67,14 @@ def layer_attributes(
     return {}
 
 
-def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> dict[str, dict[str, int]]:
-    """Whole numbers of the user's own modules that equal a width which changes: numbers of heads, their dimensions.
+def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> dict[str, dict[str, Any]]:
+    """Numbers of the user's own modules that equal a width which changes: of heads, their dimensions, pieces of a split.
 
     A guess, to be proven like everything else. Where a number stands for two widths of which one changes, names that
     count things ("num_heads", "n_groups") follow the change and others do not.
 
     Returns:
-        Module name -> attribute -> new number.
+        Module name -> attribute -> new number, or numbers.
     """
     stays = torch.cat([~dead, torch.ones(1, dtype=torch.bool)])
     widths: dict[str, dict[int, set[int]]] = {}
@@ -88,19 +91,44 @@ def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> d
                 left = int(mask.sum(axis).max())
                 for scope in scopes:
                     widths.setdefault(scope, {}).setdefault(units.shape[axis], set()).add(left)
+    sizes = _split_sizes(graph, stays)
     modules, found = dict(model.named_modules()), {}
-    for scope, changes in widths.items():
+    for scope in {*widths, *sizes}:
         module = modules.get(scope)
         if module is None or type(module).__module__.startswith("torch.nn."):
             continue
-        own = {}
+        own: dict[str, Any] = {}
         for name, value in vars(module).items():
-            if isinstance(value, bool) or not isinstance(value, int) or value not in changes:
-                continue
-            new = changes[value] - {value}
-            counts = any(part in name.lower() for part in ("num", "n_", "heads", "groups"))
-            if len(new) == 1 and (value not in changes[value] or counts):
-                own[name] = new.pop()
+            new = _follow(name, value, widths.get(scope, {}))
+            if isinstance(value, (list, tuple)):
+                new = next((left for old, left in sizes.get(scope, {}).items() if old == (*value,)), None)
+            if new is not None:
+                own[name] = new
         if own:
             found[scope] = own
+    return found
+
+
+def _follow(name: str, value: Any, changes: dict[int, set[int]]) -> Any:
+    """What an attribute becomes that equals a width which changes, see `guessed_attributes`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value not in changes:
+        return None
+    new = changes[value] - {value}
+    counts = any(part in name.lower() for part in ("num", "n_", "heads", "groups"))
+    return new.pop() if len(new) == 1 and (value not in changes[value] or counts) else None
+
+
+def _split_sizes(graph: ChannelGraph, stays: Tensor) -> dict[str, dict[tuple[int, ...], list[int]]]:
+    """Module -> lengths of the pieces of a split in its code -> lengths of what stays of them, where that differs."""
+    found: dict[str, dict[tuple[int, ...], list[int]]] = {}
+    for node in graph.program.graph.nodes:
+        if getattr(node.target, "overloadpacket", None) is not torch.ops.aten.split_with_sizes:
+            continue
+        source, sizes = node.args[0], tuple(node.args[1])
+        units, axis = graph.boxes.get(source), node.args[2] if len(node.args) > 2 else 0
+        if units is None or units.shape[axis] != sum(sizes):
+            continue
+        left = [int(piece.sum(axis).max()) for piece in stays[units].split(sizes, axis)]
+        if left != list(sizes):
+            found.setdefault((modules_of(node) or ("",))[-1], {})[sizes] = left
     return found

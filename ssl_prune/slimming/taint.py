@@ -134,7 +134,9 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         busy = _hidden([p for p in args[2:] if p is not None], args[1])
         return [busy] * len(value) if isinstance(value, (tuple, list)) else busy
     if packet in (aten.instance_norm, aten._native_batch_norm_legit, aten.batch_norm):
-        return _normalised(value, args[0], args[1])
+        return _normalised(value, args[0], args[1], args[0].value.shape[1], known[1:])
+    if packet is aten.group_norm:
+        return _normalised(value, args[0], args[2] if len(args) > 2 else None, args[1], known[1:])
     if packet is aten.glu:
         return _gated(known[0], args[1] if len(args) > 1 else -1)
     if packet in _ALONG:
@@ -198,11 +200,17 @@ def _bilinear(a: Known, b: Known, weight: Tensor) -> Tensor:
     return met(a.varies, b.varies | (b.value != 0)) | met(a.varies | (a.value != 0), b.varies)
 
 
-def _normalised(value: Any, x: Known, scale: Known | None) -> Any:
-    """By the numbers of the image itself: constant only where the scale is zero; no variance is an accident."""
-    view = [1, -1] + [1] * (x.value.dim() - 2)
-    on = torch.ones((), dtype=torch.bool) if scale is None else (scale.value != 0).view(view)
-    varies = on.expand(x.value.shape)
+def _normalised(value: Any, x: Known, scale: Known | None, groups: int, parameters: list[Known]) -> Any:
+    """By the numbers of the image itself: constant where the scale is zero, or all of a group is; no variance of other
+    constants is an accident."""
+    channels = x.value.shape[1]
+    busy = (x.varies | (x.value != 0)).transpose(0, 1).reshape(channels, -1).any(1)
+    busy = busy.view(groups, -1).any(1).repeat_interleave(channels // groups)
+    if scale is not None:
+        busy &= scale.value != 0
+    if not _still(parameters):
+        busy = torch.ones_like(busy)
+    varies = busy.view([1, -1] + [1] * (x.value.dim() - 2)).expand(x.value.shape)
     return [varies, *(torch.ones((), dtype=torch.bool),) * 2] if isinstance(value, (tuple, list)) else varies
 
 

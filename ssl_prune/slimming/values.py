@@ -124,8 +124,14 @@ class ValuePass(Interpretation):
 def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
     def rows(tensor: Tensor) -> Tensor:
         moved = tensor.movedim(axes, tuple(range(len(axes))))
-        return moved.reshape(moved.shape[: len(axes)].numel(), -1)
+        return moved.reshape(moved.shape[: len(axes)].numel(), moved.shape[len(axes) :].numel())
 
     value, varies = rows(known.value), rows(known.varies)
+    if not value.shape[1]:  # an empty value carries nothing, so nothing is known of it
+        everywhere = torch.ones(len(value), dtype=torch.bool)
+        return ChannelValues(everywhere, ~everywhere, torch.zeros(len(value), dtype=torch.float64))
     # Exact in any floating type: only equality is asked here.
-    return ChannelValues(varies.any(1), (value == value[:, :1]).all(1), value[:, 0].double())
+    uniform, constant = (value == value[:, :1]).all(1), value[:, 0]
+    if constant.is_complex():  # one that is not real is no constant that could be folded
+        uniform, constant = uniform & (constant.imag == 0), constant.real
+    return ChannelValues(varies.any(1), uniform, constant.double())

@@ -354,6 +354,7 @@ def test_no_more_batches_are_compared_than_the_trainer_takes(kit, trainer):
         ({"threshold": float("nan")}, "threshold: got nan"),
         ({"round_to": 0}, "round_to: got 0"),
         ({"round_to": "often"}, "round_to: got 'often'"),
+        ({"columns": "some"}, "columns must be true, false or .measured., got 'some'"),
     ],
 )
 def test_wrong_thresholds_and_widths_are_refused_before_training(arguments, words):
@@ -372,3 +373,16 @@ def test_threshold_and_widths_reach_the_cut(kit, trainer, round_to):
     assert last.result.report.threshold.threshold == 1e-3
     width = last.result.model.conv1.out_channels
     assert width == 4 if round_to == 4 else 3 <= width <= 6
+
+
+@pytest.mark.parametrize("columns", [True, "measured"])
+def test_columns_reach_the_cut(kit, trainer, columns):
+    model, last = kit.Lit(), Slim(None, columns=columns, latency_batch=2)
+    trainer(last, epochs=1).fit(model, kit.loader())
+    with torch.no_grad():
+        model.net.conv1.weight[:, :, 1:] = 0
+        model.net.conv1.weight[:, 0, 0, 0] = 0
+    last.run(trainer(), model)
+    dense, cut = model.net.conv1.weight, last.result.model.conv1.weight
+    assert cut.numel() < dense.numel()
+    assert last.report.slim.max_error <= 1e-5

@@ -311,8 +311,21 @@ case(
     _1__weight__0="ab",
     _2__weight__1="ab",
 )
+for name, layer, rows in (
+    ("group_norm", nn.GroupNorm(2, 4), "aabb"),
+    ("norm_of_each_group", Net(lambda s, x: F.layer_norm(x.unflatten(1, (2, 2)), (2, 8, 8)).flatten(1, 2)), "aabb"),
+    ("softmax_inside_groups", Net(lambda s, x: x.unflatten(1, (2, 2)).softmax(2).flatten(1, 2)), "aabb"),
+    ("softmax_across_groups", Net(lambda s, x: x.unflatten(1, (2, 2)).softmax(1).flatten(1, 2)), "abab"),
+):
+    case(name, nn.Sequential(conv(3, 4), layer, conv(4, 1)), _0__weight__0=rows, _2__weight__1=rows)
+case(
+    "mean_across_groups",
+    nn.Sequential(conv(3, 4), Net(lambda s, x: x.unflatten(1, (2, 2)).mean(1)), conv(2, 1)),
+    _0__weight__0="abab",
+    _2__weight__1="ab",
+)
 for name, layer, reason in (
-    ("group_norm", nn.GroupNorm(2, 4), "group normalisation"),
+    ("group_norm_of_one_group", nn.GroupNorm(1, 4), "group normalisation"),
     ("layer_norm", nn.LayerNorm([4, 8, 8]), "a normalisation runs over the channels"),
     ("softmax", nn.Softmax(1), "softmax runs over the channels"),
     ("cumsum", Net(lambda s, x: x.cumsum(1)), "runs along the channels"),

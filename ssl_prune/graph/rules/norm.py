@@ -1,4 +1,4 @@
-"""Normalisation: per channel for batch norm; over channels (layer, group, softmax) it pins them."""
+"""Normalisation: per channel for batch norm; over channels (layer, group, softmax) it ties or pins them."""
 
 from typing import Any
 
@@ -45,14 +45,15 @@ def _prelu(labels: LabelPass, node: fx.Node, x: Tensor, slope: Any) -> Any:
 
 @rule(aten.softmax, aten._softmax, aten.log_softmax, aten._log_softmax)
 def over_channels(labels: LabelPass, node: fx.Node, x: Any, dim: int, *args: Any) -> Any:
-    """A sum over the axis reads every channel: labels that change along it are pinned, others pass."""
+    """A sum over the axis reads every channel along it: what other axes tell apart is tied, else it is pinned."""
     if not isinstance(x, Tensor):
         labels.pin(node, "softmax of a parameter", x)
         return torch.full((), PINNED).expand(labels.shape(node))
-    if x.stride(dim) != 0 and x.shape[dim] > 1:
+    joined = labels.joined(x, [dim % x.dim()])
+    if joined is None:
         labels.pin(node, "softmax runs over the channels", x)
         return torch.full((), PINNED).expand(x.shape)
-    return x
+    return joined
 
 
 @rule(aten.instance_norm)
@@ -69,19 +70,32 @@ def _batch_statistics(labels: LabelPass, node: fx.Node, x: Tensor, *args: Any) -
 
 @rule(aten.layer_norm, aten.native_layer_norm, aten.rms_norm, aten._fused_rms_norm)
 def _layer_norm(labels: LabelPass, node: fx.Node, x: Tensor, normalized: list[int], *args: Any) -> Any:
-    over = range(x.dim() - len(normalized), x.dim())
     value = node.meta["val"]
-    if any(x.shape[axis] > 1 and x.stride(axis) != 0 for axis in over):
+    pinned = torch.full((), PINNED)
+    joined = labels.joined(x, range(x.dim() - len(normalized), x.dim()))
+    if joined is None:
         labels.pin(node, "a normalisation runs over the channels", x, args)
-        pinned = torch.full((), PINNED)
         return pinned.expand(value.shape) if isinstance(value, Tensor) else tuple(pinned.expand(v.shape) for v in value)
     labels.pin(node, "a normalisation over positions", args)
-    return x if isinstance(value, Tensor) else (x, *(torch.full((), PINNED).expand(v.shape) for v in value[1:]))
+    return joined if isinstance(value, Tensor) else (joined, *(pinned.expand(v.shape) for v in value[1:]))
 
 
-@rule(aten.group_norm, aten.native_group_norm)
-def _group_norm(labels: LabelPass, node: fx.Node, x: Tensor, *args: Any) -> Any:
-    labels.pin(node, "group normalisation runs over the channels", x, args)
-    pinned = torch.full((), PINNED)
-    value = node.meta["val"]
-    return pinned.expand(value.shape) if isinstance(value, Tensor) else tuple(pinned.expand(v.shape) for v in value)
+@rule(aten.group_norm)
+def _group_norm(labels: LabelPass, node: fx.Node, x: Tensor, groups: int, *args: Any) -> Tensor:
+    """The channels of a group share their statistics: they go together."""
+    return _in_groups(labels, node, x, groups, args[:2])
+
+
+@rule(aten.native_group_norm)
+def _native_group_norm(labels: LabelPass, node: fx.Node, x: Tensor, *args: Any) -> Any:
+    result = _in_groups(labels, node, x, args[5], args[:2])
+    return (result, *(torch.full((), PINNED).expand(v.shape) for v in node.meta["val"][1:]))
+
+
+def _in_groups(labels: LabelPass, node: fx.Node, x: Tensor, groups: int, parameters: tuple[Any, ...]) -> Tensor:
+    if groups == 1:
+        labels.pin(node, "group normalisation runs over the channels", x, parameters)
+        return torch.full((), PINNED).expand(x.shape)
+    inside = labels.channels(x, 1).view(groups, -1)
+    labels.unite(inside, inside[:, :1])
+    return _per_channel(labels, node, x, parameters)

@@ -1,4 +1,4 @@
-"""Reductions: along an axis without channels they pass, along channels they pin."""
+"""Reductions: along an axis without channels they pass, along one of several they tie, along the only one they pin."""
 
 from typing import Any
 
@@ -41,10 +41,11 @@ def reduce(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) 
         written = torch.full((len(read),), PINNED)
         labels.contractions.append(Contraction(node, module_of(node), None, source, tuple(moving), read, written))
         return torch.full((), PINNED).expand(shape)
-    if any(d in moving for d in dims):
+    joined = labels.joined(x, dims)
+    if joined is None:
         labels.pin(node, "a reduction runs over the channels", x)
         return torch.full((), PINNED).expand(shape)
     keep = len(shape) == x.dim()
     for d in dims:
-        x = x.narrow(d, 0, 1) if keep else x.select(d, 0)
-    return x
+        joined = joined.narrow(d, 0, 1) if keep else joined.select(d, 0)
+    return joined
