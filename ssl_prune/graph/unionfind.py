@@ -24,13 +24,17 @@ class UnionFind:
     """
 
     def __init__(self) -> None:
-        self._parent = torch.zeros(1, dtype=torch.long)
+        self._memory = torch.zeros(1, dtype=torch.long)
+        self._parent = self._memory  # as much of it as is in use
 
     def new(self, count: int) -> Tensor:
         """`count` fresh labels, each a set of its own."""
         start = len(self._parent)
         labels = torch.arange(start, start + count)
-        self._parent = torch.cat([self._parent, labels])
+        if start + count > len(self._memory):
+            self._memory = torch.cat([self._parent, labels, torch.zeros_like(self._parent)])
+        self._parent = self._memory[: start + count]
+        self._parent[start:] = labels
         return labels
 
     def find(self, labels: Tensor) -> Tensor:

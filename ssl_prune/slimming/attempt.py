@@ -1,12 +1,12 @@
 """One way to cut a network, and the simpler ways beside it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.inputs import Inputs
@@ -15,7 +15,7 @@ from ssl_prune.slimming.inner import InnerDifferenceError, inner_difference
 from ssl_prune.slimming.liveness import Liveness, needed
 from ssl_prune.slimming.plan import SlimPlan
 from ssl_prune.slimming.planner import make_plan, removable
-from ssl_prune.slimming.verify import Proof, verify
+from ssl_prune.slimming.verify import Expected, Proof, verify
 
 __all__ = ["Attempt", "Outcome"]
 
@@ -24,11 +24,16 @@ _OTHERS = ("Identity", "Constant", "Uneven", "Attention")
 
 
 class Outcome(NamedTuple):
-    """A cut network, its plan, and what the comparison found."""
+    """A cut network, its plan, and what the comparison found.
+
+    The network shares with the dense one what was not cut. `different` is the first node of the dense program whose
+    value is not the same, where the outputs are.
+    """
 
     model: nn.Module
     plan: SlimPlan
     proof: Proof
+    different: fx.Node | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,28 @@ class Attempt:
     branches: bool | Literal["whole"] = True
     guess: bool = True
     widths: Tensor | None = None
+    _expected: list[Expected] = field(default_factory=list)  # one for all attempts that are made from this one
 
     def __call__(self, dead: Tensor) -> Outcome:
         """Cut, compare the outputs, then every value on the way."""
+        outcome = self.by_outputs(dead)
+        return self.inspected(dead, outcome) if outcome.proof.holds else outcome
+
+    def by_outputs(self, dead: Tensor) -> Outcome:
+        """Cut and compare the outputs alone: half a proof."""
+        if not self._expected:
+            self._expected.append(Expected(self.model, self.inputs))
         plan = self._plan(dead, self.branches, self._choose)
-        cut = plan.apply(self.model)
-        proof = verify(self.model, cut, self.inputs, self.tolerance)
-        if proof.holds:
-            different = self.look_inside(dead, plan, cut)
-            if different is not None:
-                proof = Proof(proof.max_error, str(different))
-        return Outcome(cut, plan, proof)
+        cut = plan.apply(self.model, shared=True)
+        return Outcome(cut, plan, verify(self.model, cut, self.inputs, self.tolerance, self._expected[0]))
+
+    def inspected(self, dead: Tensor, outcome: Outcome) -> Outcome:
+        """The other half: compare every value on the way."""
+        different = self.look_inside(dead, outcome.plan, outcome.model)
+        if different is None:
+            return outcome
+        proof = Proof(outcome.proof.max_error, str(different))
+        return outcome._replace(proof=proof, different=different.node)
 
     def simpler(self) -> Iterator["Attempt"]:
         """This way, then those that change less: numbers in modules, branches, columns, crops."""
@@ -101,7 +117,7 @@ class Attempt:
             return None
         if any(m.becomes is not None for m in plan.modules.values()):
             dead = removable(self.graph, self.live, False, ~dead)
-            cut = self._plan(dead, False, None).apply(self.model)
+            cut = self._plan(dead, False, None).apply(self.model, shared=True)
         precision = max((torch.finfo(p.dtype).eps for p in self.model.parameters() if p.is_floating_point()), default=0)
         allowed = max(10 * self.tolerance, 100 * precision)
         return inner_difference(self.graph, self.model, cut, dead, needed(self.live, dead), self.inputs, allowed)

@@ -12,6 +12,8 @@ from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors
 
 __all__ = ["first_difference", "units_at", "units_in_scope"]
 
+_TREES = (Tensor, tuple, list, dict)
+
 
 def first_difference(sparse: nn.Module, cut: nn.Module, inputs: Inputs, tolerance: float) -> str | None:
     """Name of the innermost module of the user's own that raises, or whose outputs are the first to differ.
@@ -22,9 +24,20 @@ def first_difference(sparse: nn.Module, cut: nn.Module, inputs: Inputs, toleranc
     Returns:
         The name, "" for the network itself; None if nothing differs that can be compared.
     """
+    with evaluation(cut):
+        raised = _run(cut, inputs, None)
+    if raised is not None:
+        while not _own(cut, raised):
+            raised = raised.rpartition(".")[0]
+        return raised
     expected: dict[tuple[str, int], list[Tensor]] = {}
+
+    def keep(name: str, call: int, out: Any) -> None:
+        if _own(sparse, name):
+            expected[name, call] = leaves(map_tensors(torch.clone, out) if isinstance(out, _TREES) else out)
+
     with evaluation(sparse):
-        _run(sparse, inputs, lambda name, call, out: expected.update({(name, call): leaves(out)}))
+        _run(sparse, inputs, keep)
     wrong: list[str] = []
 
     def compare(name: str, call: int, out: Any) -> None:
@@ -38,12 +51,8 @@ def first_difference(sparse: nn.Module, cut: nn.Module, inputs: Inputs, toleranc
                     return
 
     with evaluation(cut):
-        raised = _run(cut, inputs, compare)
-    if raised is None:
-        return wrong[0] if wrong else None
-    while not _own(cut, raised):
-        raised = raised.rpartition(".")[0]
-    return raised
+        _run(cut, inputs, compare)
+    return wrong[0] if wrong else None
 
 
 def units_in_scope(graph: ChannelGraph, scope: str) -> Tensor:
@@ -68,7 +77,7 @@ def _own(model: nn.Module, name: str) -> bool:
     return not name or not type(model.get_submodule(name)).__module__.startswith(("torch.nn.", "ssl_prune.slimming."))
 
 
-def _run(model: nn.Module, inputs: Inputs, look: Callable[[str, int, Any], None]) -> str | None:
+def _run(model: nn.Module, inputs: Inputs, look: Callable[[str, int, Any], None] | None) -> str | None:
     """Run with `look` at every module's result; the name of the innermost module that raises, None if none does."""
     stack: list[str] = []
     calls: dict[str, int] = {}
@@ -80,11 +89,8 @@ def _run(model: nn.Module, inputs: Inputs, look: Callable[[str, int, Any], None]
         def hook(module: nn.Module, args: Any, out: Any) -> None:
             stack.pop()
             calls[name] = calls.get(name, 0) + 1
-            look(
-                name,
-                calls[name],
-                map_tensors(torch.clone, out) if isinstance(out, (Tensor, tuple, list, dict)) else out,
-            )
+            if look is not None:
+                look(name, calls[name], out)
 
         return hook
 

@@ -1,5 +1,6 @@
 """The inner proof: value by value, the cut program computes what survives of the dense one."""
 
+import math
 from typing import Any
 
 import torch
@@ -132,20 +133,27 @@ def _compare(
         if shape != list(got.shape):
             return f"a value of shape {tuple(got.shape)} where {tuple(shape)} survives"
         here, compared = _order(mask, last), _order(matters[units], last)
-        wanted = _rows(wanted, units, last)[(here & compared).to(wanted.device)]
-        got = _rows(got, units, last)[compared[here].to(got.device)]
+        wanted = _chosen(wanted, units, last, here & compared)
+        got = _chosen(got, units, last, compared[here])
     elif wanted.shape != got.shape:
         return None  # computed from parameters: what reads it shows whether it is right
     if not wanted.is_floating_point() or not wanted.numel():
         return None
-    scale = wanted.abs().max().item()
-    difference = (wanted - got).abs()
-    error = difference[wanted.isfinite()].max().item() if bool(wanted.isfinite().any()) else 0.0
-    if scale != scale or scale == float("inf"):
-        scale = wanted[wanted.isfinite()].abs().max().item() if bool(wanted.isfinite().any()) else 0.0
-    if error > tolerance * scale:
+    scale, error = _size(wanted), _size(wanted - got)
+    if not (math.isfinite(scale) and math.isfinite(error)):
+        finite = wanted.isfinite()
+        scale, error = (_size(t[finite]) for t in (wanted, wanted - got))
+    if not error <= tolerance * scale:
         return f"a value differs by {error / scale if scale else error:.1e} of its size"
     return None
+
+
+def _size(value: Tensor) -> float:
+    """The largest absolute entry; NaN if there is one among them, 0 of nothing."""
+    if not value.numel():
+        return 0.0
+    low, high = torch.aminmax(value)  # no copy of the value, as its absolute numbers would be
+    return float(torch.maximum(high, -low))
 
 
 def _level_axis(mask: Tensor) -> int:
@@ -163,6 +171,16 @@ def _rows(value: Tensor, units: Tensor, last: int) -> Tensor:
     moving = [d for d in range(units.dim()) if units.shape[d] > 1 and d != last] + [last]
     moved = value.movedim(moving, list(range(len(moving))))
     return moved.reshape(moved.shape[: len(moving)].numel(), moved.shape[len(moving) :].numel())
+
+
+def _chosen(value: Tensor, units: Tensor, last: int, mask: Tensor) -> Tensor:
+    """Those rows of `_rows` that the mask tells; of one axis the value itself is indexed, and not moved first."""
+    places = mask.nonzero().flatten().to(value.device)
+    if sum(size > 1 for size in units.shape) > 1:
+        return _rows(value, units, last).index_select(0, places)
+    if len(places) == value.shape[last]:
+        return value
+    return value.index_select(last, places)
 
 
 def _order(mask: Tensor, last: int) -> Tensor:

@@ -100,12 +100,13 @@ class SlimPlan:
                 f"not a slim plan: {type(error).__name__}: {error}; expected the text that to_json() wrote"
             ) from error
 
-    def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
+    def apply(self, model: nn.Module, *, inplace: bool = False, shared: bool = False) -> nn.Module:
         """`model` cut to the plan; needs no example input and no tracing.
 
         Args:
             model: a network of the architecture and the widths that the plan was made for.
             inplace: cut `model` itself instead of a copy.
+            shared: the copy has the very tensors of `model` where nothing is cut: enough to look at it.
 
         Raises:
             SlimError: a tensor is missing or of another shape; `model` is not touched then.
@@ -122,7 +123,8 @@ class SlimPlan:
                 places.append((name, leaf, new))
         if not inplace:
             # The copy takes the cut tensors where the dense ones stand, which are never copied.
-            model = copy.deepcopy(model, dict(cut))
+            same = {id(t): t for t in itertools.chain(model.parameters(), model.buffers())} if shared else {}
+            model = copy.deepcopy(model, {**same, **cut})
         for name, leaf, new in places:
             setattr(model.get_submodule(name), leaf, new)
         for name, module in self.modules.items():
@@ -134,6 +136,13 @@ class SlimPlan:
             if module.becomes is not None:
                 model.set_submodule(name, _replacement(model, model.get_submodule(name), module.becomes))
         return model
+
+    @staticmethod
+    def own(cut: nn.Module, model: nn.Module) -> nn.Module:
+        """A network that was cut `shared`, with tensors of its own; those that it shares are copied, no others."""
+        theirs = {id(t) for t in itertools.chain(model.parameters(), model.buffers())}
+        known = {id(t): t for t in itertools.chain(cut.parameters(), cut.buffers()) if id(t) not in theirs}
+        return copy.deepcopy(cut, known)
 
     def _check(self, model: nn.Module) -> None:
         tensors: Mapping[str, Tensor] = {

@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -22,14 +22,18 @@ SEARCH = 30.0  # seconds until a cut must have been found that holds
 WIN_BACK = 10.0  # seconds for more than that
 
 
-def repair(attempt: Attempt) -> tuple[Tensor, Outcome]:
+def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
     """The largest cut that can be found in bounded time: keep what the first module to differ handles, until it holds.
 
     Modules of one class run the same code: what goes wrong in one is kept in all of them. What was kept for that is then
     tried again, layer by layer. In the end fewer units go, never wrong ones.
+
+    Args:
+        attempt: how to cut.
+        whole: what came of it when nothing was kept.
     """
     none = torch.zeros_like(attempt.live.alive)
-    found = _search(attempt, SEARCH, kin=True)
+    found = _search(attempt, whole, SEARCH, kin=True)
     if found is None:
         attempt = replace(attempt, branches=False, columns=None, guess=False)
         keep = torch.ones_like(none)
@@ -41,19 +45,19 @@ def repair(attempt: Attempt) -> tuple[Tensor, Outcome]:
             )
     else:
         keep, dead, outcome = found
-        alone = _search(attempt, WIN_BACK / 2, kin=False)  # perhaps few modules of a class went wrong
+        alone = _search(attempt, whole, WIN_BACK / 2, kin=False)  # perhaps few modules of a class went wrong
         if alone is not None and int(alone[1].sum()) > int(dead.sum()):
             keep, dead, outcome = alone
     return _win_back(attempt, keep & attempt.without(none), dead, outcome)
 
 
-def _search(attempt: Attempt, seconds: float, kin: bool) -> tuple[Tensor, Tensor, Outcome] | None:
+def _search(attempt: Attempt, whole: Outcome, seconds: float, kin: bool) -> tuple[Tensor, Tensor, Outcome] | None:
     """What is kept, what goes and the cut, once it holds; None if it does not come to that."""
     until = time.perf_counter() + seconds
     keep = torch.zeros_like(attempt.live.alive)
     for _ in range(ROUNDS):
         dead = attempt.without(keep)
-        outcome = attempt(dead)
+        outcome = attempt(dead) if bool(keep.any()) else whole
         if outcome.proof.holds:
             return keep, dead, outcome
         suspects = _suspects(attempt, outcome, dead, kin)
@@ -67,10 +71,15 @@ def _suspects(attempt: Attempt, outcome: Outcome, dead: Tensor, kin: bool) -> Te
     """(U,) dead units that the first code to go wrong handles, there and, as `kin`, in all modules of its class."""
     graph, found = attempt.graph, torch.zeros_like(dead)
     if math.isfinite(outcome.proof.max_error):  # it runs: its values can be looked at one by one
-        different = attempt.look_inside(dead, outcome.plan, outcome.model)
-        if different is not None:
-            for node in _counterparts(graph, attempt.model, different.node) if kin else (different.node,):
-                found |= units_at(graph, node) & dead
+        node = outcome.different
+        if node is None:
+            different = attempt.look_inside(dead, outcome.plan, outcome.model)
+            node = None if different is None else different.node
+        if node is not None:
+            for near in _counterparts(graph, attempt.model, node) if kin else (node,):
+                found |= units_at(graph, near) & dead
+            if bool(found.any()):
+                return found
     blamed = first_difference(attempt.model, outcome.model, attempt.inputs, attempt.tolerance)
     while blamed is not None and not bool(found.any()):
         for name in _of_its_class(attempt.model, blamed) if kin else (blamed,):
@@ -102,8 +111,19 @@ def _counterparts(graph: ChannelGraph, model: nn.Module, node: fx.Node) -> Itera
 
 
 def _win_back(attempt: Attempt, kept: Tensor, dead: Tensor, best: Outcome) -> tuple[Tensor, Outcome]:
-    """Remove as much of what was `kept` as proves to be removable before the time is over: layers of one name in all
-    blocks together, then halves of what fails."""
+    """Remove as much of what was `kept` as proves to be removable before the time is over."""
+    # Outputs tell most of what goes wrong, and inner values cost more: they are looked at once, in the end.
+    more, outcome = _part_by_part(attempt, attempt.by_outputs, kept, dead, best)
+    if outcome is best:
+        return dead, best
+    outcome = attempt.inspected(more, outcome)
+    return (more, outcome) if outcome.proof.holds else _part_by_part(attempt, attempt, kept, dead, best)
+
+
+def _part_by_part(
+    attempt: Attempt, tried: Callable[[Tensor], Outcome], kept: Tensor, dead: Tensor, best: Outcome
+) -> tuple[Tensor, Outcome]:
+    """Layers of one name in all blocks together, then halves of what fails."""
     until = time.perf_counter() + WIN_BACK
     families: dict[str, list[int]] = {}
     for unit in kept.nonzero().flatten().tolist():
@@ -119,7 +139,7 @@ def _win_back(attempt: Attempt, kept: Tensor, dead: Tensor, best: Outcome) -> tu
         trial = attempt.without(trial_keep)
         if torch.equal(trial, dead):
             continue
-        outcome = attempt(trial)
+        outcome = tried(trial)
         if outcome.proof.holds:
             kept, dead, best = trial_keep, trial, outcome
         elif len(part) > 1:

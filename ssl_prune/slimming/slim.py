@@ -116,10 +116,12 @@ def slim(
     followers = (removed & ~first.without(None)).nonzero().flatten().tolist()
     reasons = {unit: widths.reasons.get(unit, "a channel kept for its layer's width reads it") for unit in followers}
     best: Outcome | None = None
+    whole: Outcome | None = None
     failure: str | None = None
     for attempt in first.simpler():
         dead = attempt.without(None)
         outcome = attempt(dead)
+        whole = whole or outcome
         if outcome.proof.holds or (not exact and math.isfinite(outcome.proof.max_error)):
             best = outcome
             if torch.equal(dead, first.without(None)):
@@ -127,6 +129,8 @@ def slim(
             break
         failure = failure or outcome.proof.failure
     if best is None:
-        dead, best = repair(first)
+        assert whole is not None  # the first way is always tried
+        dead, best = repair(first, whole)
+    best = best._replace(model=SlimPlan.own(best.model, model))
     report = make_report(graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change)
     return SlimResult(best.model, best.plan, report)

@@ -8,10 +8,12 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
+from ssl_prune.graph.labels import base
 from ssl_prune.graph.rules.movement import MOVEMENT
 from ssl_prune.graph.rules.pointwise import UNTAGGED
 from ssl_prune.graph.rules.pooling import POOLING
 from ssl_prune.graph.rules.recurrent import candidates
+from ssl_prune.slimming.masks import busy, convolved, multiplied, uneven
 
 __all__ = ["Known", "resting", "varying"]
 
@@ -44,7 +46,7 @@ _ALONG = {aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.
 class Known:
     """A value and, of the same shape, which of its elements depend on the input.
 
-    `free` says that its shape does not either: it is computed from parameters alone.
+    The mask is a stride-0 view along axes where it is the same. `free` says that its shape does not either: it is computed from parameters alone.
     """
 
     value: Tensor
@@ -65,16 +67,20 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
     frozen = packet is aten._native_batch_norm_legit_no_training or (packet is aten.batch_norm and not args[5])
     if packet not in (aten.slice, aten.narrow) and _still(known) and (free or frozen or _settled(packet, tags)):
         return torch.zeros((), dtype=torch.bool)
-    if packet in _CONVOLUTION | _TRANSPOSED and not known[1].varies.any():
+    if packet in _CONVOLUTION and _still(known[1:2]):
+        small = convolved(target, known[0].varies, known[1].value, args[3:6], args[6] if len(args) > 6 else 1)
+        if small is not None:
+            return small
+    if packet in _CONVOLUTION | _TRANSPOSED and _still(known[1:2]):
         connected = [(known[1].value != 0).float(), None, *args[3:]]
         return target(known[0].varies.float(), *connected) > 0.5  # counts of connections, so 0 or at least 1
-    if packet is aten.linear and not known[1].varies.any():
-        return F.linear(known[0].varies.float(), (known[1].value != 0).float()) > 0.5
+    if packet is aten.linear and _still(known[1:2]):
+        return multiplied(known[0].varies, known[1].value)
     if frozen:
         scale = args[1]
         on = torch.ones((), dtype=torch.bool) if scale is None else (scale.value != 0)
         view = [1, -1] + [1] * (args[0].value.dim() - 2)
-        varies = args[0].varies & (on if scale is None else on.view(view))
+        varies = base(args[0].varies) & (on if scale is None else on.view(view))
         return varies if packet is aten.batch_norm else [varies, *(torch.zeros((), dtype=torch.bool),) * 2]
     if packet in _SAME:
         return known[0].varies
@@ -87,41 +93,46 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if packet in (aten.slice, aten.narrow) and free:
         # A longer input may read on in a table: what is one number here must be it everywhere.
         x, dim = known[0], args[1] if len(args) > 1 else 0
-        uneven = x.varies | (x.value != x.value.narrow(dim, 0, 1))
-        return uneven.any(dim, keepdim=True).expand(value.shape)
+        other = x.varies | (x.value != x.value.narrow(dim, 0, 1))
+        return other.any(dim, keepdim=True).expand(value.shape)
     if packet in MOVEMENT:
         moved = pytree.tree_map(lambda a: a.varies if isinstance(a, Known) else a, (args, kwargs))
         return target(*moved[0], **moved[1])
     if packet in POOLING:
         # Pooling a constant that padding made uneven depends on the size of the image.
         x = known[0]
-        flat = x.value.flatten(2)
-        uneven = (flat != flat[..., :1]).any(-1).view(*flat.shape[:2], *[1] * (x.value.dim() - 2))
+        differs = uneven(x.value, x.varies, range(2, x.value.dim()))
+        first = value[0] if isinstance(value, (tuple, list)) else value
+        if base(x.varies).shape[2:].numel() == 1 and first.shape[:2] == x.value.shape[:2]:
+            everywhere = base(x.varies) | differs
+            return everywhere if first is value else [everywhere, torch.ones((), dtype=torch.bool)]
         if isinstance(value, (tuple, list)):  # with positions, which differ between constants
             pooled = target(x.varies.float(), *args[1:], **kwargs)[0] > 0
-            return [pooled | uneven, torch.ones((), dtype=torch.bool)]
+            return [pooled | differs, torch.ones((), dtype=torch.bool)]
         if packet is aten.upsample_bicubic2d:  # weights of both signs
-            return x.varies.any((2, 3), keepdim=True) | uneven
-        return (target(x.varies.float(), *args[1:], **kwargs) > 0) | uneven
+            return x.varies.any((2, 3), keepdim=True) | differs
+        return (target(x.varies.float(), *args[1:], **kwargs) > 0) | differs
     if packet in _REDUCTIONS:
         dims = args[1] if len(args) > 1 else kwargs.get("dim")
         keep = value.dim() == known[0].value.dim()
         dims = dims or list(range(known[0].value.dim()))
+        dims = [dims] if isinstance(dims, int) else list(dims)
         # As in pooling; and a sum of equal numbers is as large as the image.
-        uneven = known[0].value.amax(dims, keep) != known[0].value.amin(dims, keep)
-        if packet is aten.sum:
-            uneven = uneven | (value != 0)
-        return (aten.amax(known[0].varies.float(), dims, keep) > 0) | uneven
+        small = base(known[0].varies)
+        found = aten.amax(small, dims, True) | uneven(known[0].value, known[0].varies, dims)
+        if not keep:
+            gone = {dim % found.dim() for dim in dims}
+            found = found[tuple(0 if axis in gone else slice(None) for axis in range(found.dim()))]
+        return found | (value != 0) if packet is aten.sum else found
     if packet is aten.mul and len(known) == 2:
         a, b = known
         # A proven zero stays zero whatever it is multiplied with.
-        return (a.varies & (b.varies | (b.value != 0))) | (b.varies & (a.varies | (a.value != 0)))
+        return (base(a.varies) & busy(b.value, b.varies)) | (base(b.varies) & busy(a.value, a.varies))
     if packet in _PRODUCTS and len(known) == 2:
-        return _product(node, known[0], known[1]) | (value != 0)
+        return busy(value, _product(node, known[0], known[1]).expand(value.shape))
     if packet is aten.scaled_dot_product_attention:
         # Weights add up to one only up to rounding: a channel of v is a constant where it is zero.
-        v = known[2]
-        return (v.varies | (v.value != 0)).any(-2, keepdim=True).expand(value.shape)
+        return busy(known[2].value, known[2].varies).any(-2, keepdim=True).expand(value.shape)
     if packet is aten.embedding:
         return (known[0].value != known[0].value[:1]).any(0).expand(value.shape)
     if packet is aten.embedding_bag:  # sums of a constant are as large as the bag is long
@@ -131,8 +142,8 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if packet in _RECURRENT:
         return _recurrent(value, args)
     if packet in _CELLS:
-        busy = _hidden([p for p in args[2:] if p is not None], args[1])
-        return [busy] * len(value) if isinstance(value, (tuple, list)) else busy
+        moves = _hidden([p for p in args[2:] if p is not None], args[1])
+        return [moves] * len(value) if isinstance(value, (tuple, list)) else moves
     if packet in (aten.instance_norm, aten._native_batch_norm_legit, aten.batch_norm):
         return _normalised(value, args[0], args[1], args[0].value.shape[1], known[1:])
     if packet is aten.group_norm:
@@ -143,21 +154,21 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return _in_order(packet, value, known[0], args)
     if packet in (aten.im2col, aten.col2im):
         return target(known[0].varies.float(), *args[1:]) > 0
-    if packet in (aten.index, aten.index_select) and not any(bool(k.varies.any()) for k in known[1:]):
+    if packet in (aten.index, aten.index_select) and _still(known[1:]):
         plain = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, args[1:])
         return target(known[0].varies, *plain)
-    if packet in (aten.prelu, aten._prelu_kernel) and not bool(known[1].varies.any()):
+    if packet in (aten.prelu, aten._prelu_kernel) and _still(known[1:2]):
         return known[0].varies
     if torch.Tag.pointwise in tags or packet in UNTAGGED:
         merged = torch.zeros((), dtype=torch.bool)
         for k in known:
-            merged = merged | k.varies
+            merged = merged | base(k.varies)
         return merged
     return torch.ones((), dtype=torch.bool)
 
 
 def _still(known: list[Known]) -> bool:
-    return not any(bool(k.varies.any()) for k in known)
+    return not any(bool(base(k.varies).any()) for k in known)
 
 
 def _without_dropout(packet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -184,11 +195,15 @@ def _product(node: fx.Node, a: Known, b: Known) -> Tensor:
     target: Any = node.target
 
     def run(first: Tensor, second: Tensor) -> Tensor:
-        pair = first.float(), second.float()
-        result: Tensor = target(node.args[0], pair) if target.overloadpacket is aten.einsum else target(*pair)
-        return result > 0.5
+        if target.overloadpacket is aten.einsum or min(a.value.dim(), b.value.dim()) < 2:
+            pair = first.expand(a.value.shape).float(), second.expand(b.value.shape).float()
+            result: Tensor = target(node.args[0], pair) if target.overloadpacket is aten.einsum else target(*pair)
+            return result > 0.5
+        terms = max(first.shape[-1], second.shape[-2])
+        first = first.expand(*first.shape[:-1], terms)
+        return first.float() @ second.expand(*second.shape[:-2], terms, second.shape[-1]).float() > 0.5
 
-    return run(a.varies, b.varies | (b.value != 0)) | run(a.varies | (a.value != 0), b.varies)
+    return run(base(a.varies), busy(b.value, b.varies)) | run(busy(a.value, a.varies), base(b.varies))
 
 
 def _bilinear(a: Known, b: Known, weight: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from ssl_prune.graph.labels import base, collapse
 from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call
 from ssl_prune.slimming.taint import Known, varying
@@ -26,8 +27,8 @@ class ChannelValues:
 
     Args:
         varies: (I,) the channel depends on the input somewhere.
-        uniform: (I,) it is one and the same number at every position.
-        constant: (I,) that number (where `uniform` and not `varies`), float64.
+        uniform: (I,) it does not vary and is one and the same number at every position.
+        constant: (I,) that number (where `uniform`), float64.
     """
 
     varies: Tensor
@@ -67,7 +68,7 @@ class ValuePass(Interpretation):
         """A weight (known) or an input (varies)."""
         if node.name in self._inputs:
             value = self._inputs[node.name]
-            result = Known(value, torch.ones_like(value, dtype=torch.bool)) if isinstance(value, Tensor) else value
+            result = Known(value, _all(value, True)) if isinstance(value, Tensor) else value
         else:
             tensor = (
                 self._tensors[self.program.tensors[node.name]]
@@ -76,7 +77,7 @@ class ValuePass(Interpretation):
             )
             # A buffer that the forward writes into is another one at the next call.
             written = self.program.tensors.get(node.name) in self.program.mutated
-            result = Known(tensor.detach(), torch.full_like(tensor, written, dtype=torch.bool), free=True)
+            result = Known(tensor.detach(), _all(tensor, written), free=True)
         return self._watch(node, result)
 
     def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -95,11 +96,11 @@ class ValuePass(Interpretation):
         if isinstance(value, (tuple, list)):
             parts = varies if isinstance(varies, (tuple, list)) else [varies] * len(value)
             result: Any = [
-                Known(v, t.to(v.device).expand(v.shape), free) if isinstance(v, Tensor) else v
+                Known(v, collapse(t.to(v.device).expand(v.shape)), free) if isinstance(v, Tensor) else v
                 for v, t in zip(value, parts, strict=True)
             ]
         elif isinstance(value, Tensor):
-            result = Known(value, varies.to(value.device).expand(value.shape), free)
+            result = Known(value, collapse(varies.to(value.device).expand(value.shape)), free)
         else:
             result = value
         return self._watch(node, result)
@@ -107,18 +108,22 @@ class ValuePass(Interpretation):
     def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
         """Note whether any output depends on the input."""
         known = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Known)]
-        self.output_varies = any(bool(k.varies.any()) for k in known)
+        self.output_varies = any(bool(base(k.varies).any()) for k in known)
 
     def _watch(self, node: fx.Node, result: Any) -> Any:
         if not isinstance(result, Known):
             return result
         for axes in self._watched.get(node, ()):
             self.channels[node, axes] = _channels(result, axes)
-        if module_of(node) and result.value.dim() > 1 and not bool(result.varies.any()):
+        if module_of(node) and result.value.dim() > 1 and not bool(base(result.varies).any()):
             constant = _channels(result, (1,))
             if bool(constant.uniform.all()):
                 self.constants[node] = constant.constant
         return result
+
+
+def _all(like: Tensor, varies: bool) -> Tensor:
+    return torch.full((), varies, dtype=torch.bool, device=like.device).expand(like.shape)
 
 
 def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
@@ -126,12 +131,21 @@ def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
         moved = tensor.movedim(axes, tuple(range(len(axes))))
         return moved.reshape(moved.shape[: len(axes)].numel(), moved.shape[len(axes) :].numel())
 
-    value, varies = rows(known.value), rows(known.varies)
-    if not value.shape[1]:  # an empty value carries nothing, so nothing is known of it
-        everywhere = torch.ones(len(value), dtype=torch.bool)
-        return ChannelValues(everywhere, ~everywhere, torch.zeros(len(value), dtype=torch.float64))
-    # Exact in any floating type: only equality is asked here.
-    uniform, constant = (value == value[:, :1]).all(1), value[:, 0]
-    if constant.is_complex():  # one that is not real is no constant that could be folded
-        uniform, constant = uniform & (constant.imag == 0), constant.real
-    return ChannelValues(varies.any(1), uniform, constant.double())
+    value, small = known.value, base(known.varies)
+    size = [value.shape[axis] if axis in [a % value.dim() for a in axes] else n for axis, n in enumerate(small.shape)]
+    varies = rows(small.expand(size)).any(1)
+    if not value.numel():  # an empty value carries nothing, so nothing is known of it
+        everywhere = torch.ones(len(varies), dtype=torch.bool)
+        return ChannelValues(everywhere, ~everywhere, torch.zeros(len(varies), dtype=torch.float64))
+    uniform = torch.zeros_like(varies)
+    constant = torch.zeros(len(varies), dtype=torch.float64, device=value.device)
+    still = (~varies).nonzero().flatten()
+    if len(still):
+        found = rows(value if len(axes) > 1 else value.index_select(axes[0], still))
+        found = found[still] if len(axes) > 1 else found
+        # Exact in any floating type: only equality is asked here.
+        even, first = (found == found[:, :1]).all(1), found[:, 0]
+        if first.is_complex():  # one that is not real is no constant that could be folded
+            even, first = even & (first.imag == 0), first.real
+        uniform[still], constant[still] = even, first.double()
+    return ChannelValues(varies, uniform, constant)

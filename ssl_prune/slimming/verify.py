@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_prune.errors import SlimError
 from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors
 
-__all__ = ["Proof", "fresh_inputs", "relative_error", "verify"]
+__all__ = ["Expected", "Proof", "fresh_inputs", "relative_error", "verify"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,38 @@ def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
     return map_tensors(draw, inputs)
 
 
-def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float) -> Proof:
+class Expected:
+    """Trial inputs and the outputs of the network before a cut, each computed when it is first asked for, then kept.
+
+    Args:
+        sparse: the network before the cut.
+        inputs: the example.
+    """
+
+    def __init__(self, sparse: nn.Module, inputs: Inputs) -> None:
+        self._sparse, self._inputs = sparse, inputs
+        self._known: list[tuple[str, Inputs, list[Tensor]]] = []
+        self._rest = _trials(sparse, inputs)
+
+    def __iter__(self) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+        place = 0
+        while True:
+            if place == len(self._known):
+                try:
+                    self._known.append(next(self._rest))
+                except StopIteration:
+                    return
+                except BaseException:
+                    self._known.clear()  # a generator that raised is at its end
+                    self._rest = _trials(self._sparse, self._inputs)
+                    raise
+            yield self._known[place]
+            place += 1
+
+
+def verify(
+    sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float, expected: Expected | None = None
+) -> Proof:
     """Compare outputs on the example, on three fresh inputs, and on another batch and input size where `sparse` takes one.
 
     Args:
@@ -76,14 +107,15 @@ def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float)
         slim: the network after it.
         inputs: the example.
         tolerance: allowed `relative_error`.
+        expected: what `sparse` yields, to be shared between cuts of one network.
 
     Raises:
         SlimError: the outputs of `sparse` itself are not finite.
     """
     worst = 0.0
     with evaluation(sparse), evaluation(slim):
-        for what, trial, expected in _trials(sparse, inputs):
-            if not all(bool(t.isfinite().all()) for t in expected if t.is_floating_point()):
+        for what, trial, wanted in expected or Expected(sparse, inputs):
+            if not all(bool(t.isfinite().all()) for t in wanted if t.is_floating_point()):
                 raise SlimError(
                     f"{type(sparse).__name__}: the network's own outputs are not finite on {what}, so nothing can be "
                     "compared. Look for NaN or infinite weights or statistics"
@@ -94,12 +126,12 @@ def verify(sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float)
                 return Proof(
                     math.inf, f"{what}: the cut network raises {type(error).__name__}: {str(error).splitlines()[0]}"
                 )
-            if [t.shape for t in expected] != [t.shape for t in got]:
+            if [t.shape for t in wanted] != [t.shape for t in got]:
                 return Proof(
                     math.inf,
-                    f"{what}: output shapes {[tuple(t.shape) for t in got]} instead of {[tuple(t.shape) for t in expected]}",
+                    f"{what}: output shapes {[tuple(t.shape) for t in got]} instead of {[tuple(t.shape) for t in wanted]}",
                 )
-            error_here = max((relative_error(e, g) for e, g in zip(expected, got, strict=True)), default=0.0)
+            error_here = max((relative_error(e, g) for e, g in zip(wanted, got, strict=True)), default=0.0)
             worst = max(worst, error_here)
             if error_here > tolerance:
                 return Proof(worst, f"{what}: outputs differ by {error_here:.2e} of their size")

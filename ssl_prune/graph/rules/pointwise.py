@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels import LabelPass, Parameter, collapse
+from ssl_prune.graph.labels import LabelPass, Parameter, base, collapse
 from ssl_prune.graph.rules.registry import rule
 from ssl_prune.graph.unionfind import PINNED, WILDCARD
 
@@ -52,8 +52,10 @@ def pointwise(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> An
             continue
         spread = collapse(value.expand(shape))
         labels.unite(merged, spread)
-        merged = collapse(torch.where(merged >= 0, merged, spread))
-    return torch.where(merged >= 0, merged, PINNED) if broadcast else merged
+        small = base(merged)
+        merged = torch.where(small >= 0, small, base(spread)).expand(shape)
+    small = base(merged)
+    return torch.where(small >= 0, small, PINNED).expand(shape) if broadcast else merged
 
 
 def _moving(value: Tensor, shape: torch.Size) -> list[int]:
