@@ -162,7 +162,7 @@ def _rows(value: Tensor, units: Tensor, last: int) -> Tensor:
     """The value as (positions of its channels, the rest), the `last` of the channel axes running fastest."""
     moving = [d for d in range(units.dim()) if units.shape[d] > 1 and d != last] + [last]
     moved = value.movedim(moving, list(range(len(moving))))
-    return moved.reshape(moved.shape[: len(moving)].numel(), -1)
+    return moved.flatten(0, len(moving) - 1).unsqueeze(-1).flatten(1)
 
 
 def _order(mask: Tensor, last: int) -> Tensor:

@@ -37,6 +37,7 @@ _LIKE = {aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.n
 _PRODUCTS = {aten.matmul, aten.bmm, aten.mm, aten.einsum}
 _CELLS = {aten.lstm_cell, aten.gru_cell, aten.rnn_tanh_cell, aten.rnn_relu_cell}
 _RECURRENT = {aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu}
+_SCALED = {aten.layer_norm, aten.native_layer_norm, aten.rms_norm, aten._fused_rms_norm, aten.group_norm}
 _ALONG = {aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk}
 
 
@@ -135,6 +136,8 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return [busy] * len(value) if isinstance(value, (tuple, list)) else busy
     if packet in (aten.instance_norm, aten._native_batch_norm_legit, aten.batch_norm):
         return _normalised(value, args[0], args[1])
+    if packet in _SCALED:
+        return _scaled(value, args)
     if packet is aten.glu:
         return _gated(known[0], args[1] if len(args) > 1 else -1)
     if packet in _ALONG:
@@ -204,6 +207,17 @@ def _normalised(value: Any, x: Known, scale: Known | None) -> Any:
     on = torch.ones((), dtype=torch.bool) if scale is None else (scale.value != 0).view(view)
     varies = on.expand(x.value.shape)
     return [varies, *(torch.ones((), dtype=torch.bool),) * 2] if isinstance(value, (tuple, list)) else varies
+
+
+def _scaled(value: Any, args: tuple[Any, ...]) -> Any:
+    """By the numbers along its channels: constant only where the scale is zero."""
+    x, over, scale = args[:3]
+    first = value if isinstance(value, Tensor) else value[0]
+    on = torch.ones((), dtype=torch.bool) if scale is None else scale.varies | (scale.value != 0)
+    if isinstance(over, int) and scale is not None:  # groups of channels on the second axis
+        on = on.view(1, -1, *[1] * (x.value.dim() - 2))
+    varies = on.expand(first.shape)
+    return varies if first is value else [varies, *(torch.ones((), dtype=torch.bool),) * (len(value) - 1)]
 
 
 def _gated(x: Known, dim: int) -> Tensor:

@@ -124,8 +124,9 @@ class ValuePass(Interpretation):
 def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
     def rows(tensor: Tensor) -> Tensor:
         moved = tensor.movedim(axes, tuple(range(len(axes))))
-        return moved.reshape(moved.shape[: len(axes)].numel(), -1)
+        return moved.flatten(0, len(axes) - 1).unsqueeze(-1).flatten(1)
 
     value, varies = rows(known.value), rows(known.varies)
+    first = value[:, :1] if value.shape[1] else value.new_zeros(len(value), 1)  # a piece may be empty
     # Exact in any floating type: only equality is asked here.
-    return ChannelValues(varies.any(1), (value == value[:, :1]).all(1), value[:, 0].double())
+    return ChannelValues(varies.any(1), (value == first).all(1), first[:, 0].double())
