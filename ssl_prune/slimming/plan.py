@@ -29,7 +29,7 @@ from ssl_prune.slimming.uneven import uneven
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
 
-FORMAT = 1
+FORMAT = 2  # 1: of a single step; those are still written as such
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class SlimPlan:
     Args:
         modules: module name -> its plan; modules that stay as they are do not appear.
         shapes: shape of every parameter and buffer of the dense network, to refuse another one.
+        then: a plan for the network that this one leaves, where more can go once modules have become others.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -74,10 +75,14 @@ class SlimPlan:
 
     modules: dict[str, ModulePlan]
     shapes: dict[str, list[int]]
+    then: "SlimPlan | None" = None
 
     def to_json(self) -> str:
         """The plan as JSON text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
+        data = asdict(self)
+        if self.then is None:
+            del data["then"]
+        return json.dumps({"format": 1 if self.then is None else FORMAT, **data}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "SlimPlan":
@@ -93,12 +98,17 @@ class SlimPlan:
                 raise SlimError(
                     f"plan format {number!r}: this version reads up to {FORMAT}; install a newer version of ssl-prune"
                 )
-            modules = {name: _module_plan(entry) for name, entry in data["modules"].items()}
-            return cls(modules, {name: list(shape) for name, shape in data["shapes"].items()})
+            return cls._from_data(data)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise SlimError(
                 f"not a slim plan: {type(error).__name__}: {error}; expected the text that to_json() wrote"
             ) from error
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> "SlimPlan":
+        modules = {name: _module_plan(entry) for name, entry in data["modules"].items()}
+        then = cls._from_data(data["then"]) if data.get("then") else None
+        return cls(modules, {name: list(shape) for name, shape in data["shapes"].items()}, then)
 
     def apply(self, model: nn.Module, *, inplace: bool = False) -> nn.Module:
         """`model` cut to the plan; needs no example input and no tracing.
@@ -133,7 +143,7 @@ class SlimPlan:
         for name, module in sorted(self.modules.items(), key=lambda item: -item[0].count(".")):
             if module.becomes is not None:
                 model.set_submodule(name, _replacement(model, model.get_submodule(name), module.becomes))
-        return model
+        return model if self.then is None else self.then.apply(model, inplace=True)
 
     def _check(self, model: nn.Module) -> None:
         tensors: Mapping[str, Tensor] = {

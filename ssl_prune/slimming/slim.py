@@ -1,6 +1,7 @@
 """`slim`: values, liveness, plan, cut, proof, repair."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +19,7 @@ from ssl_prune.slimming.repair import repair
 from ssl_prune.slimming.report import SlimReport, make_report
 from ssl_prune.slimming.second import slim_by_autograd
 from ssl_prune.slimming.threshold import ThresholdChange, apply_threshold, check_threshold
+from ssl_prune.slimming.verify import verify
 from ssl_prune.slimming.widths import check_round_to, practical_widths
 
 __all__ = ["SlimResult", "slim"]
@@ -128,5 +130,34 @@ def slim(
         failure = failure or outcome.proof.failure
     if best is None:
         dead, best = repair(first)
-    report = make_report(graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change)
-    return SlimResult(best.model, best.plan, report)
+    more = _again(best, example_inputs, exact, tolerance, columns, round_to)
+    cut = best.model if more is None else more.model
+    proof = best.proof if more is None else verify(model, cut, example_inputs, tolerance)
+    if more is None or (exact and not proof.holds):
+        report = make_report(graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change)
+        return SlimResult(best.model, best.plan, report)
+    report = make_report(graph, model, cut, live, dead, proof, failure, example_inputs, reasons, change)
+    removed = dict(Counter(report.removed) + Counter(more.report.removed))
+    report = replace(report, removed=removed, kept=more.report.kept, refused=failure or more.report.refused)
+    return SlimResult(cut, replace(best.plan, then=more.plan), report)
+
+
+def _again(
+    best: Outcome,
+    inputs: Inputs,
+    exact: bool,
+    tolerance: float,
+    columns: bool | Literal["measured"],
+    round_to: int | Literal["measured"],
+) -> SlimResult | None:
+    """What more can go where modules became others, which may tie less together than the modules they were."""
+    if all(module.becomes is None for module in best.plan.modules.values()):
+        return None
+    try:
+        graph = trace(best.model, inputs)
+    except GraphError:
+        return None
+    forms = columns if columns != "measured" else False  # what was fastest is not changed again
+    more = slim(best.model, inputs, exact, tolerance, columns=forms, round_to=round_to, graph=graph)
+    smaller = more.report.params[1] < more.report.params[0] or more.report.macs[1] < more.report.macs[0]
+    return more if smaller else None

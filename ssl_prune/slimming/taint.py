@@ -13,7 +13,7 @@ from ssl_prune.graph.rules.pointwise import UNTAGGED
 from ssl_prune.graph.rules.pooling import POOLING
 from ssl_prune.graph.rules.recurrent import candidates
 
-__all__ = ["Known", "resting", "varying"]
+__all__ = ["Known", "resting", "uniform", "varying"]
 
 aten = torch.ops.aten
 
@@ -97,7 +97,7 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         # Pooling a constant that padding made uneven depends on the size of the image.
         x = known[0]
         flat = x.value.flatten(2)
-        uneven = (flat != flat[..., :1]).any(-1).view(*flat.shape[:2], *[1] * (x.value.dim() - 2))
+        uneven = ~uniform(flat, -1).view(*flat.shape[:2], *[1] * (x.value.dim() - 2))
         if isinstance(value, (tuple, list)):  # with positions, which differ between constants
             pooled = target(x.varies.float(), *args[1:], **kwargs)[0] > 0
             return [pooled | uneven, torch.ones((), dtype=torch.bool)]
@@ -109,7 +109,7 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         keep = value.dim() == known[0].value.dim()
         dims = dims or list(range(known[0].value.dim()))
         # As in pooling; and a sum of equal numbers is as large as the image.
-        uneven = known[0].value.amax(dims, keep) != known[0].value.amin(dims, keep)
+        uneven = ~uniform(known[0].value, dims, keep)
         if packet is aten.sum:
             uneven = uneven | (value != 0)
         return (aten.amax(known[0].varies.float(), dims, keep) > 0) | uneven
@@ -155,6 +155,18 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
             merged = merged | k.varies
         return merged
     return torch.ones((), dtype=torch.bool)
+
+
+def uniform(values: Tensor, dims: Any, keep: bool = False) -> Tensor:
+    """Whether numbers are one and the same along some axes, up to the rounding of sums at different positions."""
+    if values.is_complex():
+        return uniform(values.real, dims, keep) & uniform(values.imag, dims, keep)
+    if not values.numel():
+        return values.sum(dims, keep) == 0
+    high, low = values.amax(dims, keep), values.amin(dims, keep)
+    if values.dtype not in (torch.float32, torch.float64):  # in half precision rounding is no small difference
+        return high == low
+    return high - low <= 16 * torch.finfo(values.dtype).eps * torch.minimum(high.abs(), low.abs())
 
 
 def _still(known: list[Known]) -> bool:

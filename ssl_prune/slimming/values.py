@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call
-from ssl_prune.slimming.taint import Known, varying
+from ssl_prune.slimming.taint import Known, uniform, varying
 
 __all__ = ["ChannelValues", "Known", "ValuePass"]
 
@@ -26,7 +26,7 @@ class ChannelValues:
 
     Args:
         varies: (I,) the channel depends on the input somewhere.
-        uniform: (I,) it is one and the same number at every position.
+        uniform: (I,) it is one and the same number at every position, up to rounding.
         constant: (I,) that number (where `uniform` and not `varies`), float64.
     """
 
@@ -127,6 +127,5 @@ def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
         return moved.flatten(0, len(axes) - 1).unsqueeze(-1).flatten(1)
 
     value, varies = rows(known.value), rows(known.varies)
-    first = value[:, :1] if value.shape[1] else value.new_zeros(len(value), 1)  # a piece may be empty
-    # Exact in any floating type: only equality is asked here.
-    return ChannelValues(varies.any(1), (value == first).all(1), first[:, 0].double())
+    first = value[:, 0] if value.shape[1] else value.new_zeros(len(value))  # a piece may be empty
+    return ChannelValues(varies.any(1), uniform(value, 1), first.double())
