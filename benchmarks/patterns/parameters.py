@@ -317,7 +317,7 @@ def higher_precision_inside() -> Made:
     return net, torch.randn(5, 4)
 
 
-@pattern(each=DEATHS)
+@pattern(each=DEATHS, kept=("constant",))
 def buffer_as_a_weight(how: str) -> Made:
     """A fixed transform between two layers, such as a cosine transform: its rows and columns go as a layer's do."""
 

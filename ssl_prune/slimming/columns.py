@@ -17,8 +17,8 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.program import module_of
 from ssl_prune.inputs import Inputs, call, evaluation
 from ssl_prune.latency import compare_latency
-from ssl_prune.slimming.kernels import CroppedConv, CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
 from ssl_prune.slimming.fold import gathered
+from ssl_prune.slimming.kernels import CroppedConv, CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
 from ssl_prune.slimming.liveness import Liveness
 from ssl_prune.slimming.plan import ModulePlan, SlimPlan
 

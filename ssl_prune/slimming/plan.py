@@ -1,6 +1,5 @@
 """A plan: what each module keeps, axis by axis, and what it becomes. Data only, and enough to cut a fresh network."""
 
-import copy
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming.attention import cut_attention
 from ssl_prune.slimming.fold import Fold, gathered
@@ -132,7 +132,7 @@ class SlimPlan:
                 places.append((name, leaf, new))
         if not inplace:
             # The copy takes the cut tensors where the dense ones stand, which are never copied.
-            model = copy.deepcopy(model, dict(cut))
+            model = copied(model, cut)
         for name, leaf, new in places:
             setattr(model.get_submodule(name), leaf, new)
         for name, module in self.modules.items():

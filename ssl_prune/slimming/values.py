@@ -128,4 +128,7 @@ def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
 
     value, varies = rows(known.value), rows(known.varies)
     first = value[:, 0] if value.shape[1] else value.new_zeros(len(value))  # a piece may be empty
-    return ChannelValues(varies.any(1), uniform(value, 1), first.double())
+    even = uniform(value, 1)
+    if value.is_complex():  # no bias takes such a number in
+        even, first = even & (first == 0), first.real
+    return ChannelValues(varies.any(1), even, first.double())

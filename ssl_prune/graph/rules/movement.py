@@ -51,6 +51,10 @@ def _even(labels: LabelPass, node: fx.Node, args: tuple[Any, ...]) -> None:
     if packet is aten.pixel_shuffle and isinstance(args[0], Tensor) and args[0].stride(-3) != 0:
         pixels = labels.channels(args[0], args[0].dim() - 3).view(-1, args[1] ** 2)
         labels.unite(pixels, pixels[:, :1])  # they lie beside each other: all or none
+    if packet is aten.stack and all(isinstance(x, Tensor) for x in args[0]):
+        flat = [base(x).reshape(-1) for x in args[0]]
+        if len({len(x) for x in flat}) == 1 and len(flat[0]) > 1:
+            labels.equal(torch.stack(flat))  # they have one shape
     if packet not in (aten.split, aten.chunk) or not isinstance(args[0], Tensor):
         return
     x, dim = args[0], args[2] if len(args) > 2 else 0
