@@ -12,6 +12,7 @@ __all__ = ["box", "regular"]
 
 _VIEWS = {getattr(torch.ops.aten, name) for name in ("view", "_unsafe_view", "reshape", "flatten", "unflatten")}
 _PRODUCTS = {getattr(torch.ops.aten, name) for name in ("matmul", "bmm", "scaled_dot_product_attention")}
+_CHOICES = {torch.ops.aten.select, torch.ops.aten.unbind}
 
 
 def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
@@ -60,7 +61,7 @@ def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
 def _distinct(graph: ChannelGraph, level: bool) -> list[tuple[Tensor, frozenset[int], frozenset[int]]]:
     """Units of values with several axes of channels, and what `box` is told of these axes."""
     found: dict[tuple[Any, ...], list[Tensor]] = {}
-    outer, slices = _outer_axes(graph), _batch_axes(graph)
+    outer, slices = _outer_axes(graph), _apart(graph)
     for node, units in graph.boxes.items():
         moving = [axis for axis in range(units.dim()) if units.shape[axis] > 1]
         if len(moving) > 1 and (level or node not in graph.packed):
@@ -98,15 +99,24 @@ def _outer_axes(graph: ChannelGraph) -> dict[fx.Node, set[int]]:
     return found
 
 
-def _batch_axes(graph: ChannelGraph) -> dict[fx.Node, set[int]]:
-    """Axes along which products go one by one, such as heads: what is left of one may not move to another."""
+def _apart(graph: ChannelGraph) -> dict[fx.Node, set[int]]:
+    """Axes whose positions stand for themselves, such as heads in a product: none may take what another one leaves."""
     found: dict[fx.Node, set[int]] = {}
     for node in graph.program.graph.nodes:
-        if getattr(node.target, "overloadpacket", None) in _PRODUCTS:
-            for value in node.all_input_nodes:
-                if value in graph.boxes:
-                    found.setdefault(value, set()).update(range(graph.boxes[value].dim() - 2))
+        packet = getattr(node.target, "overloadpacket", None)
+        for value in node.all_input_nodes:
+            if packet in _PRODUCTS and value in graph.boxes:
+                found.setdefault(value, set()).update(range(graph.boxes[value].dim() - 2))
+            if packet in _CHOICES and value in graph.boxes:
+                found.setdefault(value, set()).add(_axis(node, graph.boxes[value].dim()))
+        if packet is torch.ops.aten.stack and node in graph.boxes:
+            found.setdefault(node, set()).add(_axis(node, graph.boxes[node].dim()))
     return found
+
+
+def _axis(node: fx.Node, dims: int) -> int:
+    axis: Any = node.args[1] if len(node.args) > 1 else 0
+    return int(axis) % dims
 
 
 def _parts(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[range, range]]:
@@ -166,10 +176,13 @@ def _even(mask: Tensor, vanish: bool) -> Tensor:
 
 
 def _level(rows: Tensor, chosen: Tensor) -> Tensor:
-    """Rows of (n, m) that are `chosen`, filled up with their first dead entries to the longest of them."""
+    """Rows of (n, m) that are `chosen`, filled up to the longest of them, first where most of the others have an entry."""
     counts = rows.sum(1)
     if not bool(chosen.any()):
         return rows
     missing = torch.where(chosen, counts[chosen].max().clamp(min=1) - counts, 0)
-    rank = (~rows).cumsum(1)
-    return rows | (~rows & (rank <= missing[:, None]))
+    order = rows[chosen].sum(0).argsort(descending=True, stable=True)
+    free = ~rows[:, order]
+    filled = torch.empty_like(rows)
+    filled[:, order] = ~free | (free.cumsum(1) <= missing[:, None])
+    return rows | filled

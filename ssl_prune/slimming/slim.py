@@ -1,6 +1,7 @@
 """`slim`: values, liveness, plan, cut, proof, repair."""
 
 import math
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -23,6 +24,8 @@ from ssl_prune.slimming.verify import verify
 from ssl_prune.slimming.widths import check_round_to, practical_widths
 
 __all__ = ["SlimResult", "slim"]
+
+_QUICK = 3.0  # seconds of a repair after which a second one is worth its time
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,13 @@ def slim(
                 failure = None  # only written in another way
             break
         failure = failure or outcome.proof.failure
+    start = time.perf_counter()
+    loose = best is not None and any(module.becomes is not None for module in best.plan.modules.values())
     if best is None:
         dead, best = repair(first)
-    more = _again(best, example_inputs, exact, tolerance, columns, round_to)
+        loose = time.perf_counter() - start < _QUICK
+    fewer = sum(p.numel() for p in best.model.parameters()) < sum(p.numel() for p in model.parameters())
+    more = _again(best, example_inputs, exact, tolerance, columns, round_to) if loose and fewer else None
     cut = best.model if more is None else more.model
     proof = best.proof if more is None else verify(model, cut, example_inputs, tolerance)
     if more is None or (exact and not proof.holds):
@@ -150,9 +157,11 @@ def _again(
     columns: bool | Literal["measured"],
     round_to: int | Literal["measured"],
 ) -> SlimResult | None:
-    """What more can go where modules became others, which may tie less together than the modules they were."""
-    if all(module.becomes is None for module in best.plan.modules.values()):
-        return None
+    """What more can go in the cut network.
+
+    That is where modules became others, which may tie less together than the modules they were, and where a repair kept
+    more than it had to.
+    """
     try:
         graph = trace(best.model, inputs)
     except GraphError:
