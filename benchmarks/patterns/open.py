@@ -16,7 +16,6 @@ OPEN: dict[str, tuple[str, ...]] = {
         "branch_scaled_by_zero-parameter",
         "branch_scaled_by_zero-vector",
     ),
-    "the taint rule says varies where the value is constant": ("positions_chosen_by_data-masked-fill",),
     "no rule for max_unpool2d": ("max_pooling_with_indices",),
     "a reduction over channels pins them, whatever it computes": (
         "new_axes-stack-sum",

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.graph.program import embeddings
@@ -195,9 +195,18 @@ def _seen(reader: Reader, values: ValuePass, weights: dict[str, Tensor]) -> Chan
         factor = values.channels[reader.other, reader.other_axes]
         # A product is zero where one of its factors is; anything else it may be is not looked into.
         nothing = [~v.varies & v.uniform & (v.constant == 0) for v in (seen, factor)]
+        if len(nothing[0]) > len(nothing[1]) > 1:
+            nothing[1] = _shared(nothing[1], reader.other, reader.other_axes, len(nothing[0]))
         varies = ~torch.logical_or(*torch.broadcast_tensors(*nothing))
         return ChannelValues(varies, ~varies, torch.zeros(len(varies), dtype=torch.float64))
     return seen
+
+
+def _shared(flags: Tensor, node: fx.Node, axes: tuple[int, ...], count: int) -> Tensor:
+    """Flags of the channels of `node`, whose heads each serve several of the other factor's, once for each of these."""
+    shape = node.meta["val"].shape
+    heads = axes.index(len(shape) - 3)
+    return flags.view([shape[axis] for axis in axes]).repeat_interleave(count // len(flags), heads).flatten()
 
 
 def _busy(state: State, values: ValuePass, weights: dict[str, Tensor]) -> Tensor:
