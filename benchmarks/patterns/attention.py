@@ -166,6 +166,33 @@ def grouped_queries(how: str) -> Made:
     return net, torch.randn(2, 5, 6)
 
 
+@pattern(each=("v-dims", "v-head", "kv-head", "q-heads", "whole-group", "qk-dims"), kept=("q-heads", "v-head"))
+def grouped_queries_by_flag(how: str) -> Made:
+    """The heads of keys and values are repeated inside the operator, as language models do it."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).unflatten(-1, (n, -1)).transpose(1, 2) for layer, n in ((s.q, s.nq), (s.k, s.nk), (s.v, s.nk))
+        )
+        h = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.5, enable_gqa=True)
+        return s.out(h.transpose(1, 2).flatten(2))
+
+    net = Net(forward, q=nn.Linear(6, 12), k=nn.Linear(6, 6), v=nn.Linear(6, 6), out=nn.Linear(12, 5), nq=4, nk=2)
+    if how == "v-dims":
+        kill(net.v, (1, 4))
+    elif how == "qk-dims":
+        kill(net.k, (1, 4))
+    elif how == "q-heads":
+        unread(net.out, (3, 4, 5))
+    else:
+        kill(net.v, (3, 4, 5))
+        if how == "kv-head":
+            kill(net.k, (3, 4, 5))
+        if how == "whole-group":
+            unread(net.out, range(6, 12))
+    return net, torch.randn(2, 5, 6)
+
+
 def rotated(x: Tensor) -> Tensor:
     half = x.shape[-1] // 2
     angle = torch.arange(x.shape[-2], device=x.device)[:, None] * torch.logspace(0, -1, half, device=x.device)

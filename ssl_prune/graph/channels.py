@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
+from ssl_prune.graph.causes import Causes
 from ssl_prune.graph.kinds import attention_modules
 from ssl_prune.graph.labels import Contraction, LabelPass, Role
 from ssl_prune.graph.program import Program, export, module_of
@@ -87,6 +88,7 @@ class ChannelGraph:
         packed: nodes of these whose values need not stay arrays when they become others.
         alike: pairs of (n, m) and (n, k) units of which row i may vanish only together with the other's row i.
         unreached: modules with parameters that the forward did not use on the example.
+        causes: why positions that belong to no unit can never be removed; None without a program.
 
     Example:
         >>> from torch import nn
@@ -111,6 +113,7 @@ class ChannelGraph:
     unreached: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     packed: frozenset[fx.Node] = frozenset()
+    causes: Causes | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
@@ -165,7 +168,8 @@ def _resolve(program: Program, labels: LabelPass) -> ChannelGraph:
     used = {key: labels.sets.find(ids) for key, ids in labels.axes.items() if key in labels.roles}
     written = {key: roots for key, roots in used.items() if labels.roles[key] == "writer"}
     # An axis that no rule spoke for (a parameter used in an unknown way) keeps what it is tied to.
-    silent = [labels.sets.find(ids) for key, ids in labels.axes.items() if key not in labels.roles]
+    unspoken = {key: ids for key, ids in labels.axes.items() if key not in labels.roles}
+    silent = [labels.sets.find(ids) for ids in unspoken.values()]
     starts = [*written.values(), *(labels.sets.find(ids) for ids in labels.virtual)]
     removable = torch.cat(starts).unique() if starts else torch.zeros(0, dtype=torch.long)
     removable = removable[removable > PINNED]
@@ -209,7 +213,19 @@ def _resolve(program: Program, labels: LabelPass) -> ChannelGraph:
         level,
         labels.unreached,
         *attention_modules(program),
+        _causes(labels, unspoken),
     )
+
+
+def _causes(labels: LabelPass, silent: dict[tuple[str, int], Tensor]) -> Causes:
+    """Why what stays does; the second axis of a weight of several groups runs over other channels in each."""
+    axes, met = dict(labels.axes), dict[tuple[str, int], str]()
+    for c in labels.contractions:
+        if c.weight is not None and 1 < c.groups < len(c.read):
+            axes[c.weight, 1] = c.read if c.in_axis == 1 else c.written
+            if c.source in labels.origin:
+                met[c.weight, 1] = labels.origin[c.source]
+    return Causes(labels.sets, axes, silent, met)
 
 
 def _reader(c: Contraction, units: Callable[[Tensor], Tensor]) -> Reader:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph.program import Interpretation, Program, module_of, modules_of, visible
+from ssl_prune.graph.program import Interpretation, Program, module_of, visible
 from ssl_prune.graph.state import State
 from ssl_prune.graph.unionfind import PINNED, WILDCARD, UnionFind
+from ssl_prune.graph.unreached import unreached
 
 __all__ = ["Contraction", "LabelPass", "Parameter", "Role", "collapse"]
 
@@ -126,7 +127,9 @@ class LabelPass(Interpretation):
             **dict(model.named_buffers(remove_duplicate=False)),
         }
         self._first_name: dict[int, str] = {}
-        self.unreached, self._beside = _unreached(program, self._tensors)
+        self.origin: dict[fx.Node, str] = {}
+        self._reason: str | None = None
+        self.unreached, self._beside = unreached(program, self._tensors)
 
     # -- values ------------------------------------------------------------------------------------------------
 
@@ -142,6 +145,7 @@ class LabelPass(Interpretation):
             return value
         if node.name in self.program.constants:
             return torch.full((), WILDCARD).expand(value.shape)
+        self.origin[node] = "they belong to an input of the network"
         return torch.full((), PINNED).expand(value.shape)
 
     def parameter(self, name: str, shape: torch.Size) -> Parameter:
@@ -160,11 +164,17 @@ class LabelPass(Interpretation):
         """Apply the operator's rule."""
         from ssl_prune.graph.rules import rule_for, unknown  # rules import this module's types
 
+        # What meets a value that is pinned already is pinned for the reason for which that was.
+        origin = next((self.origin[used] for used in node.all_input_nodes if used in self.origin), None)
+        self.sets.now, self._reason = origin, None
         try:
             result = rule_for(node)(self, node, *args, **kwargs)
         except (TypeError, AttributeError, ValueError, IndexError, RuntimeError, AssertionError):
             # A use that the rule was not written for, such as a parameter where it expects a value: keep it all.
             result = unknown(self, node, *args, **kwargs)
+        reason = self._reason or origin
+        if reason is not None and any(bool((base(plane) == PINNED).any()) for plane in _all_planes(result)):
+            self.origin[node] = reason
         if not isinstance(result, Tensor):
             return result
         result = collapse(result)
@@ -199,13 +209,17 @@ class LabelPass(Interpretation):
 
     def pin(self, node: fx.Node, reason: str, *values: Any) -> None:
         """Never remove any channel that `values` carry; `reason` is what the report says."""
-        labels = [base(plane).reshape(-1) for value in _flatten(values) for plane in _planes(value)]
+        labels = [base(plane).reshape(-1) for plane in _all_planes(values)]
+        where = module_of(node)
+        reason = f"{reason} ({where})" if where else reason
+        self._reason = self._reason or reason
         if labels:
             everything = torch.cat(labels)
             everything = everything[everything > PINNED].unique()
+            before, self.sets.now = self.sets.now, reason
             self.sets.pin(everything)
-            where = module_of(node)
-            self.pins.setdefault(f"{reason} ({where})" if where else reason, []).append(everything)
+            self.sets.now = before
+            self.pins.setdefault(reason, []).append(everything)
 
     def channels(self, labels: Tensor, axis: int) -> Tensor:
         """One label per position along `axis`; labels that share a position are tied."""
@@ -287,27 +301,11 @@ def _flatten(values: Any) -> list[Any]:
     return [values]
 
 
+def _all_planes(values: Any) -> list[Tensor]:
+    return [plane for value in _flatten(values) for plane in _planes(value)]
+
+
 def _planes(value: Any) -> tuple[Tensor, ...]:
     if isinstance(value, Parameter):
         return value.planes
     return (value,) if isinstance(value, Tensor) else ()
-
-
-def _unreached(program: Program, tensors: dict[str, Tensor]) -> tuple[tuple[str, ...], dict[str, tuple[str, set[int]]]]:
-    """Owners of parameters that the program does not use, each with the innermost module around it that ran and its
-    parameters' sizes."""
-    ran = {""}
-    unused: dict[str, set[int]] = {}
-    used = {id(tensors[program.tensors[n.name]]) for n in program.graph.nodes if n.name in program.tensors and n.users}
-    for node in program.graph.nodes:
-        ran.update(modules_of(node))
-    for name in program.tensors.values():
-        if name in program.parameters and id(tensors[name]) not in used:
-            unused.setdefault(name.rpartition(".")[0], set()).update(tensors[name].shape)
-    beside = {}
-    for owner, sizes in unused.items():
-        scope = owner
-        while scope not in ran:
-            scope = scope.rpartition(".")[0]
-        beside[owner] = (scope, sizes)
-    return tuple(unused), beside

@@ -14,7 +14,7 @@ from ssl_prune.errors import GraphError
 from ssl_prune.graph.functional import functional
 from ssl_prune.inputs import Inputs, as_call, evaluation
 
-__all__ = ["Interpretation", "Program", "export", "module_of", "modules_of", "run_node", "visible"]
+__all__ = ["Interpretation", "Program", "embeddings", "export", "module_of", "modules_of", "run_node", "visible"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,17 @@ def module_of(node: fx.Node) -> str:
 def modules_of(node: fx.Node) -> tuple[str, ...]:
     """Names of all modules inside whose forward `node` was made, outermost first."""
     return tuple(str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values())
+
+
+def embeddings(program: Program) -> list[tuple[fx.Node, str]]:
+    """Where rows of a table are chosen: each node with the name of the table, if that is a parameter as it stands."""
+    found = []
+    for node in program.graph.nodes:
+        if getattr(node.target, "overloadpacket", None) is torch.ops.aten.embedding:
+            name = program.tensors.get(node.args[0].name)
+            if name is not None:
+                found.append((node, name))
+    return found
 
 
 def visible(node: fx.Node, scope: str) -> bool:

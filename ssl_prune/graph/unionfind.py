@@ -1,5 +1,7 @@
 """Disjoint sets of labels, united many pairs at a time."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,9 @@ class UnionFind:
     Label 0 is pinned: whatever joins it can never be removed. Label -1 is a wildcard (constants, padding): it joins
     nothing.
 
+    Which set was pinned when is remembered: paths are never compressed, so that the last label before 0 names the set
+    as it stood then. `pinned` lists these sets beside the labels they met and what `now` held.
+
     Example:
         >>> sets = UnionFind()
         >>> a, b = sets.new(2), sets.new(2)
@@ -26,6 +31,12 @@ class UnionFind:
     def __init__(self) -> None:
         self._memory = torch.zeros(1, dtype=torch.long)
         self._parent = self._memory  # as much of it as is in use
+        self.now: Any = None
+        self.pinned: list[tuple[Tensor, Tensor, Any]] = []
+
+    def __len__(self) -> int:
+        """How many labels there are, the pinned one included."""
+        return len(self._parent)
 
     def new(self, count: int) -> Tensor:
         """`count` fresh labels, each a set of its own."""
@@ -55,15 +66,29 @@ class UnionFind:
             # One number a pair: unique numbers are found many times faster than unique columns.
             keys = (pairs[0] * len(self._parent) + pairs[1]).unique()
             pairs = torch.stack([keys // len(self._parent), keys % len(self._parent)])
+        roots = pairs
         while pairs.shape[1]:
-            roots = self.find(pairs)
+            roots = self.find(roots)
             low, high = roots.min(0).values, roots.max(0).values
             apart = low != high
             if not bool(apart.any()):
                 return
+            lost = (low == PINNED) & apart
+            if bool(lost.any()):
+                met = torch.where(roots[0, lost] == PINNED, pairs[0, lost], pairs[1, lost])
+                self.pinned.append((high[lost], met, self.now))
             # A root may meet several smaller ones: it takes the smallest, the next round joins the others.
             self._parent.scatter_reduce_(0, high[apart], low[apart], "amin")
-            pairs = roots[:, apart]
+            pairs, roots = pairs[:, apart], roots[:, apart]
+
+    def before_pinned(self, labels: Tensor) -> Tensor:
+        """The set of each pinned label as it stood when it was pinned, by its root; shaped as `labels`."""
+        labels = labels.clone()
+        while True:
+            above = self._parent[labels]
+            if not bool((above != PINNED).any()) or torch.equal(above, labels):
+                return labels
+            labels = torch.where(above != PINNED, above, labels)
 
     def pin(self, labels: Tensor) -> None:
         """Mark every label as never removable."""

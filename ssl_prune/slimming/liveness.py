@@ -7,19 +7,19 @@ carry are folded into the biases of their readers.
 """
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
+from ssl_prune.graph.program import embeddings
 from ssl_prune.graph.state import State
 from ssl_prune.inputs import Inputs
 from ssl_prune.slimming.taint import resting
 from ssl_prune.slimming.values import ChannelValues, ValuePass
 
-__all__ = ["Liveness", "Obstacle", "connected", "liveness", "needed", "read_by_needed", "with_kept", "zero_units"]
+__all__ = ["Liveness", "Obstacle", "connected", "liveness", "needed", "read_by_needed", "with_kept"]
 
 _BIASED = {torch.ops.aten.linear, torch.ops.aten.conv1d, torch.ops.aten.conv2d, torch.ops.aten.conv3d}
 
@@ -82,6 +82,7 @@ def liveness(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Liveness:
     watched = [(r.source, r.source_axes) for r in graph.readers if r.source is not None]
     watched += [(r.other, r.other_axes) for r in graph.readers if r.other is not None]
     watched += [pair for reader in graph.readers for state in reader.state for pair in state.watched]
+    watched += [(node, (node.meta["val"].dim() - 1,)) for node, _ in embeddings(graph.program)]
     values = ValuePass(graph.program, model, inputs, watched)
     # A layer of the user's own may keep its weight in a buffer.
     weights: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
@@ -165,32 +166,6 @@ def connected(reader: Reader, weight: Tensor, written: Tensor) -> Tensor:
     return needed.flatten()
 
 
-def zero_units(graph: ChannelGraph, model: nn.Module, without: Collection[str] = ()) -> Tensor:
-    """(U,) units of which some writer's row is all zero: what training tried to remove.
-
-    Args:
-        graph: the channel graph.
-        model: the network with the weights to look at.
-        without: names of modules that do not count as writers.
-    """
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
-    zero = torch.zeros(graph.num_units + 1, dtype=torch.bool)
-    for axis in graph.axes:
-        owner = axis.name.rpartition(".")[0]
-        if axis.role == "writer" and tensors[axis.name].dim() > 1 and owner not in without:
-            weight = tensors[axis.name].detach().movedim(axis.axis, 0).flatten(1)
-            zero[axis.units[(weight == 0).all(1).cpu()]] = True
-    for reader in graph.readers:
-        if reader.grouped and reader.in_axis == 0 and reader.weight is not None and reader.module not in without:
-            # The outputs of a transposed convolution of several groups are on no axis of their own.
-            weight = tensors[reader.weight].detach().unflatten(0, (reader.groups, -1)).transpose(1, 2)
-            zero[reader.written[(weight == 0).flatten(2).all(2).flatten().cpu()]] = True
-    return zero[:-1]
-
-
 def _obstacles(
     graph: ChannelGraph, values: ValuePass, modules: dict[str, nn.Module], weights: dict[str, Tensor]
 ) -> tuple[Obstacle, ...]:
@@ -220,9 +195,18 @@ def _seen(reader: Reader, values: ValuePass, weights: dict[str, Tensor]) -> Chan
         factor = values.channels[reader.other, reader.other_axes]
         # A product is zero where one of its factors is; anything else it may be is not looked into.
         nothing = [~v.varies & v.uniform & (v.constant == 0) for v in (seen, factor)]
+        if len(nothing[0]) > len(nothing[1]) > 1:
+            nothing[1] = _shared(nothing[1], reader.other, reader.other_axes, len(nothing[0]))
         varies = ~torch.logical_or(*torch.broadcast_tensors(*nothing))
         return ChannelValues(varies, ~varies, torch.zeros(len(varies), dtype=torch.float64))
     return seen
+
+
+def _shared(flags: Tensor, node: fx.Node, axes: tuple[int, ...], count: int) -> Tensor:
+    """Flags of the channels of `node`, whose heads each serve several of the other factor's, once for each of these."""
+    shape = node.meta["val"].shape
+    heads = axes.index(len(shape) - 3)
+    return flags.view([shape[axis] for axis in axes]).repeat_interleave(count // len(flags), heads).flatten()
 
 
 def _busy(state: State, values: ValuePass, weights: dict[str, Tensor]) -> Tensor:

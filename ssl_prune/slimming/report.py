@@ -13,9 +13,10 @@ from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.report.numbers import percent
 from ssl_prune.report.table import table
 from ssl_prune.slimming.attention import CutAttention
+from ssl_prune.slimming.kept import Kept, explain_kept
 from ssl_prune.slimming.kernels import ColumnConv
-from ssl_prune.slimming.liveness import Liveness, zero_units
-from ssl_prune.slimming.planner import removable
+from ssl_prune.slimming.liveness import Liveness
+from ssl_prune.slimming.modules import Blank, Constant
 from ssl_prune.slimming.threshold import ThresholdChange
 from ssl_prune.slimming.uneven import UnevenRecurrent
 from ssl_prune.slimming.verify import Proof
@@ -23,13 +24,7 @@ from ssl_prune.slimming.verify import Proof
 __all__ = ["Kept", "LayerChange", "SlimReport", "make_report"]
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Zero structures that stay: how many, written by which layer, and why."""
-
-    layer: str
-    count: int
-    reason: str
+_GONE = nn.Identity()
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,12 @@ def make_report(
     """Compare the two networks and explain every zero unit that stays; `widths` are those kept for a layer's width."""
     before, after = (cost(network, map_tensors(torch.clone, inputs)) for network in (model, cut))
     layers = _layers([r.weight for r in graph.readers if r.weight is not None], model, cut, before, after)
-    gone = {layer.name for layer in layers if layer.after is None}
+    left = dict(cut.named_modules(remove_duplicate=False))
+    gone = {
+        name
+        for name in dict(model.named_modules())
+        if isinstance(left.get(name, _GONE), (nn.Identity, Blank, Constant))
+    }
     removed = Counter(graph.unit_layer[unit] for unit in dead.nonzero().flatten().tolist())
     return SlimReport(
         (before.macs, after.macs),
@@ -132,7 +132,7 @@ def make_report(
         (before.bytes, after.bytes),
         proof.max_error,
         dict(removed),
-        _kept(graph, model, live, dead, gone, widths),
+        explain_kept(graph, model, live, dead, gone, widths),
         layers,
         refused,
         threshold,
@@ -164,66 +164,6 @@ def _of(total: Cost, name: str, lines: Collection[str], what: str) -> int:
     """The cost of a layer with its parts, those left out that have lines of their own."""
     parts = [part for part in total.layers if part == name or (part.startswith(f"{name}.") and part not in lines)]
     return sum(int(getattr(total.layers[part], what)) for part in parts)
-
-
-def _kept(
-    graph: ChannelGraph, model: nn.Module, live: Liveness, dead: Tensor, gone: set[str], widths: Mapping[int, str]
-) -> tuple[Kept, ...]:
-    wanted = removable(graph, live, branches=False)
-    stays = (zero_units(graph, model, without=gone) | wanted | ~live.alive) & ~dead
-    reasons: Counter[tuple[str, str]] = Counter()
-    for unit, why in sorted(widths.items()):
-        reasons[graph.unit_layer[unit], why] += 1
-    for unit in stays.nonzero().flatten().tolist():
-        if unit not in widths:
-            reasons[graph.unit_layer[unit], _reason(live, wanted, unit)] += 1
-    for weight, count in _pinned_zeros(graph, model).items():
-        reasons[weight.rpartition(".")[0], "its channels can never be removed: " + _pins(graph)] += count
-    return tuple(Kept(layer, count, reason) for (layer, reason), count in reasons.items())
-
-
-def _reason(live: Liveness, wanted: Tensor, unit: int) -> str:
-    if bool(wanted[unit]):
-        return "the proof did not hold without it"
-    for obstacle in live.obstacles:
-        here = obstacle.reader.read == unit
-        if not bool(here.any()) or obstacle.reader.depthwise:
-            continue
-        name = obstacle.reader.module or obstacle.reader.weight or "a product"
-        if bool(live.alive[unit]) and bool(obstacle.varies[here].any()):
-            return f"{name} still reads a signal there, from a layer or a shift that is not zero"
-        if bool((obstacle.unfoldable | obstacle.absorbable)[here].any()):
-            values = obstacle.seen
-            constant = values.constant.cpu()[here][0].item()
-            how = "pads its input with zeros" if obstacle.reader.padded else "cannot take it into its bias"
-            if not bool(values.uniform.cpu()[here].all()):
-                return f"it carries a constant that differs by position into {name}"
-            return f"it carries the constant {constant:.3g} into {name}, which {how}"
-    if not bool(live.alive[unit]):
-        return "a layer that stays keeps one channel, and groups, heads and equal pieces stay equally long"
-    return "the proof did not hold without it"
-
-
-def _pinned_zeros(graph: ChannelGraph, model: nn.Module) -> dict[str, int]:
-    """Zero slices of weights, and zero scales, that belong to no unit: weight -> how many."""
-    units = {(axis.name, axis.axis): axis.units for axis in graph.axes}
-    found: dict[str, int] = {}
-    grouped = {reader.weight for reader in graph.readers if reader.grouped}
-    for name, parameter in model.named_parameters():
-        weight = parameter.detach()
-        if weight.dim() < 2 and name.rpartition(".")[2] == "bias":
-            continue  # a shift of zero is no channel without a signal
-        for axis in range(1 if name in grouped else min(weight.dim(), 2)):  # the second is another one in each group
-            zero = (weight.movedim(axis, 0).reshape(weight.shape[axis], -1) == 0).all(1).cpu()
-            free = units.get((name, axis), torch.full((len(zero),), -1)) < 0
-            count = int((zero & free).sum())
-            if count and not bool(zero.all() and axis):  # all columns are zero where all rows are
-                found[name] = max(found.get(name, 0), count)
-    return found
-
-
-def _pins(graph: ChannelGraph) -> str:
-    return "; ".join(dict.fromkeys(reason for reason, _ in graph.pinned)) or "they are tied to the input"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

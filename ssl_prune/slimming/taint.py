@@ -133,7 +133,19 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return busy(value, _product(node, known[0], known[1]).expand(value.shape))
     if packet is aten.scaled_dot_product_attention:
         # Weights add up to one only up to rounding: a channel of v is a constant where it is zero.
-        return busy(known[2].value, known[2].varies).any(-2, keepdim=True).expand(value.shape)
+        filled = busy(known[2].value, known[2].varies).any(-2, keepdim=True)
+        if kwargs.get("enable_gqa") and filled.shape[-3] not in (1, value.shape[-3]):
+            filled = filled.repeat_interleave(value.shape[-3] // filled.shape[-3], -3)
+        return filled.expand(value.shape)
+    if packet in (aten.masked_fill, aten.where) and len(args) == 3:
+        # Whatever is chosen, it is the same number.
+        mask, one, other = (args[1], args[0], args[2]) if packet is aten.masked_fill else args
+        either = [
+            side if isinstance(side, Known) else Known(torch.as_tensor(side), torch.tensor(False))
+            for side in (one, other)
+        ]
+        differ = either[0].value != either[1].value
+        return either[0].varies | either[1].varies | (mask.varies & differ)
     if packet is aten.embedding:
         return (known[0].value != known[0].value[:1]).any(0).expand(value.shape)
     if packet is aten.embedding_bag:  # sums of a constant are as large as the bag is long

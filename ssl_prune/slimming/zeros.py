@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph.units import AutogradGraph, Layer
+from ssl_prune.slimming.structures import zero_structures
 
 __all__ = ["Zeros", "explain", "zeros"]
 
@@ -21,13 +22,11 @@ class Zeros:
     Args:
         dead: (U,) units that no output needs; at least one position of every tensor stays.
         silent: (U,) units whose value cannot depend on the input.
-        touched: (U,) units of which some layer's row is all zero: what training tried to remove.
         loud: unit -> layer that reads something other than zero in a silent unit.
     """
 
     dead: Tensor
     silent: Tensor
-    touched: Tensor
     loud: Mapping[int, str]
 
 
@@ -53,11 +52,9 @@ def zeros(graph: AutogradGraph, model: nn.Module, quiet: Mapping[str, Tensor]) -
     """
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     silent = torch.ones(graph.num_units + 1, dtype=torch.bool)
-    touched = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     for layer in graph.layers:
         rows = _matrix(layer, tensors)
         empty = ~rows.any(1)
-        touched[layer.written[empty]] = True
         if not layer.depthwise:  # a depthwise layer makes nothing of nothing but its bias
             silent[layer.written[~(empty | _scaled_off(layer, tensors))]] = False
     edges = [torch.zeros(2, 0, dtype=torch.long)]
@@ -83,11 +80,11 @@ def zeros(graph: AutogradGraph, model: nn.Module, quiet: Mapping[str, Tensor]) -
     for axis in (*graph.axes, *graph.buffers):
         if bool((axis.units >= 0).all()) and bool(dead[axis.units].all()):
             dead[axis.units[0]] = False  # what it needs does not matter: nothing needed reads it
-    return Zeros(dead, silent[:-1], touched[:-1], loud)
+    return Zeros(dead, silent[:-1], loud)
 
 
 def explain(graph: AutogradGraph, model: nn.Module, found: Zeros, removed: Tensor) -> Counter[tuple[str, str]]:
-    """(layer, reason) -> number of zero units that stay.
+    """(layer, reason) -> number of zero structures that stay.
 
     Args:
         graph: the units.
@@ -96,23 +93,28 @@ def explain(graph: AutogradGraph, model: nn.Module, found: Zeros, removed: Tenso
         removed: (U,) units that were removed.
     """
     reasons: Counter[tuple[str, str]] = Counter()
-    for unit in ((found.touched | found.dead) & ~removed).nonzero().flatten().tolist():
-        if bool(found.dead[unit]):
-            reason = "the proof did not hold without it"
-        elif not bool(found.silent[unit]):
-            reason = "another layer or norm that writes it is not zero"
-        elif unit in found.loud:
-            reason = f"{found.loud[unit]} still reads something other than zero there"
-        else:
-            reason = "a layer that stays keeps one channel"
-        reasons[graph.unit_layer[unit], reason] += 1
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    for layer in graph.layers:
-        count = int((~_matrix(layer, tensors).any(1) & (layer.written < 0)).sum())
+    structures = zero_structures(graph, model, removed, ())
+    told = {(zeros.layer, unit) for zeros in structures for unit in zeros.units.tolist() if unit >= 0}
+    units = {unit for _, unit in told}
+    told |= {(graph.unit_layer[u], u) for u in (found.dead & ~removed).nonzero().flatten().tolist() if u not in units}
+    for layer, unit in sorted(told, key=lambda pair: pair[::-1]):
+        reasons[layer, _reason(found, unit)] += 1
+    for zeros in structures:
+        count = int((zeros.units < 0).sum())
         if count:
-            why = "; ".join(graph.kept[layer.module])
-            reasons[layer.module, f"its channels can never be removed: {why}"] += count
+            why = "; ".join(graph.kept.get(zeros.layer, ())) or "they are tied to what no layer writes"
+            reasons[zeros.layer, f"its channels can never be removed: {why}"] += count
     return reasons
+
+
+def _reason(found: Zeros, unit: int) -> str:
+    if bool(found.dead[unit]):
+        return "the proof did not hold without it"
+    if not bool(found.silent[unit]):
+        return "another layer or norm that handles it is not zero"
+    if unit in found.loud:
+        return f"{found.loud[unit]} still reads something other than zero there"
+    return "a layer that stays keeps one channel"
 
 
 def _matrix(layer: Layer, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -128,9 +128,11 @@ def attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """softmax(q kᵀ · scale + mask) v; with the default scale the dimensions of a head stay or go together."""
-    if any(isinstance(t, Parameter) for t in (q, k, v, mask)) or enable_gqa:
-        return _pinned(labels, node, "attention over parameters or grouped heads", q, k, v, mask)
+    if any(isinstance(t, Parameter) for t in (q, k, v, mask)):
+        return _pinned(labels, node, "attention over parameters", q, k, v, mask)
     rank = q.dim()
+    if enable_gqa and q.shape[-3] != k.shape[-3]:  # each head of keys and values serves a run of heads of queries
+        k, v = (collapse(t.repeat_interleave(q.shape[-3] // t.shape[-3], -3)) for t in (k, v))
     batch = "abcdefgh"[: rank - 2]
     if scale is None and not is_attention(node):  # a module that would keep its scale when it is cut
         for value in (q, k):
