@@ -1,6 +1,6 @@
 """Small networks, one structural pattern each, with zeros as training leaves them: what removal has to get right."""
 
-from patterns import attention, branches, chains, code, grouped, hidden, movement, norms, parameters, recurrent
+from patterns import attention, branches, chains, code, grouped, hidden, movement, norms, order, parameters, recurrent
 from patterns.registry import PATTERNS, Pattern
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "hidden",
     "movement",
     "norms",
+    "order",
     "parameters",
     "recurrent",
 ]

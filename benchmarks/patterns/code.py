@@ -380,3 +380,27 @@ def value_without_elements() -> Made:
     net = Net(lambda s, x: s.b(torch.cat([s.a(x[:, :0]), s.a(x)], 1)), a=nn.Linear(4, 8), b=nn.Linear(8, 3))
     kill(net.a, (0, 5))
     return net, torch.randn(2, 5, 4)
+
+
+class Cascade(nn.Module):
+    """Pieces of one length, which an attribute holds, and layers between them of other widths that were equal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 4
+        self.a, self.c = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 2, 1)
+        self.layers = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = self.a(x).split(self.width, 1)
+        made = [torch.relu(layer(piece)) for layer, piece in zip(self.layers, pieces, strict=False)]
+        out: Tensor = self.c(torch.cat([*made, pieces[-1]], 1))
+        return out
+
+
+@pattern()
+def split_by_a_number_in_an_attribute() -> Made:
+    net = trained(Cascade())
+    kill(net.a, (0, 5, 9))
+    kill(net.layers[0], (1, 2))
+    return net, image()

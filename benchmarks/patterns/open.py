@@ -20,7 +20,6 @@ OPEN: dict[str, tuple[str, ...]] = {
         "experts_that_the_example_does_not_choose",
     ),
     "the branch or the shuffle does not fit what is left": ("chunk_into_unequal_survivors-whole",),
-    "a second pass removes more": ("dead_first_layer_of_a_residual_branch-constant",),
     "a parameter beside a branch is no module that could be replaced": (
         "branch_scaled_by_zero-parameter",
         "branch_scaled_by_zero-vector",

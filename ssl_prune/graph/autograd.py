@@ -7,7 +7,6 @@ can tie the wrong positions, and only the comparison of outputs tells.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_prune.copies import copied
 from ssl_prune.errors import GraphError
 from ssl_prune.graph.channels import ChannelGraph, trace
 from ssl_prune.graph.decisions import Answers, explore
@@ -104,7 +104,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _called(model: nn.Module, inputs: Inputs) -> set[str]:
-    network = copy.deepcopy(model)
+    network = copied(model)
     with calls(network) as record, evaluation(network), torch.random.fork_rng(devices=[]):
         try:
             call(network, map_tensors(torch.clone, inputs))
@@ -115,7 +115,7 @@ def _called(model: nn.Module, inputs: Inputs) -> set[str]:
 
 def _way(model: nn.Module, inputs: Inputs, ties: Ties, answers: Answers) -> None:
     """Run a copy once with the given answers, and add what its graph ties."""
-    network = copy.deepcopy(model)  # torch-pruning changes flags, a forward may change buffers
+    network = copied(model)  # torch-pruning changes flags, a forward may change buffers
     for parameter in network.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_(True)  # frozen layers would be missing from the autograd graph

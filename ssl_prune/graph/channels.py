@@ -59,12 +59,12 @@ class Reader:
 
     @property
     def depthwise(self) -> bool:
-        """Each channel is read alone: in and out are one unit, so it decides nothing about liveness."""
-        return self.groups > 1 and self.groups == len(self.read)
+        """Each channel is read alone into one: in and out are one unit, so it decides nothing about liveness."""
+        return self.groups > 1 and self.groups == len(self.read) == len(self.written)
 
     @property
     def grouped(self) -> bool:
-        """A convolution of several groups that each read several channels, or one and another one's."""
+        """A convolution of several groups that each read or write several channels."""
         return self.groups > 1 and not self.depthwise
 
 

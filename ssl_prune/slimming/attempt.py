@@ -105,6 +105,11 @@ class Attempt:
                 attempt = plain
                 yield attempt
 
+    @property
+    def changes_anything(self) -> bool:
+        """Whether there is something to cut or to write in another way."""
+        return bool(self._plan(self.without(None), self.branches, self._choose).modules)
+
     def without(self, keep: Tensor | None) -> Tensor:
         """(U,) what may go when some units are kept."""
         if self.widths is not None and bool(self.widths.any()):

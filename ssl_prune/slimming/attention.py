@@ -75,6 +75,8 @@ class CutAttention(nn.Module):
             raise RuntimeError(
                 "CutAttention: got is_causal without attn_mask, expected both, as nn.MultiheadAttention does"
             )
+        if query.is_nested:  # `nn.TransformerEncoder` leaves padding out where it can
+            return self._ragged(query), None
         batched = query.dim() == 3
         if not batched:
             query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
@@ -104,6 +106,14 @@ class CutAttention(nn.Module):
         if not batched:
             return output.squeeze(0), weights
         return output if self.batch_first else output.transpose(0, 1), weights
+
+    def _ragged(self, x: Tensor) -> Tensor:
+        """Self-attention over sequences of several lengths in one nested tensor."""
+        lengths = torch.tensor([len(row) for row in x.unbind()], device=x.device)
+        padded = torch.nested.to_padded_tensor(x, 0.0)
+        padding = torch.arange(padded.shape[1], device=x.device) >= lengths[:, None]
+        output = self(padded, padded, padded, key_padding_mask=padding, need_weights=False)[0]
+        return torch.nested.as_nested_tensor([row[:n] for row, n in zip(output, lengths.tolist(), strict=True)])
 
     def _mask(self, attention: Tensor | None, padding: Tensor | None, q: Tensor) -> Tensor | None:
         """Both masks as what is added to the scores, (N or 1, heads or 1, T or 1, S)."""

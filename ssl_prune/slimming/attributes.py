@@ -99,9 +99,9 @@ def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> d
             continue
         own: dict[str, Any] = {}
         for name, value in vars(module).items():
-            new = _follow(name, value, widths.get(scope, {}))
-            if isinstance(value, (list, tuple)):
-                new = next((left for old, left in sizes.get(scope, {}).items() if old == (*value,)), None)
+            pieces = tuple(value) if isinstance(value, list) else value
+            new = next((left for old, left in sizes.get(scope, []) if old == pieces), None)
+            new = _follow(name, value, widths.get(scope, {})) if new is None else new
             if new is not None:
                 own[name] = new
         if own:
@@ -118,17 +118,20 @@ def _follow(name: str, value: Any, changes: dict[int, set[int]]) -> Any:
     return new.pop() if len(new) == 1 and (value not in changes[value] or counts) else None
 
 
-def _split_sizes(graph: ChannelGraph, stays: Tensor) -> dict[str, dict[tuple[int, ...], list[int]]]:
-    """Module -> lengths of the pieces of a split in its code -> lengths of what stays of them, where that differs."""
-    found: dict[str, dict[tuple[int, ...], list[int]]] = {}
+def _split_sizes(graph: ChannelGraph, stays: Tensor) -> dict[str, list[tuple[Any, Any]]]:
+    """Module -> what its code splits by, one length or several, and what that becomes where pieces get shorter."""
+    found: dict[str, list[tuple[Any, Any]]] = {}
     for node in graph.program.graph.nodes:
-        if getattr(node.target, "overloadpacket", None) is not torch.ops.aten.split_with_sizes:
+        packet = getattr(node.target, "overloadpacket", None)
+        if packet not in (torch.ops.aten.split, torch.ops.aten.split_with_sizes):
             continue
-        source, sizes = node.args[0], tuple(node.args[1])
-        units, axis = graph.boxes.get(source), node.args[2] if len(node.args) > 2 else 0
-        if units is None or units.shape[axis] != sum(sizes):
+        source, sizes, axis = node.args[0], node.args[1], node.args[2] if len(node.args) > 2 else 0
+        units = graph.boxes.get(source)
+        if units is None or units.shape[axis] == 1:
             continue
+        several = isinstance(sizes, (list, tuple))
         left = [int(piece.sum(axis).max()) for piece in stays[units].split(sizes, axis)]
-        if left != list(sizes):
-            found.setdefault((modules_of(node) or ("",))[-1], {})[sizes] = left
+        entry = (tuple(sizes), left) if several else (sizes, left[0])
+        if entry[0] != (tuple(left) if several else left[0]):
+            found.setdefault((modules_of(node) or ("",))[-1], []).append(entry)
     return found

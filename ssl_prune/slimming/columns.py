@@ -17,6 +17,7 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.program import module_of
 from ssl_prune.inputs import Inputs, call, evaluation
 from ssl_prune.latency import compare_latency
+from ssl_prune.slimming.fold import gathered
 from ssl_prune.slimming.kernels import CroppedConv, CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
 from ssl_prune.slimming.liveness import Liveness
 from ssl_prune.slimming.plan import ModulePlan, SlimPlan
@@ -80,9 +81,11 @@ def forms(
     found = {}
     for name, layer in _layers(graph, model):
         plan = plans.get(name, ModulePlan())
-        if plan.becomes is not None or plan.grouped is not None:
+        if plan.becomes is not None:
             continue  # its zeros are not those of the dense layer
         read = live.weights[f"{name}.weight"].detach() != 0
+        if plan.grouped is not None:
+            read = gathered(read, plan.grouped)
         if plan.fold is not None and plan.fold.into is not None:
             read[:, plan.fold.into] |= read[:, plan.fold.channels].any(1)
         for axis, kept in plan.keep.get("weight", {}).items():
@@ -200,7 +203,7 @@ def _linear(layer: nn.Module, plan: ModulePlan, used: Tensor, rows: int) -> Iter
 
 def kernel_forms(layer: Any, plan: ModulePlan, used: Tensor, rows: int) -> Iterator[Form]:
     """Forms of a convolution whose (I, *kernel) columns are `used`."""
-    around = margins(layer)
+    around, groups = margins(layer), plan.attributes.get("groups", layer.groups)
     axes = range(1, used.dim())
     alive = [used.movedim(axis, 0).flatten(1).any(1).nonzero().flatten().tolist() for axis in axes]
     every = [list(_crops(*each)) for each in zip(used.shape[1:], alive, layer.dilation, around, strict=True)]
@@ -210,15 +213,15 @@ def kernel_forms(layer: Any, plan: ModulePlan, used: Tensor, rows: int) -> Itera
         for crops, margin in zip(boxes, around, strict=True)
     ]
     tight = [min(crops, key=_order) for crops in boxes]
-    saved = (_positions(plain) - _positions(tight)) * len(used) * rows // layer.groups
+    saved = (_positions(plain) - _positions(tight)) * len(used) * rows // groups
     first = tight if saved >= _WORTH_A_FRAME else plain
-    if layer.groups > 1 and _positions(first) == 1:  # torch runs grouped convolutions of one position slowly
+    if groups > 1 and _positions(first) == 1:  # torch runs grouped convolutions of one position slowly
         first = [*first[:-1], _Crop(tuple(range(used.shape[-1])), 1, around[-1])]
     tight = [min(crops, key=_order) for crops in every]
     yield _cropped(layer, plan, first, used, rows)
     if tight != first:
         yield _cropped(layer, plan, tight, used, rows)
-    if layer.groups > 1:
+    if groups > 1:
         return
     channels = used.flatten(1).any(1).nonzero().flatten().tolist()
     if len(channels) < len(used):

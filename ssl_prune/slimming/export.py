@@ -4,7 +4,6 @@ A file is written beside its place, read back, run on the example, on fresh inpu
 free, and moved to its place only if the outputs are the network's own.
 """
 
-import copy
 import importlib.util
 import logging
 import os
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
 from ssl_prune.files import replacing
 from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
@@ -123,7 +123,7 @@ def export_state_dict(
     with replacing(path) as part, evaluation(model):
         # Tied tensors are written under each of their names, as load_state_dict wants them.
         save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, part)
-        loaded = copy.deepcopy(model)
+        loaded = copied(model)
         for tensor in loaded.state_dict().values():
             tensor.zero_()
         loaded.load_state_dict(load_file(part))

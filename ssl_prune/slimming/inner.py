@@ -128,10 +128,11 @@ def _compare(
 ) -> str | None:
     if units is not None and not bool(matters[units].all()):
         mask = stays[units]
-        last = _level_axis(mask)
-        shape = _surviving_shape(wanted, mask, last)
-        if shape != list(got.shape):
-            return f"a value of shape {tuple(got.shape)} where {tuple(shape)} survives"
+        shapes = {axis: _surviving_shape(wanted, mask, axis) for axis in _level_axes(mask)}
+        fits = [axis for axis, shape in shapes.items() if shape == list(got.shape)]
+        if not fits:
+            return f"a value of shape {tuple(got.shape)} where {tuple(next(iter(shapes.values())))} survives"
+        last = fits[0]
         here, compared = _order(mask, last), _order(matters[units], last)
         wanted = _chosen(wanted, units, last, here & compared)
         got = _chosen(got, units, last, compared[here])
@@ -156,14 +157,11 @@ def _size(value: Tensor) -> float:
     return float(torch.maximum(high, -low))
 
 
-def _level_axis(mask: Tensor) -> int:
-    """The moving axis along which every fibre that stays keeps equally many."""
-    moving = [d for d in range(mask.dim()) if mask.shape[d] > 1]
-    for axis in reversed(moving):
-        counts = mask.sum(axis)
-        if len(counts[counts > 0].unique()) <= 1:
-            return axis
-    return moving[-1]
+def _level_axes(mask: Tensor) -> list[int]:
+    """The moving axes along which every fibre that stays keeps equally many, the last ones first."""
+    moving = [d for d in reversed(range(mask.dim())) if mask.shape[d] > 1]
+    level = [axis for axis in moving if len((counts := mask.sum(axis))[counts > 0].unique()) <= 1]
+    return level or moving[:1]
 
 
 def _rows(value: Tensor, units: Tensor, last: int) -> Tensor:

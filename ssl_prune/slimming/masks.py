@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_prune.graph.labels import base, collapse
 
-__all__ = ["busy", "convolved", "multiplied", "reached", "uneven"]
+__all__ = ["busy", "convolved", "multiplied", "reached", "uneven", "uniform"]
 
 _CHUNK = 1 << 24  # weights that are compared with zero at once
 
@@ -24,13 +24,25 @@ def busy(value: Tensor, varies: Tensor) -> Tensor:
     return base(varies) | _where_still(value, varies, lambda part: base(collapse(part != 0)))
 
 
+def uniform(values: Tensor, dims: Any, keep: bool = False) -> Tensor:
+    """Whether numbers are one and the same along some axes, up to the rounding of sums at different positions."""
+    if values.is_complex():
+        return uniform(values.real, dims, keep) & uniform(values.imag, dims, keep)
+    if not values.numel():
+        return values.sum(dims, keep) == 0
+    high, low = values.amax(dims, keep), values.amin(dims, keep)
+    if values.dtype not in (torch.float32, torch.float64):  # in half precision rounding is no small difference
+        return high == low
+    return high - low <= 16 * torch.finfo(values.dtype).eps * torch.minimum(high.abs(), low.abs())
+
+
 def uneven(value: Tensor, varies: Tensor, dims: Sequence[int]) -> Tensor:
     """Where numbers that do not vary differ along `dims`, which are kept with size 1.
 
     Where all of them vary the answer may be False.
     """
     along = tuple(dims)
-    return _where_still(value, varies, lambda part: part.amax(along, True) != part.amin(along, True), along)
+    return _where_still(value, varies, lambda part: ~uniform(part, along, True), along)
 
 
 def _where_still(value: Tensor, varies: Tensor, look: Callable[[Tensor], Tensor], dims: Sequence[int] = ()) -> Tensor:
@@ -79,7 +91,8 @@ def multiplied(varies: Tensor, weight: Tensor) -> Tensor:
         found = rows.float() @ (weight != 0).float().t() > 0.5
     else:
         found = torch.stack([reached(weight[None], row[None])[0] for row in rows])
-    return found[place].view(*small.shape[:-1], -1).expand(*varies.shape[:-1], -1)
+    mask: Tensor = found[place].view(*small.shape[:-1], -1)
+    return mask.expand(*varies.shape[:-1], -1)
 
 
 def convolved(target: Any, varies: Tensor, weight: Tensor, args: Sequence[Any], groups: int) -> Tensor | None:

@@ -1,6 +1,5 @@
 """A plan: what each module keeps, axis by axis, and what it becomes. Data only, and enough to cut a fresh network."""
 
-import copy
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming.attention import cut_attention
 from ssl_prune.slimming.fold import Fold, gathered
@@ -29,7 +29,7 @@ from ssl_prune.slimming.uneven import uneven
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
 
-FORMAT = 1
+FORMAT = 2  # 1: of a single step; those are still written as such
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class SlimPlan:
     Args:
         modules: module name -> its plan; modules that stay as they are do not appear.
         shapes: shape of every parameter and buffer of the dense network, to refuse another one.
+        then: a plan for the network that this one leaves, where more can go once modules have become others.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
@@ -74,10 +75,14 @@ class SlimPlan:
 
     modules: dict[str, ModulePlan]
     shapes: dict[str, list[int]]
+    then: "SlimPlan | None" = None
 
     def to_json(self) -> str:
         """The plan as JSON text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
+        data = asdict(self)
+        if self.then is None:
+            del data["then"]
+        return json.dumps({"format": 1 if self.then is None else FORMAT, **data}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "SlimPlan":
@@ -93,12 +98,17 @@ class SlimPlan:
                 raise SlimError(
                     f"plan format {number!r}: this version reads up to {FORMAT}; install a newer version of ssl-prune"
                 )
-            modules = {name: _module_plan(entry) for name, entry in data["modules"].items()}
-            return cls(modules, {name: list(shape) for name, shape in data["shapes"].items()})
+            return cls._from_data(data)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise SlimError(
                 f"not a slim plan: {type(error).__name__}: {error}; expected the text that to_json() wrote"
             ) from error
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> "SlimPlan":
+        modules = {name: _module_plan(entry) for name, entry in data["modules"].items()}
+        then = cls._from_data(data["then"]) if data.get("then") else None
+        return cls(modules, {name: list(shape) for name, shape in data["shapes"].items()}, then)
 
     def apply(self, model: nn.Module, *, inplace: bool = False, shared: bool = False) -> nn.Module:
         """`model` cut to the plan; needs no example input and no tracing.
@@ -124,7 +134,7 @@ class SlimPlan:
         if not inplace:
             # The copy takes the cut tensors where the dense ones stand, which are never copied.
             same = {id(t): t for t in itertools.chain(model.parameters(), model.buffers())} if shared else {}
-            model = copy.deepcopy(model, {**same, **cut})
+            model = copied(model, {**same, **cut})
         for name, leaf, new in places:
             setattr(model.get_submodule(name), leaf, new)
         for name, module in self.modules.items():
@@ -135,14 +145,14 @@ class SlimPlan:
         for name, module in sorted(self.modules.items(), key=lambda item: -item[0].count(".")):
             if module.becomes is not None:
                 model.set_submodule(name, _replacement(model, model.get_submodule(name), module.becomes))
-        return model
+        return model if self.then is None else self.then.apply(model, inplace=True)
 
     @staticmethod
     def own(cut: nn.Module, model: nn.Module) -> nn.Module:
         """A network that was cut `shared`, with tensors of its own; those that it shares are copied, no others."""
         theirs = {id(t) for t in itertools.chain(model.parameters(), model.buffers())}
         known = {id(t): t for t in itertools.chain(cut.parameters(), cut.buffers()) if id(t) not in theirs}
-        return copy.deepcopy(cut, known)
+        return copied(cut, known)
 
     def _check(self, model: nn.Module) -> None:
         tensors: Mapping[str, Tensor] = {

@@ -1,6 +1,8 @@
 """`slim`: values, liveness, plan, cut, proof, repair."""
 
 import math
+import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,9 +20,12 @@ from ssl_prune.slimming.repair import repair
 from ssl_prune.slimming.report import SlimReport, make_report
 from ssl_prune.slimming.second import slim_by_autograd
 from ssl_prune.slimming.threshold import ThresholdChange, apply_threshold, check_threshold
+from ssl_prune.slimming.verify import verify
 from ssl_prune.slimming.widths import check_round_to, practical_widths
 
 __all__ = ["SlimResult", "slim"]
+
+_QUICK = 3.0  # seconds of a repair after which a second one is worth its time
 
 
 @dataclass(frozen=True)
@@ -128,9 +133,48 @@ def slim(
                 failure = None  # only written in another way
             break
         failure = failure or outcome.proof.failure
+    start = time.perf_counter()
+    loose = best is not None and any(module.becomes is not None for module in best.plan.modules.values())
     if best is None:
         assert whole is not None  # the first way is always tried
         dead, best = repair(first, whole)
+        loose = time.perf_counter() - start < _QUICK
     best = best._replace(model=SlimPlan.own(best.model, model))
-    report = make_report(graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change)
-    return SlimResult(best.model, best.plan, report)
+    fewer = sum(p.numel() for p in best.model.parameters()) < sum(p.numel() for p in model.parameters())
+    more = _again(best, example_inputs, exact, tolerance, columns, round_to) if loose and fewer else None
+    cut = best.model if more is None else more.model
+    proof = best.proof if more is None else verify(model, cut, example_inputs, tolerance)
+    if more is None or (exact and not proof.holds):
+        report = make_report(graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change)
+        return SlimResult(best.model, best.plan, report)
+    report = make_report(graph, model, cut, live, dead, proof, failure, example_inputs, reasons, change)
+    both = dict(Counter(report.removed) + Counter(more.report.removed))
+    report = replace(report, removed=both, kept=more.report.kept, refused=failure or more.report.refused)
+    return SlimResult(cut, replace(best.plan, then=more.plan), report)
+
+
+def _again(
+    best: Outcome,
+    inputs: Inputs,
+    exact: bool,
+    tolerance: float,
+    columns: bool | Literal["measured"],
+    round_to: int | Literal["measured"],
+) -> SlimResult | None:
+    """What more can go in the cut network.
+
+    That is where modules became others, which may tie less together than the modules they were, and where a repair kept
+    more than it had to.
+    """
+    try:
+        graph = trace(best.model, inputs)
+    except GraphError:
+        return None
+    forms = columns if columns != "measured" else False  # what was fastest is not changed again
+    with evaluation(best.model):
+        live = liveness(graph, best.model, inputs)
+    if not Attempt(graph, best.model, live, inputs, tolerance, columns=forms).changes_anything:
+        return None
+    more = slim(best.model, inputs, exact, tolerance, columns=forms, round_to=round_to, graph=graph)
+    smaller = more.report.params[1] < more.report.params[0] or more.report.macs[1] < more.report.macs[0]
+    return more if smaller else None

@@ -39,6 +39,7 @@ _LIKE = {aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.n
 _PRODUCTS = {aten.matmul, aten.bmm, aten.mm, aten.einsum}
 _CELLS = {aten.lstm_cell, aten.gru_cell, aten.rnn_tanh_cell, aten.rnn_relu_cell}
 _RECURRENT = {aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu}
+_SCALED = {aten.layer_norm, aten.native_layer_norm, aten.rms_norm, aten._fused_rms_norm}
 _ALONG = {aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk}
 
 
@@ -148,6 +149,8 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
         return _normalised(value, args[0], args[1], args[0].value.shape[1], known[1:])
     if packet is aten.group_norm:
         return _normalised(value, args[0], args[2] if len(args) > 2 else None, args[1], known[1:])
+    if packet in _SCALED:
+        return _scaled(value, args)
     if packet is aten.glu:
         return _gated(known[0], args[1] if len(args) > 1 else -1)
     if packet in _ALONG:
@@ -227,6 +230,15 @@ def _normalised(value: Any, x: Known, scale: Known | None, groups: int, paramete
         busy = torch.ones_like(busy)
     varies = busy.view([1, -1] + [1] * (x.value.dim() - 2)).expand(x.value.shape)
     return [varies, *(torch.ones((), dtype=torch.bool),) * 2] if isinstance(value, (tuple, list)) else varies
+
+
+def _scaled(value: Any, args: tuple[Any, ...]) -> Any:
+    """By the numbers along its channels: constant only where the scale is zero."""
+    scale = args[2] if len(args) > 2 else None
+    first = value if isinstance(value, Tensor) else value[0]
+    on = torch.ones((), dtype=torch.bool) if scale is None else scale.varies | (scale.value != 0)
+    varies = on.expand(first.shape)
+    return varies if first is value else [varies, *(torch.ones((), dtype=torch.bool),) * (len(value) - 1)]
 
 
 def _gated(x: Known, dim: int) -> Tensor:

@@ -1,6 +1,5 @@
 """A threshold for networks that are only nearly zero: whole structures within it of zero become exactly zero."""
 
-import copy
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph, ParameterAxis
 from ssl_prune.inputs import Inputs
@@ -87,7 +87,7 @@ def apply_threshold(
         {'0': 5}
     """
     check_threshold(threshold)
-    changed = copy.deepcopy(model)
+    changed = copied(model)
     parameters = dict(changed.named_parameters(remove_duplicate=False))
     before = {name: _zeros(parameter) for name, parameter in changed.named_parameters()}
     writing = [axis for axis in graph.axes if axis.role != "reader"]

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from ssl_prune.graph.labels import base, collapse
 from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call
+from ssl_prune.slimming.masks import uniform
 from ssl_prune.slimming.taint import Known, varying
 
 __all__ = ["ChannelValues", "Known", "ValuePass"]
@@ -27,7 +28,7 @@ class ChannelValues:
 
     Args:
         varies: (I,) the channel depends on the input somewhere.
-        uniform: (I,) it does not vary and is one and the same number at every position.
+        uniform: (I,) it does not vary and is one and the same number at every position, up to rounding.
         constant: (I,) that number (where `uniform`), float64.
     """
 
@@ -137,15 +138,14 @@ def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
     if not value.numel():  # an empty value carries nothing, so nothing is known of it
         everywhere = torch.ones(len(varies), dtype=torch.bool)
         return ChannelValues(everywhere, ~everywhere, torch.zeros(len(varies), dtype=torch.float64))
-    uniform = torch.zeros_like(varies)
+    same = torch.zeros_like(varies)
     constant = torch.zeros(len(varies), dtype=torch.float64, device=value.device)
     still = (~varies).nonzero().flatten()
     if len(still):
         found = rows(value if len(axes) > 1 else value.index_select(axes[0], still))
         found = found[still] if len(axes) > 1 else found
-        # Exact in any floating type: only equality is asked here.
-        even, first = (found == found[:, :1]).all(1), found[:, 0]
+        even, first = uniform(found, 1), found[:, 0]
         if first.is_complex():  # one that is not real is no constant that could be folded
             even, first = even & (first.imag == 0), first.real
-        uniform[still], constant[still] = even, first.double()
-    return ChannelValues(varies, uniform, constant)
+        same[still], constant[still] = even, first.double()
+    return ChannelValues(varies, same, constant)

@@ -84,8 +84,8 @@ case(
     "depthwise_multiplier",
     Net(lambda s, x: s.c(s.b(s.a(x))), a=conv(3, 2), b=conv(2, 4, 3, groups=2), c=conv(4, 1)),
     a__weight__0="ab",
-    b__weight__0="aabb",
-    c__weight__1="aabb",
+    b__weight__0="cdef",
+    c__weight__1="cdef",
 )
 # Every channel is a unit of its own; that groups stay equally wide is decided when they are cut.
 case(

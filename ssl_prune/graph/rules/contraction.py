@@ -117,9 +117,8 @@ def convolution(
     if groups == 1:
         labels.role(weight, 1, "reader")
         labels.unite(read, vector(weight.planes[1], 1))
-    elif weight.shape[1] == 1:
-        # Depthwise: a channel and all it writes live or die together.
-        labels.unite(read[:, None], written.view(groups, -1))
+    elif weight.shape[1] == 1 and len(written) == groups:
+        labels.unite(read, written)  # depthwise: a channel and what it writes live or die together
     else:
         _grouped(labels, weight, 1, read, written, groups)
     note(labels, node, weight, read, written, (1, 1, 0), groups, padded)

@@ -48,6 +48,13 @@ def _even(labels: LabelPass, node: fx.Node, args: tuple[Any, ...]) -> None:
     packet = node.target.overloadpacket  # type: ignore[union-attr]
     if packet is aten.channel_shuffle and isinstance(args[0], Tensor) and args[0].stride(1) != 0:
         labels.equal(labels.channels(args[0], 1).view(args[1], -1))
+    if packet is aten.pixel_shuffle and isinstance(args[0], Tensor) and args[0].stride(-3) != 0:
+        pixels = labels.channels(args[0], args[0].dim() - 3).view(-1, args[1] ** 2)
+        labels.unite(pixels, pixels[:, :1])  # they lie beside each other: all or none
+    if packet is aten.stack and all(isinstance(x, Tensor) for x in args[0]):
+        each = [base(x).reshape(-1) for x in args[0]]
+        if len({len(x) for x in each}) == 1 and len(each[0]) > 1:
+            labels.equal(torch.stack(each))  # they have one shape
     if packet not in (aten.split, aten.chunk) or not isinstance(args[0], Tensor):
         return
     x, dim = args[0], args[2] if len(args) > 2 else 0
