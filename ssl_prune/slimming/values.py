@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.labels import base, collapse
+from ssl_prune.graph.collapsed import base, collapse
 from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call
 from ssl_prune.slimming.masks import uniform
