@@ -42,7 +42,8 @@ class Causes:
         """
         if (name, axis) not in self._axes:
             return ["the forward does not use it"] * len(positions)
-        labels = self._axes[name, axis][positions]
+        labels = self._axes[name, axis]
+        labels = labels[positions % len(labels)]  # columns of several groups are counted through all of them
         roots = self._sets.find(labels)
         found = ["no layer writes them"] * len(labels)
         for (other, along), ids in self._silent.items():

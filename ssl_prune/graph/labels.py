@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from ssl_prune.graph.collapsed import base, collapse
 from ssl_prune.graph.program import Interpretation, Program, module_of, visible
 from ssl_prune.graph.state import State
 from ssl_prune.graph.unionfind import PINNED, WILDCARD, UnionFind
 from ssl_prune.graph.unreached import unreached
 
-__all__ = ["Contraction", "LabelPass", "Parameter", "Role", "collapse"]
+__all__ = ["Contraction", "LabelPass", "Parameter", "Role", "base", "collapse"]
 
 _COPIES = {
     getattr(torch.ops.aten, n) for n in ("lift_fresh_copy", "clone", "alias", "detach", "_to_copy", "to", "contiguous")
@@ -82,28 +83,6 @@ class Contraction:
     other: fx.Node | None = None
     other_axes: tuple[int, ...] = ()
     state: tuple[State, ...] = ()
-
-
-def collapse(labels: Tensor) -> Tensor:
-    """`labels` with every axis along which they are constant turned into a stride-0 view, of no more memory than that."""
-    small = base(labels)
-    for axis in range(labels.dim()):
-        if small.shape[axis] > 1:
-            first = small.narrow(axis, 0, 1)
-            # Most axes that are not constant show it within their first two positions.
-            if bool((small.narrow(axis, 1, 1) == first).all()) and bool((small == first).all()):
-                small = first
-    if small.numel() < small.untyped_storage().nbytes() // small.element_size():
-        small = small.clone()  # a view would keep what it is a view of
-    return small.expand(labels.shape)
-
-
-def base(labels: Tensor) -> Tensor:
-    """`labels` with each constant (stride-0) axis narrowed to size 1."""
-    for axis in range(labels.dim()):
-        if labels.shape[axis] > 1 and labels.stride(axis) == 0:
-            labels = labels.narrow(axis, 0, 1)
-    return labels
 
 
 class LabelPass(Interpretation):

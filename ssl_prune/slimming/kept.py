@@ -81,8 +81,7 @@ def _chosen(graph: ChannelGraph, live: Liveness, dead: Tensor) -> Counter[str]:
     counts: Counter[str] = Counter()
     units = {(axis.name, axis.axis): axis.units for axis in graph.axes}
     for node, name in embeddings(graph.program):
-        seen = live.values.channels[node, (node.meta["val"].dim() - 1,)]
-        zero = (seen.varies & seen.uniform & (seen.constant == 0)).cpu()
+        zero = live.values.channels[node, (node.meta["val"].dim() - 1,)].varies.cpu() & live.values.silent[node]
         if (name, 1) in units:
             zero &= torch.cat([~dead, torch.ones(1, dtype=torch.bool)])[units[name, 1]]
         if bool(zero.any()):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_prune.graph.labels import base, collapse
+from ssl_prune.graph.collapsed import base, collapse
 
 __all__ = ["busy", "convolved", "multiplied", "reached", "uneven", "uniform"]
 

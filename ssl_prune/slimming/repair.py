@@ -17,9 +17,11 @@ from ssl_prune.slimming.blame import first_difference, units_at, units_in_scope
 
 __all__ = ["repair"]
 
+# Seconds of this thread's own time: what else the machine does changes no result.
 ROUNDS = 12
-SEARCH = 30.0  # seconds until a cut must have been found that holds
-WIN_BACK = 10.0  # seconds for more than that
+SEARCH = 15.0  # until a cut must have been found that holds
+WIN_BACK = 5.0  # for more than that
+PATIENCE = 10  # parts in a row that cannot be won back
 
 
 def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
@@ -53,7 +55,7 @@ def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
 
 def _search(attempt: Attempt, whole: Outcome, seconds: float, kin: bool) -> tuple[Tensor, Tensor, Outcome] | None:
     """What is kept, what goes and the cut, once it holds; None if it does not come to that."""
-    until = time.perf_counter() + seconds
+    until = time.thread_time() + seconds
     keep = torch.zeros_like(attempt.live.alive)
     for _ in range(ROUNDS):
         dead = attempt.without(keep)
@@ -61,7 +63,7 @@ def _search(attempt: Attempt, whole: Outcome, seconds: float, kin: bool) -> tupl
         if outcome.proof.holds:
             return keep, dead, outcome
         suspects = _suspects(attempt, outcome, dead, kin)
-        if not bool(suspects.any()) or time.perf_counter() > until:
+        if not bool(suspects.any()) or time.thread_time() > until:
             return None
         keep |= suspects
     return None
@@ -124,7 +126,7 @@ def _part_by_part(
     attempt: Attempt, tried: Callable[[Tensor], Outcome], kept: Tensor, dead: Tensor, best: Outcome
 ) -> tuple[Tensor, Outcome]:
     """Layers of one name in all blocks together, then halves of what fails."""
-    until = time.perf_counter() + WIN_BACK
+    until = time.thread_time() + WIN_BACK
     families: dict[str, list[int]] = {}
     for unit in kept.nonzero().flatten().tolist():
         families.setdefault(re.sub(r"\b\d+\b", "#", attempt.graph.unit_layer[unit]), []).append(unit)
@@ -132,7 +134,8 @@ def _part_by_part(
     if len(parts) == 1 and len(parts[0]) > 1:  # the whole has failed before
         parts = list(parts[0].tensor_split(2))
     parts.sort(key=len)
-    while parts and time.perf_counter() < until:
+    failures = 0
+    while parts and failures < max(PATIENCE, len(families)) and time.thread_time() < until:
         part = parts.pop()
         trial_keep = kept.clone()
         trial_keep[part] = False
@@ -141,7 +144,9 @@ def _part_by_part(
             continue
         outcome = tried(trial)
         if outcome.proof.holds:
-            kept, dead, best = trial_keep, trial, outcome
-        elif len(part) > 1:
+            kept, dead, best, failures = trial_keep, trial, outcome, 0
+            continue
+        failures += 1
+        if len(part) > 1:
             parts[:0] = part.tensor_split(2)  # after all other families
     return dead, best

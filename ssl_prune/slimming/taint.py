@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.labels import base
+from ssl_prune.graph.collapsed import base
 from ssl_prune.graph.rules.movement import MOVEMENT
 from ssl_prune.graph.rules.pointwise import UNTAGGED
 from ssl_prune.graph.rules.pooling import POOLING

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.labels import base, collapse
+from ssl_prune.graph.collapsed import base, collapse
 from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call
 from ssl_prune.slimming.masks import uniform
@@ -61,6 +61,7 @@ class ValuePass(Interpretation):
             self._watched.setdefault(node, set()).add(axes)
         self.channels: dict[tuple[fx.Node, tuple[int, ...]], ChannelValues] = {}
         self.constants: dict[fx.Node, Tensor] = {}
+        self.silent: dict[fx.Node, Tensor] = {}  # embedding -> (D,) channels that are zero for all of the example
         self.output_varies = False
         with torch.no_grad():
             self.run()
@@ -116,6 +117,8 @@ class ValuePass(Interpretation):
             return result
         for axes in self._watched.get(node, ()):
             self.channels[node, axes] = _channels(result, axes)
+        if getattr(node.target, "overloadpacket", None) is torch.ops.aten.embedding:
+            self.silent[node] = (result.value == 0).flatten(0, -2).all(0).cpu()
         if module_of(node) and result.value.dim() > 1 and not bool(base(result.varies).any()):
             constant = _channels(result, (1,))
             if bool(constant.uniform.all()):
