@@ -295,7 +295,19 @@ def new_axes(how: str) -> Made:
             return s.d((p * q).repeat(1, 2))
         return s.d((p * q).repeat_interleave(2, 1))
 
-    net = Net(forward, a=nn.Linear(4, 8), b=nn.Linear(4, 8), c=nn.Linear(8, 3), d=nn.Linear(16, 3))
+    last = {"d": nn.Linear(16, 3)} if how.startswith("repeat") else {"c": nn.Linear(8, 3)}
+    net = Net(forward, a=nn.Linear(4, 8), b=nn.Linear(4, 8), **last)
+    kill(net.a, (0, 5))
+    kill(net.b, (0, 5))
+    return net, torch.randn(5, 4)
+
+
+@pattern(smaller=None)
+def layer_beside_that_may_read_them() -> Made:
+    """The example does not reach the last layer, whose inputs are twice as many: perhaps two copies of these."""
+    net = Net(
+        lambda s, x: s.c(s.a(x) * s.b(x)), a=nn.Linear(4, 8), b=nn.Linear(4, 8), c=nn.Linear(8, 3), d=nn.Linear(16, 3)
+    )
     kill(net.a, (0, 5))
     kill(net.b, (0, 5))
     return net, torch.randn(5, 4)

@@ -8,7 +8,6 @@ __all__ = ["OPEN"]
 OPEN: dict[str, tuple[str, ...]] = {
     "a product over a stack of matrices has no rule": ("mixture_of_experts-dims",),
     "a layer over positions pins them": ("token_mixing-position",),
-    "a convolution without a batch axis has no rule": ("no_batch_axis-image",),
     "a constant that depends on the size of the image counts as a signal": ("grid_of_coordinates",),
     "the branch or the shuffle does not fit what is left": ("chunk_into_unequal_survivors-whole",),
     "a parameter beside a branch is no module that could be replaced": (
@@ -16,11 +15,7 @@ OPEN: dict[str, tuple[str, ...]] = {
         "branch_scaled_by_zero-vector",
     ),
     "no rule for max_unpool2d": ("max_pooling_with_indices",),
-    "a reduction over channels pins them, whatever it computes": (
-        "new_axes-stack-sum",
-        "new_axes-stack-first",
-        "unit_length_over_channels-l2",
-    ),
+    "a reduction over channels pins them, whatever it computes": ("unit_length_over_channels-l2",),
     "neither tracer follows a scripted module": ("scripted_module",),
     "no rule for a product with a parameter that is not a layer's": ("layers_of_ones_own-constant",),
     "a computed weight pins its channels": (
@@ -33,14 +28,7 @@ OPEN: dict[str, tuple[str, ...]] = {
         "dead_attention_branch",
         "matmul_of_two_features-row",
     ),
-    "a layer that the example does not reach may read them": (
-        "new_axes-unbind",
-        "new_axes-expand",
-        "new_axes-repeat",
-        "new_axes-repeat-interleave",
-    ),
-    "an operator over the channels of an image without a batch axis, or over all positions": (
-        "instance_norm-plain",
+    "the statistics of a batch say varies where they are those of zeros": (
         "batch_norm_without_scale-batch-statistics",
     ),
     "cosine similarity of channels": ("unit_length_over_channels-cosine",),

@@ -168,7 +168,8 @@ class LabelPass(Interpretation):
         widths = {size for axis, size in enumerate(result.shape) if size > 1 and result.stride(axis) != 0}
         for owner, (scope, sizes) in self._beside.items():
             if any(size % width == 0 for size in sizes for width in widths) and visible(node, scope):
-                self.pin(node, f"{owner}, which the forward did not reach on the example, may read them", result)
+                beside = owner or "a parameter of the network itself"
+                self.pin(node, f"{beside}, which the forward did not reach on the example, may read them", result)
 
     def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
         """Outputs are never cut."""

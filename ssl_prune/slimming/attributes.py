@@ -95,7 +95,7 @@ def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> d
     modules, found = dict(model.named_modules()), {}
     for scope in {*widths, *sizes}:
         module = modules.get(scope)
-        if module is None or type(module).__module__.startswith("torch.nn."):
+        if module is None or (type(module).__module__.startswith("torch.nn.") and not _says_width_alone(module)):
             continue
         own: dict[str, Any] = {}
         for name, value in vars(module).items():
@@ -107,6 +107,11 @@ def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> d
         if own:
             found[scope] = own
     return found
+
+
+def _says_width_alone(module: nn.Module) -> bool:
+    """A norm of PyTorch's own that has no tensors by which its width is known."""
+    return isinstance(module, _NORMS) and not any(True for _ in (*module.parameters(), *module.buffers()))
 
 
 def _follow(name: str, value: Any, changes: dict[int, set[int]]) -> Any:

@@ -184,5 +184,7 @@ def _channels_second(graph: ChannelGraph, node: fx.Node) -> bool:
     """A branch of convolutions; linear layers over tokens have their channels last, where no constant stands in."""
     writer = _writer(graph, node)
     return writer is None or (
-        "linear" not in str(writer.node.target) and len(writer.written) == node.meta["val"].shape[1]
+        "linear" not in str(writer.node.target)
+        and writer.source_axes == (1,)  # an image without a batch axis has them first
+        and len(writer.written) == node.meta["val"].shape[1]
     )

@@ -16,7 +16,7 @@ from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.graph.program import embeddings
 from ssl_prune.graph.state import State
 from ssl_prune.inputs import Inputs
-from ssl_prune.slimming.taint import resting
+from ssl_prune.slimming.resting import resting
 from ssl_prune.slimming.values import ChannelValues, ValuePass
 
 __all__ = ["Liveness", "Obstacle", "connected", "liveness", "needed", "read_by_needed", "with_kept"]

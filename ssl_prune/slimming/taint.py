@@ -14,8 +14,9 @@ from ssl_prune.graph.rules.pointwise import UNTAGGED
 from ssl_prune.graph.rules.pooling import POOLING
 from ssl_prune.graph.rules.recurrent import candidates
 from ssl_prune.slimming.masks import busy, convolved, multiplied, uneven
+from ssl_prune.slimming.resting import resting
 
-__all__ = ["Known", "resting", "varying"]
+__all__ = ["Known", "varying"]
 
 aten = torch.ops.aten
 
@@ -26,7 +27,6 @@ _SAME = {
 _CONVOLUTION = {aten.conv1d, aten.conv2d, aten.conv3d}
 _TRANSPOSED = {aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d}
 _REDUCTIONS = {aten.mean, aten.sum, aten.amax, aten.amin}
-_ACROSS = {*POOLING, *_REDUCTIONS}  # over positions, of which another image may have more
 _VIEWS = {aten.view, aten._unsafe_view}
 _FIXED = {
     aten.linear, aten.embedding, aten.prelu, aten._prelu_kernel, aten.glu,
@@ -47,7 +47,8 @@ _ALONG = {aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.
 class Known:
     """A value and, of the same shape, which of its elements depend on the input.
 
-    The mask is a stride-0 view along axes where it is the same. `free` says that its shape does not either: it is computed from parameters alone.
+    The mask is a stride-0 view along axes where it is the same. `free` says that its shape does not depend on the input
+    either: it is computed from parameters alone.
     """
 
     value: Tensor
@@ -102,16 +103,18 @@ def varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if packet in POOLING:
         # Pooling a constant that padding made uneven depends on the size of the image.
         x = known[0]
-        differs = uneven(x.value, x.varies, range(2, x.value.dim()))
+        rank = x.value.dim()
+        over = min(next((int(c) for c in str(packet) if c.isdigit()), rank - 2), rank - 1)  # axes of positions
+        differs = uneven(x.value, x.varies, range(rank - over, rank))
         first = value[0] if isinstance(value, (tuple, list)) else value
-        if base(x.varies).shape[2:].numel() == 1 and first.shape[:2] == x.value.shape[:2]:
+        if base(x.varies).shape[-over:].numel() == 1 and first.shape[:-over] == x.value.shape[:-over]:
             everywhere = base(x.varies) | differs
             return everywhere if first is value else [everywhere, torch.ones((), dtype=torch.bool)]
         if isinstance(value, (tuple, list)):  # with positions, which differ between constants
             pooled = target(x.varies.float(), *args[1:], **kwargs)[0] > 0
             return [pooled | differs, torch.ones((), dtype=torch.bool)]
         if packet is aten.upsample_bicubic2d:  # weights of both signs
-            return x.varies.any((2, 3), keepdim=True) | differs
+            return x.varies.any((-2, -1), keepdim=True) | differs
         return (target(x.varies.float(), *args[1:], **kwargs) > 0) | differs
     if packet in _REDUCTIONS:
         dims = args[1] if len(args) > 1 else kwargs.get("dim")
@@ -290,11 +293,3 @@ def _hidden(params: list[Known], states: Any) -> Tensor:
     for state in states if isinstance(states, (tuple, list)) else [states]:
         busy |= (state.varies | (state.value != 0)).reshape(-1, len(busy)).any(0).cpu()
     return busy
-
-
-def resting(params: list[Tensor], rows: Tensor) -> Tensor:
-    """Hidden units whose candidate is always zero: their `rows` of all weights and biases of the cell are."""
-    busy = torch.zeros(len(rows), dtype=torch.bool)
-    for p in params:
-        busy |= (p.detach().cpu()[rows] != 0).reshape(len(rows), -1).any(1)
-    return ~busy

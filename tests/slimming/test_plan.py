@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming import SlimPlan, slim
+from ssl_prune.slimming import SlimPlan, load_slim, save_slim, slim
 from ssl_prune.slimming.plan import Fold, ModulePlan
 
 
@@ -153,3 +153,48 @@ def test_slim_without_anything_dead_is_the_network_itself():
     assert equal(net.state_dict(), result.model.state_dict())
     assert result.model is not net
     assert result.report.max_error == 0
+
+
+class Attention(nn.Module):
+    """Attention over a sequence to itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x, need_weights=False)[0])
+
+
+def test_a_plan_may_have_a_second_step(tmp_path):
+    net = Attention().eval()
+    with torch.no_grad():
+        for tensor in (net.attention.in_proj_weight, net.attention.in_proj_bias):
+            tensor[[8, 9]] = 0  # the values of the first head, which takes it away
+        net.attention.in_proj_weight[:4, 1:] = 0  # queries read one feature of four
+    x = torch.randn(2, 5, 4)
+    result = slim(net, x, columns=True)
+    assert result.plan.then is not None
+    assert list(result.plan.then.modules) == ["attention.q_proj"]
+    assert result.report.params[1] == sum(p.numel() for p in result.model.parameters())
+    text = result.plan.to_json()
+    assert json.loads(text)["format"] == 2
+    assert SlimPlan.from_json(text) == result.plan
+    torch.testing.assert_close(SlimPlan.from_json(text).apply(net)(x), net(x))
+    save_slim(tmp_path / "net.safetensors", result)
+    assert torch.equal(load_slim(tmp_path / "net.safetensors", Attention().eval())(x), result.model(x))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_tensors_that_a_step_of_training_left_are_no_obstacle():
+    class Remembers(nn.Sequential):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    net = Remembers(nn.Linear(4, 8), nn.ReLU(), torch.nn.utils.weight_norm(nn.Linear(8, 6)), nn.ReLU(), nn.Linear(6, 2))
+    with torch.no_grad():
+        net[0].weight[:3], net[0].bias[:3] = 0, 0
+    net(torch.randn(3, 4)).sum().backward()
+    result = slim(net, torch.randn(2, 4))
+    torch.testing.assert_close(result.model(torch.ones(1, 4)), net(torch.ones(1, 4)))

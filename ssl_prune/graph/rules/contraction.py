@@ -107,11 +107,10 @@ def convolution(
     groups: int = 1,
 ) -> Tensor:
     """W of shape (O, I / groups, *kernel): reads axis 1, writes axis 0; depthwise channels pass through."""
-    if not isinstance(x, Tensor) or not plain(weight, bias) or x.dim() != weight.planes[0].dim():
-        return _refuse(
-            labels, node, "the weight of a convolution is computed, or its input has no batch axis", x, weight, bias
-        )
-    read = labels.channels(x, 1)
+    if not isinstance(x, Tensor) or not plain(weight, bias):
+        return _refuse(labels, node, "the weight of a convolution is computed", x, weight, bias)
+    along = x.dim() - weight.planes[0].dim() + 1  # 0 without a batch axis
+    read = labels.channels(x, along)
     written = _write(labels, weight, 0, bias)
     padded = padding not in ("valid", 0) and any(p for p in (padding if isinstance(padding, (list, tuple)) else [1]))
     if groups == 1:
@@ -121,8 +120,8 @@ def convolution(
         labels.unite(read, written)  # depthwise: a channel and what it writes live or die together
     else:
         _grouped(labels, weight, 1, read, written, groups)
-    note(labels, node, weight, read, written, (1, 1, 0), groups, padded)
-    return labels.spread(node, written, 1)
+    note(labels, node, weight, read, written, (along, 1, 0), groups, padded)
+    return labels.spread(node, written, along)
 
 
 def _grouped(labels: LabelPass, weight: Parameter, axis: int, read: Tensor, written: Tensor, groups: int) -> None:
