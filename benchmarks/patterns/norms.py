@@ -27,6 +27,27 @@ def layer_norm_beside_a_hidden_layer() -> Made:
     return net, torch.randn(6, 4)
 
 
+@pattern()
+def layer_norm_beside_a_class_token() -> Made:
+    """One position carries other channels than the rest, and all of them meet in the norm."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        tokens = torch.cat([s.token(x.mean(1, keepdim=True)), s.a(x)], 1)
+        return s.head((tokens + s.down(F.gelu(s.up(s.norm(tokens)))))[:, 0])
+
+    net = Net(
+        forward,
+        token=nn.Linear(4, 6),
+        a=nn.Linear(4, 6),
+        norm=nn.LayerNorm(6),
+        up=nn.Linear(6, 9),
+        down=nn.Linear(9, 6),
+        head=nn.Linear(6, 2),
+    )
+    kill(net.up, (0, 5, 7), 0.2)
+    return net, torch.randn(2, 5, 4)
+
+
 @pattern(smaller=None)
 def layer_norm_over_channels_of_an_image() -> Made:
     net = Net(

@@ -216,13 +216,19 @@ class LabelPass(Interpretation):
     def joined(self, labels: Tensor, axes: Iterable[int]) -> Tensor | None:
         """Labels of a value of which an operator needs all positions along `axes`: those beside each other are tied.
 
-        None where channels run along these axes alone, so that what is tied would be all of them.
+        None where channels run along these axes alone, or where positions beside them carry some of the same: then what
+        is tied would be all of them.
         """
         moving = [axis for axis in range(labels.dim()) if labels.shape[axis] > 1 and labels.stride(axis) != 0]
         inside = [axis for axis in moving if axis in set(axes)]
         if not inside:
             return labels
-        if inside == moving:
+        fibres = self.sets.find(base(labels)).movedim(inside, list(range(-len(inside), 0))).flatten(-len(inside))
+        ordered = fibres.reshape(-1, fibres.shape[-1]).sort(1).values
+        fresh = torch.ones_like(ordered, dtype=torch.bool)
+        fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        each, together = ordered[fresh & (ordered >= 0)], ordered[ordered >= 0].unique()
+        if inside == moving or len(each) > len(together):
             return None
         first = base(labels).amax(inside, keepdim=True)  # a wildcard is the smallest
         self.unite(labels, first)
