@@ -1,5 +1,6 @@
 """Python around the layers: branches, widths that the code asks for, writes in place, hooks, things export refuses."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -292,7 +293,10 @@ def module_that_states_its_width_and_checks_it() -> Made:
 def scripted_module() -> Made:
     net = trained(nn.Sequential(nn.Linear(4, 8), nn.ReLU()))
     kill(net[0], (0, 5))
-    return Net(lambda s, x: s.b(s.script(x)), script=torch.jit.script(net), b=nn.Linear(8, 3)), torch.randn(3, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises against scripts; networks that have some are still about
+        script = torch.jit.script(net)
+    return Net(lambda s, x: s.b(s.script(x)), script=script, b=nn.Linear(8, 3)), torch.randn(3, 4)
 
 
 @pattern(each=("lazy", "identity", "flatten"))
@@ -359,6 +363,10 @@ class Pieces(nn.Module):
         super().__init__()
         self.a, self.b, self.c = nn.Linear(4, 12), nn.Conv1d(3, 3, 1), nn.Linear(6, 2)
         self.sizes = kind([6, 3, 3])
+        self.seen, self.pair = (
+            torch.ones(3),
+            (torch.ones(3), torch.ones(3)),
+        )  # no numbers that could be compared with it
 
     def forward(self, x: Tensor) -> Tensor:
         gate, same, mixed = self.a(x).split(self.sizes, -1)

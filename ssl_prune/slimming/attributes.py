@@ -93,12 +93,14 @@ def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> d
                     widths.setdefault(scope, {}).setdefault(units.shape[axis], set()).add(left)
     sizes = _split_sizes(graph, stays)
     modules, found = dict(model.named_modules()), {}
-    for scope in {*widths, *sizes}:
+    for scope in dict.fromkeys([*widths, *sizes]):
         module = modules.get(scope)
         if module is None or (type(module).__module__.startswith("torch.nn.") and not _says_width_alone(module)):
             continue
         own: dict[str, Any] = {}
         for name, value in vars(module).items():
+            if not _whole(value):
+                continue
             pieces = tuple(value) if isinstance(value, list) else value
             new = next((left for old, left in sizes.get(scope, []) if old == pieces), None)
             new = _follow(name, value, widths.get(scope, {})) if new is None else new
@@ -114,9 +116,14 @@ def _says_width_alone(module: nn.Module) -> bool:
     return isinstance(module, _NORMS) and not any(True for _ in (*module.parameters(), *module.buffers()))
 
 
+def _whole(value: Any) -> bool:
+    """A whole number or a row of them; whatever else a module keeps may not even be comparable."""
+    return type(value) is int or (type(value) in (list, tuple) and all(type(each) is int for each in value))
+
+
 def _follow(name: str, value: Any, changes: dict[int, set[int]]) -> Any:
     """What an attribute becomes that equals a width which changes, see `guessed_attributes`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value not in changes:
+    if not isinstance(value, int) or value not in changes:
         return None
     new = changes[value] - {value}
     counts = any(part in name.lower() for part in ("num", "n_", "heads", "groups"))

@@ -35,7 +35,7 @@ def computed_weights(graph: ChannelGraph, model: nn.Module) -> Iterator[tuple[st
         **dict(model.named_buffers(remove_duplicate=False)),
     }
     first: dict[fx.Node, str] = {}
-    computed: set[fx.Node] = set()
+    computed: dict[fx.Node, None] = {}  # in the order of the program
     free: set[fx.Node] = set()
     for node in program.graph.nodes:
         name = program.tensors.get(node.name) if node.op == "placeholder" else None
@@ -49,8 +49,8 @@ def computed_weights(graph: ChannelGraph, model: nn.Module) -> Iterator[tuple[st
             if names:
                 first[node] = names[0]
             moved = getattr(node.target, "overloadpacket", None) in _STILL
-            if not moved or not computed.isdisjoint(node.all_input_nodes):
-                computed.add(node)
+            if not moved or any(used in computed for used in node.all_input_nodes):
+                computed[node] = None
     values: dict[fx.Node, Any] = {}
 
     def value(node: fx.Node) -> Any:

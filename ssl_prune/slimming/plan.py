@@ -122,6 +122,8 @@ class SlimPlan:
             SlimError: a tensor is missing or of another shape; `model` is not touched then.
         """
         self._check(model)
+        if inplace and self.then is not None:
+            self.apply(model, shared=True)  # what the second step finds is known only after the first: try it aside
         cut: dict[int, Tensor] = {}
         places: list[tuple[str, str, Tensor]] = []
         for name, module in self.modules.items():

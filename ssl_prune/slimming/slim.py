@@ -25,7 +25,7 @@ from ssl_prune.slimming.widths import check_round_to, practical_widths
 
 __all__ = ["SlimResult", "slim"]
 
-_QUICK = 3.0  # seconds of a repair after which a second one is worth its time
+_QUICK = 3.0  # seconds of this thread's own time in a repair after which a second one is worth its time
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ def slim(
                 failure = None  # only written in another way
             break
         failure = failure or outcome.proof.failure
-    start = time.perf_counter()
+    start = time.thread_time()
     loose = best is not None and any(module.becomes is not None for module in best.plan.modules.values())
     if best is None:
         assert whole is not None  # the first way is always tried
         dead, best = repair(first, whole)
-        loose = time.perf_counter() - start < _QUICK
+        loose = time.thread_time() - start < _QUICK
     best = best._replace(model=SlimPlan.own(best.model, model))
     fewer = sum(p.numel() for p in best.model.parameters()) < sum(p.numel() for p in model.parameters())
     more = _again(best, example_inputs, exact, tolerance, columns, round_to) if loose and fewer else None

@@ -198,3 +198,27 @@ def test_tensors_that_a_step_of_training_left_are_no_obstacle():
     net(torch.randn(3, 4)).sum().backward()
     result = slim(net, torch.randn(2, 4))
     torch.testing.assert_close(result.model(torch.ones(1, 4)), net(torch.ones(1, 4)))
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ("a word", "not a slim plan"),
+        ({"modules": {}}, "not a slim plan"),
+        ({"modules": {}, "shapes": {"nowhere.weight": [2, 3]}}, "nowhere.weight: not in this"),
+    ],
+)
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_damaged_second_step_is_refused(second, words, inplace):
+    net = nn.Linear(2, 3)
+    first = {"": {"keep": {"weight": {"1": [0]}}, "attributes": {"in_features": 1}}}
+    data = {"format": 2, "modules": first, "shapes": {"weight": [3, 2]}, "then": second}
+    with pytest.raises(SlimError, match=words):
+        SlimPlan.from_json(json.dumps(data)).apply(net, inplace=inplace)
+    assert net.weight.shape == (3, 2)
+    assert net.in_features == 2
+
+
+def test_a_plan_of_a_newer_format_is_refused():
+    with pytest.raises(SlimError, match="plan format 3: this version reads up to 2"):
+        SlimPlan.from_json(json.dumps({"format": 3, "modules": {}, "shapes": {}}))
