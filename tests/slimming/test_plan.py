@@ -211,8 +211,8 @@ def test_tensors_that_a_step_of_training_left_are_no_obstacle():
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_damaged_second_step_is_refused(second, words, inplace):
     net = nn.Linear(2, 3)
-    first = {"": {"keep": {"weight": {"1": [0]}}, "attributes": {"in_features": 1}}}
-    data = {"format": 2, "modules": first, "shapes": {"weight": [3, 2]}, "then": second}
+    first = SlimPlan({"": ModulePlan({"weight": {1: [0]}}, {"in_features": 1})}, {"weight": [3, 2]})
+    data = {**json.loads(first.to_json()), "format": 2, "then": second}
     with pytest.raises(SlimError, match=words):
         SlimPlan.from_json(json.dumps(data)).apply(net, inplace=inplace)
     assert net.weight.shape == (3, 2)
