@@ -1,16 +1,19 @@
 """What a network costs: multiplications, parameters, bytes, layer by layer."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_prune.inputs import Inputs, as_call, evaluation
+from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation
 from ssl_prune.report.table import table
 
 __all__ = ["Cost", "LayerCost", "cost"]
@@ -58,7 +61,7 @@ class Cost:
         return table(["layer", "kind", "MACs", "parameters", "bytes"], rows, total=total)
 
 
-def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
+def cost(model: nn.Module, example_inputs: Inputs, *, run: bool = True) -> Cost:
     """Count the multiply-accumulates, parameters and bytes of a network by running it once.
 
     Counted are the convolutions and matrix products that torch executes, inside modules or not, hence also those of
@@ -70,6 +73,8 @@ def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
     Args:
         model: Any network; it must be on the device of the inputs.
         example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        run: Compute the numbers. With False the shapes alone are followed, which takes no longer for a large network;
+            one whose Python code asks for a number is run all the same.
 
     Returns:
         The counts, in total and by module.
@@ -86,7 +91,7 @@ def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
         total                288,000          520   2,080
     """
     args, kwargs = as_call(example_inputs)
-    macs = _macs(model, args, kwargs)
+    macs = _macs(model, args, kwargs) if run else _macs_of_shapes(model, args, kwargs)
     seen: set[int] = set()
     layers = {}
     for name, module in model.named_modules():
@@ -101,8 +106,10 @@ def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
     return Cost(sum(x.macs for x in rows), sum(x.params for x in rows), sum(x.bytes for x in rows), layers)
 
 
-def _macs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, int]:
-    """Return the MACs of each module by name, those of its submodules left out."""
+def _macs(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: dict[str, Tensor] | None = None
+) -> dict[str, int]:
+    """Return the MACs of each module by name, those of its submodules left out; `tensors` stand for the network's own."""
     counter = FlopCounterMode(display=False)
     flops: dict[str, int] = {}
     inside: list[str] = []
@@ -127,7 +134,7 @@ def _macs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
         settle()
         inside.pop()
 
-    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    copies = {name: buffer.clone() for name, buffer in model.named_buffers()} if tensors is None else tensors
     with ExitStack() as stack:
         stack.enter_context(evaluation(model))
         stack.enter_context(_countable(model))
@@ -140,6 +147,26 @@ def _macs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> di
         torch.func.functional_call(model, copies, args, kwargs)
         settle()
     return {name: count // 2 for name, count in flops.items()}
+
+
+def _macs_of_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, int]:
+    """The same, from a pass over tensors without numbers."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+
+    def shape(leaf: Any) -> Any:
+        return mode.from_tensor(leaf, static_shapes=True) if isinstance(leaf, Tensor) else leaf
+
+    tensors = dict((*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)))
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), attributes_restored(model):
+        warnings.simplefilter("ignore")
+        try:
+            with mode:
+                fake = {name: shape(tensor.detach()) for name, tensor in tensors.items()}
+                return _macs(model, pytree.tree_map(shape, args), pytree.tree_map(shape, kwargs), fake)
+        except Exception:  # it asks for a number, or an operator does not know the shape of its result
+            pass
+    args, kwargs = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (args, kwargs))
+    return _macs(model, args, kwargs)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["Inputs", "as_call", "call", "evaluation", "leaves", "map_tensors"]
+__all__ = ["Inputs", "as_call", "attributes_restored", "call", "evaluation", "leaves", "map_tensors"]
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -70,3 +70,25 @@ def evaluation(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def attributes_restored(model: nn.Module) -> Iterator[nn.Module]:
+    """What a forward keeps in the attributes of its modules is forgotten afterwards.
+
+    A traced forward would keep a traced tensor there, which is none.
+
+    Example:
+        >>> net = nn.Linear(2, 2)
+        >>> with attributes_restored(net):
+        ...     net.seen = torch.zeros(2)
+        >>> hasattr(net, "seen")
+        False
+    """
+    own = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield model
+    finally:
+        for module, attributes in own:
+            vars(module).clear()
+            vars(module).update(attributes)

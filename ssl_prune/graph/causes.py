@@ -46,8 +46,9 @@ class Causes:
         labels = labels[positions % len(labels)]  # columns of several groups are counted through all of them
         roots = self._sets.find(labels)
         found = ["no layer writes them"] * len(labels)
-        for (other, along), ids in self._silent.items():
-            for place in torch.isin(roots, self._sets.find(ids)).nonzero().flatten().tolist():
+        for place, root in enumerate(roots.tolist()):
+            if root in self._unspoken:
+                other, along = self._unspoken[root]
                 found[place] = f"axis {along} of {other} is used in a way that no rule speaks for"
         pinned = roots == PINNED
         which = self._first(labels[pinned])
@@ -55,6 +56,11 @@ class Causes:
             known = self._sets.pinned[reason][2] if reason >= 0 else self._met.get((name, axis))
             found[place] = str(known or _UNKNOWN)
         return found
+
+    @cached_property
+    def _unspoken(self) -> dict[int, tuple[str, int]]:
+        """Root -> an axis that no rule spoke for."""
+        return {root: axis for axis, ids in self._silent.items() for root in self._sets.find(ids).unique().tolist()}
 
     @cached_property
     def _events(self) -> tuple[Tensor, Tensor]:

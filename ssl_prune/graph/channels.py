@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
+from ssl_prune.graph.arrays import ChannelArray, channel_arrays
 from ssl_prune.graph.causes import Causes
 from ssl_prune.graph.kinds import attention_modules
 from ssl_prune.graph.labels import Contraction, LabelPass, Role
@@ -134,6 +135,11 @@ class ChannelGraph:
         return tuple(
             module for node, module in nodes.items() if count[module] == 1 and _connected(self.program, without=node)
         )
+
+    @cached_property
+    def arrays(self) -> tuple[ChannelArray, ...]:
+        """Values whose channels run over several axes."""
+        return channel_arrays(self.boxes, self.packed, self.program)
 
     @cached_property
     def followers(self) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,7 @@ values that nothing else sees (a ReLU, `out += identity`), where renaming is all
 
 import operator
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ def functional(traced: fx.Graph, known: Callable[[fx.Node], bool]) -> fx.Graph |
         known: whether a composite operator may stay; any other should be taken apart.
 
     Returns:
-        A program made of functions of their arguments. None where it is not as simple as that: a write into a view, an
-        input or a buffer, or an operator that is a program of its own.
+        A program made of functions of their arguments. None where it is not as simple as that: a write into an input, a
+        buffer or a view that is more than a slice, or an operator that is a program of its own.
     """
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
@@ -53,18 +54,26 @@ def functional(traced: fx.Graph, known: Callable[[fx.Node], bool]) -> fx.Graph |
         twin, written = _twin(node), node.args[0]
         if twin is None:
             return None
+        around = _sliced(written)
         for other in (name for memory in _memory(node) for name in names[memory]):
-            if other not in (written, node) and any(order[user] > place for user in other.users):
+            if other.op == "placeholder" or (
+                other not in (written, node, *around) and any(order[user] > place for user in other.users)
+            ):
                 return None  # what is written is seen under another name
         with graph.inserting_before(node):
             fresh = graph.call_function(twin, node.args, node.kwargs)
-        fresh.meta = dict(node.meta)
-        order[fresh] = place
-        node.replace_all_uses_with(fresh)
-        written.replace_all_uses_with(fresh, lambda user, here=place: order[user] > here)
+            fresh.meta = dict(node.meta)
+            made = {node: fresh, written: fresh}
+            for part, whole in pairwise([written, *around]):
+                scatter = aten.slice_scatter.default if _packet(part) is aten.slice else aten.select_scatter.default
+                made[whole] = graph.call_function(scatter, (whole, made[part], *part.args[1:]), part.kwargs)
+                made[whole].meta = {**node.meta, "val": whole.meta["val"]}
+        order.update(dict.fromkeys(made.values(), place))
+        for old, new in made.items():
+            old.replace_all_uses_with(new, lambda user, here=place: order[user] > here)
         graph.erase_node(node)
         for memory in _memory(fresh):
-            names[memory] = [fresh if name is node else name for name in names[memory]]
+            names[memory] = [made.get(name, name) for name in names[memory]]
     _forget_unused(graph)
     return graph
 
@@ -114,6 +123,19 @@ def _twin(node: fx.Node) -> Any:
     # A sum of two types has a type of its own, what is written keeps its own.
     dtypes = {v.dtype for a in pytree.tree_leaves((node.args, node.kwargs)) for v in _values(a) if v.dim()}
     return twin if dtypes == {node.meta["val"].dtype} else None
+
+
+def _sliced(node: fx.Node) -> list[fx.Node]:
+    """What the value is a slice of, and so on: parts of a tensor that is written in pieces."""
+    found: list[fx.Node] = []
+    while node.op == "call_function" and _packet(node) in (aten.slice, aten.select):
+        (node,) = node.all_input_nodes
+        found.append(node)
+    return found
+
+
+def _packet(node: fx.Node) -> Any:
+    return getattr(node.target, "overloadpacket", None)
 
 
 def _memory(node: fx.Node) -> set[int]:

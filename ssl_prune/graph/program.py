@@ -12,9 +12,25 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph.functional import functional
-from ssl_prune.inputs import Inputs, as_call, evaluation
+from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation
 
-__all__ = ["Interpretation", "Program", "embeddings", "export", "module_of", "modules_of", "run_node", "visible"]
+__all__ = [
+    "Interpretation",
+    "Program",
+    "embeddings",
+    "export",
+    "module_of",
+    "modules_of",
+    "multiplications",
+    "run_node",
+    "visible",
+]
+
+
+aten = torch.ops.aten
+
+_LAYERS = {aten.linear, aten.conv1d, aten.conv2d, aten.conv3d}
+_PRODUCTS = {aten.matmul, aten.bmm, aten.mm}
 
 
 @dataclass(frozen=True)
@@ -49,9 +65,7 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
     from ssl_prune.graph.rules import rule_for, unknown  # rules are written in terms of programs
 
     args, kwargs = as_call(example_inputs)
-    # A forward that keeps something of its input in an attribute would keep a traced tensor, which is no tensor.
-    own = [(module, dict(vars(module))) for module in model.modules()]
-    with evaluation(model), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with evaluation(model), attributes_restored(model), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(model, args, kwargs, strict=False)
@@ -66,10 +80,6 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
                 f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Check that the example "
                 "input is what the network takes; control flow that depends on data cannot be traced"
             ) from error
-        finally:
-            for module, attributes in own:
-                vars(module).clear()
-                vars(module).update(attributes)
     for node in graph.nodes:
         sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
         if not all(isinstance(size, int) for size in sizes):
@@ -119,6 +129,23 @@ def embeddings(program: Program) -> list[tuple[fx.Node, str]]:
             if name is not None:
                 found.append((node, name))
     return found
+
+
+def multiplications(program: Program) -> int:
+    """About how many the linear layers, convolutions and products of one run are."""
+    total = 0
+    for node in program.graph.nodes:
+        values = [n.meta.get("val") for n in node.all_input_nodes]
+        result, packet = node.meta.get("val"), getattr(node.target, "overloadpacket", None)
+        if len(values) < 2 or not all(isinstance(v, Tensor) for v in (*values, result)):
+            continue
+        if packet in _LAYERS:
+            total += result.numel() * (values[1].numel() // max(1, values[1].shape[0]))
+        elif packet in _PRODUCTS:
+            total += result.numel() * values[0].shape[-1]
+        elif packet is aten.scaled_dot_product_attention:
+            total += 2 * values[0].numel() * values[1].shape[-2]
+    return total
 
 
 def visible(node: fx.Node, scope: str) -> bool:

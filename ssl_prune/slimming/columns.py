@@ -20,6 +20,7 @@ from ssl_prune.latency import compare_latency
 from ssl_prune.slimming.fold import gathered
 from ssl_prune.slimming.kernels import CroppedConv, CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
 from ssl_prune.slimming.liveness import Liveness
+from ssl_prune.slimming.masks import any_along
 from ssl_prune.slimming.plan import ModulePlan, SlimPlan
 
 __all__ = ["Choice", "Form", "cropped", "fastest", "forms", "kernel_forms", "smallest"]
@@ -90,7 +91,7 @@ def forms(
             read[:, plan.fold.into] |= read[:, plan.fold.channels].any(1)
         for axis, kept in plan.keep.get("weight", {}).items():
             read = read.index_select(axis, torch.tensor(kept, device=read.device))
-        used = read.any(0).cpu()
+        used = any_along(read, 0).cpu()
         if bool(used.all()):
             continue
         if not bool(used.any()):

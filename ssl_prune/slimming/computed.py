@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.program import run_node
 from ssl_prune.graph.rules.movement import MOVEMENT
+from ssl_prune.slimming.masks import any_along
 
 __all__ = ["computed_weights"]
 
@@ -69,5 +70,5 @@ def computed_weights(graph: ChannelGraph, model: nn.Module) -> Iterator[tuple[st
             if node in first and meets and len(shape) > 1:
                 nonzero = (value(node) != 0).cpu()
                 if "conv" in str(meets[0].target) and nonzero.dim() > 2:
-                    nonzero = nonzero.flatten(2).any(2)
+                    nonzero = any_along(nonzero.flatten(2), 2)
                 yield first[node], nonzero

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.program import embeddings
 from ssl_prune.slimming.liveness import Liveness, Obstacle, connected
+from ssl_prune.slimming.masks import any_along
 from ssl_prune.slimming.planner import removable
 from ssl_prune.slimming.structures import zero_structures
 
@@ -101,7 +102,7 @@ def _reasons(graph: ChannelGraph, live: Liveness, wanted: Tensor, asked: Tensor,
         if reader.depthwise or not bool(here.any()):
             continue
         if reader.weight is not None:
-            here = here & connected(reader, live.weights[reader.weight], written[reader.written])
+            here = here & connected(reader, live.weights[reader.weight], written[reader.written], here)
         for place in here.nonzero().flatten().tolist():
             unit = int(reader.read[place])
             why = _reason(obstacle, place, bool(live.alive[unit]), writers.get(unit))
@@ -138,7 +139,7 @@ def _writers(graph: ChannelGraph, live: Liveness, asked: Tensor) -> dict[int, st
         if axis.role != "writer" or weight.dim() < 2 or not len(wanted):
             continue
         owner = axis.name.rpartition(".")[0]
-        loud = (weight.detach().movedim(axis.axis, 0).flatten(1) != 0).any(1).cpu()
+        loud = any_along(weight.detach().movedim(axis.axis, 0).flatten(1) != 0, 1).cpu()
         for norm in graph.followers.get(owner, ()):
             scale = live.weights.get(f"{norm}.weight")
             if norm in scales and scale is not None and torch.equal(scales[norm].units, axis.units):

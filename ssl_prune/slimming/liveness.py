@@ -16,6 +16,7 @@ from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.graph.program import embeddings
 from ssl_prune.graph.state import State
 from ssl_prune.inputs import Inputs
+from ssl_prune.slimming.masks import any_along
 from ssl_prune.slimming.resting import resting
 from ssl_prune.slimming.values import ChannelValues, ValuePass
 
@@ -139,13 +140,20 @@ def _grow(alive: Tensor, kept: Tensor, obstacles: tuple[Obstacle, ...], weights:
             done |= fresh
             open_ = (obstacle.matters | kept[reader.read]) & ~alive[reader.read]
             if bool(open_.any()):
-                needed = fresh if reader.weight is None else connected(reader, weights[reader.weight], fresh)
+                needed = fresh if reader.weight is None else connected(reader, weights[reader.weight], fresh, open_)
                 alive[reader.read[needed & open_]] = True
     return alive[:-1]
 
 
-def connected(reader: Reader, weight: Tensor, written: Tensor) -> Tensor:
-    """(I,) channels read with a weight that is not zero into one of those `written`."""
+def connected(reader: Reader, weight: Tensor, written: Tensor, asked: Tensor | None = None) -> Tensor:
+    """(I,) channels read with a weight that is not zero into one of those `written`.
+
+    Args:
+        reader: where the channels are read.
+        weight: its weight.
+        written: (O,) which of the channels that it writes count.
+        asked: (I,) the channels to look at; None: all. The answer for others is False.
+    """
     assert reader.rows is not None
     assert reader.columns is not None
     matrix = weight.detach().movedim(reader.in_axis, 1)
@@ -153,17 +161,31 @@ def connected(reader: Reader, weight: Tensor, written: Tensor) -> Tensor:
     rows = reader.rows[chosen].to(weight.device)
     if len(rows) < len(matrix) or not torch.equal(rows, torch.arange(len(matrix), device=rows.device)):
         matrix = matrix.index_select(0, rows)
-    found = (matrix != 0).flatten(2).any(2) if matrix.dim() > 2 else matrix != 0
+    wide = matrix.shape[1]
+    places = torch.arange(wide)
+    if asked is not None:
+        # Where each group has columns of its own, those that any of them asks for.
+        places = (reader.columns if reader.groups == 1 else torch.arange(len(asked)) % wide)[asked].unique()
+    if 2 * len(places) < wide:
+        matrix = matrix.index_select(1, places.to(weight.device))
+    else:
+        places = torch.arange(wide)
+    found = any_along((matrix != 0).flatten(2), 2) if matrix.dim() > 2 else matrix != 0
     if reader.groups == 1:
-        return found.any(0).cpu()[reader.columns]
+        return _spread(any_along(found, 0), places, wide)[reader.columns]
     width = len(reader.read) // reader.groups
     needed = torch.zeros(reader.groups, width, dtype=torch.bool)
     group = chosen // (len(reader.written) // reader.groups)
     for g in group.unique().tolist():
-        here = found[(group == g).to(found.device)].any(0).cpu()
+        here = _spread(any_along(found[(group == g).to(found.device)], 0), places, wide)
         # A transposed convolution has the inputs of all groups on one axis.
         needed[g] = here if len(here) == width else here[g * width : (g + 1) * width]
     return needed.flatten()
+
+
+def _spread(flags: Tensor, places: Tensor, size: int) -> Tensor:
+    """Flags at their places among `size`."""
+    return torch.zeros(size, dtype=torch.bool).index_copy_(0, places, flags.cpu())
 
 
 def _obstacles(

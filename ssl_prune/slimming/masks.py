@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssl_prune.graph.collapsed import base, collapse
 
-__all__ = ["busy", "convolved", "multiplied", "reached", "uneven", "uniform"]
+__all__ = ["any_along", "busy", "convolved", "multiplied", "reached", "uneven", "uniform"]
 
 _CHUNK = 1 << 24  # weights that are compared with zero at once
 
@@ -62,6 +62,11 @@ def _where_still(value: Tensor, varies: Tensor, look: Callable[[Tensor], Tensor]
     return full.index_copy_(axis, still, found.expand(*shape[:axis], len(still), *shape[axis + 1 :]))
 
 
+def any_along(mask: Tensor, axis: int) -> Tensor:
+    """`mask.any(axis)`: the largest byte is found many times faster than a true one."""
+    return mask.view(torch.uint8).amax(axis) > 0 if mask.shape[axis] else mask.any(axis)
+
+
 def reached(weight: Tensor, varies: Tensor) -> Tensor:
     """Rows of a weight, and positions of its kernel, that some varying channel meets with a weight that is not zero.
 
@@ -77,8 +82,7 @@ def reached(weight: Tensor, varies: Tensor) -> Tensor:
     rows = max(1, _CHUNK // max(1, weight[:, :1].numel()))
     for part in weight.split(rows, 1):
         met = part != 0 if every else (part != 0) & on
-        # The largest byte is found many times faster than a true one.
-        found.append(met.view(torch.uint8).amax(2) > 0 if met.shape[2] else met.any(2))
+        found.append(any_along(met, 2))
     return torch.cat(found, 1)
 
 

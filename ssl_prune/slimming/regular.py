@@ -1,18 +1,13 @@
 """What survives must be arrays again: no fibre of a tensor may be longer than its neighbours."""
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from ssl_prune.graph import ChannelGraph
 
 __all__ = ["box", "regular"]
-
-_VIEWS = {getattr(torch.ops.aten, name) for name in ("view", "_unsafe_view", "reshape", "flatten", "unflatten")}
-_PRODUCTS = {getattr(torch.ops.aten, name) for name in ("matmul", "bmm", "scaled_dot_product_attention")}
-_CHOICES = {torch.ops.aten.select, torch.ops.aten.unbind}
 
 
 def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
@@ -40,11 +35,18 @@ def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
         for axis in graph.axes:
             if axis.name.startswith(tuple(f"{name}." for name in graph.whole)):
                 stays[axis.units] = True
-    boxes = [each for each in _distinct(graph, level) if bool((~stays[each[0]]).any())]
+    boxes = [each for each in graph.arrays if (level or not each.packed) and bool((~stays[each.units]).any())]
+    filled = [-1] * len(boxes)
     while True:
         before = int(stays.sum())
-        for units, outer, slices in boxes:
-            stays[units[box(stays[units], outer, slices)]] = True
+        for place, each in enumerate(boxes):
+            mask = stays[each.units]
+            if int(mask.sum()) == filled[place]:
+                continue  # as it was left
+            grown = box(mask, each.outer, each.slices)
+            filled[place] = int(grown.sum())
+            if filled[place] > int(mask.sum()):
+                stays[each.units[grown]] = True
         for units, vanish in graph.equal:
             stays[units[_even(stays[units], vanish)]] = True
         for units in graph.level if level else ():
@@ -56,81 +58,6 @@ def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
         stays[-1] = True
         if int(stays.sum()) == before:
             return stays[:-1] & ~alive
-
-
-def _distinct(graph: ChannelGraph, level: bool) -> list[tuple[Tensor, frozenset[int], frozenset[int]]]:
-    """Units of values with several axes of channels, and what `box` is told of these axes."""
-    found: dict[tuple[Any, ...], list[Tensor]] = {}
-    outer, slices = _outer_axes(graph), _apart(graph)
-    for node, units in graph.boxes.items():
-        moving = [axis for axis in range(units.dim()) if units.shape[axis] > 1]
-        if len(moving) > 1 and (level or node not in graph.packed):
-            first, second = (
-                frozenset(moving.index(axis) for axis in axes.get(node, ()) if axis in moving)
-                for axes in (outer, slices)
-            )
-            units = units.squeeze()
-            found.setdefault((units.shape, first, second, tuple(units.flatten()[:64].tolist())), []).append(units)
-    distinct: list[tuple[Tensor, frozenset[int], frozenset[int]]] = []
-    for (_, first, second, _), same in found.items():
-        kept: list[Tensor] = []
-        for units in same:
-            if not any(torch.equal(units, other) for other in kept):
-                kept.append(units)
-        distinct += [(units, first, second) for units in kept]
-    return distinct
-
-
-def _outer_axes(graph: ChannelGraph) -> dict[fx.Node, set[int]]:
-    """Axes of channels that a view splits off in front of another one, or merges with one behind them.
-
-    Channels that lie on one axis are cut in their order there, and that is the order of the innermost of the axes.
-    """
-    found: dict[fx.Node, set[int]] = {}
-    for node in graph.program.graph.nodes:
-        source = node.args[0] if node.args else None
-        if getattr(node.target, "overloadpacket", None) not in _VIEWS or not isinstance(source, fx.Node):
-            continue
-        for ranges in _parts(source.meta["val"].shape, node.meta["val"].shape):
-            for value, axes in zip((source, node), ranges, strict=True):
-                units = graph.boxes.get(value)
-                if units is not None and len(ranges[0]) + len(ranges[1]) > 2:
-                    found.setdefault(value, set()).update([a for a in axes if units.shape[a] > 1][:-1])
-    return found
-
-
-def _apart(graph: ChannelGraph) -> dict[fx.Node, set[int]]:
-    """Axes whose positions stand for themselves, such as heads in a product: none may take what another one leaves."""
-    found: dict[fx.Node, set[int]] = {}
-    for node in graph.program.graph.nodes:
-        packet = getattr(node.target, "overloadpacket", None)
-        for value in node.all_input_nodes:
-            if packet in _PRODUCTS and value in graph.boxes:
-                found.setdefault(value, set()).update(range(graph.boxes[value].dim() - 2))
-            if packet in _CHOICES and value in graph.boxes:
-                found.setdefault(value, set()).add(_axis(node, graph.boxes[value].dim()))
-        if packet is torch.ops.aten.stack and node in graph.boxes:
-            found.setdefault(node, set()).add(_axis(node, graph.boxes[node].dim()))
-    return found
-
-
-def _axis(node: fx.Node, dims: int) -> int:
-    axis: Any = node.args[1] if len(node.args) > 1 else 0
-    return int(axis) % dims
-
-
-def _parts(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[range, range]]:
-    """The axes of two shapes of equally many elements, piece by piece of equally many."""
-    i = j = 0
-    while i < len(before) and j < len(after) and 0 not in before:
-        k, m, left, right = i + 1, j + 1, before[i], after[j]
-        while left != right:
-            if left < right:
-                left, k = left * before[k], k + 1
-            else:
-                right, m = right * after[m], m + 1
-        yield range(i, k), range(j, m)
-        i, j = k, m
 
 
 def box(mask: Tensor, outer: Collection[int] = (), slices: Collection[int] = ()) -> Tensor:
@@ -148,6 +75,8 @@ def box(mask: Tensor, outer: Collection[int] = (), slices: Collection[int] = ())
     for axis in range(mask.dim()):
         alive = mask.movedim(axis, 0).reshape(mask.shape[axis], -1).any(1)
         best = best & alive.view([-1 if a == axis else 1 for a in range(mask.dim())])
+    if int(best.sum()) == int(mask.sum()):
+        return best
     for axis in (a for a in range(mask.dim()) if a not in slices):
         wide = mask.movedim(axis, -1)
         crossed = wide.any(-1)

@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ ROUNDS = 12
 SEARCH = 15.0  # until a cut must have been found that holds
 WIN_BACK = 5.0  # for more than that
 PATIENCE = 10  # parts in a row that cannot be won back
+FEW = 2  # modules of one class that may go wrong one by one
 
 
 def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
@@ -57,45 +59,56 @@ def _search(attempt: Attempt, whole: Outcome, seconds: float, kin: bool) -> tupl
     """What is kept, what goes and the cut, once it holds; None if it does not come to that."""
     until = time.thread_time() + seconds
     keep = torch.zeros_like(attempt.live.alive)
+    blamed: Counter[type] = Counter()
     for _ in range(ROUNDS):
         dead = attempt.without(keep)
         outcome = attempt(dead) if bool(keep.any()) else whole
         if outcome.proof.holds:
             return keep, dead, outcome
-        suspects = _suspects(attempt, outcome, dead, kin)
+        suspects, module = _suspects(attempt, outcome, dead, kin)
         if not bool(suspects.any()) or time.thread_time() > until:
             return None
         keep |= suspects
+        if not kin and not _is_container(module):
+            blamed[type(module)] += 1
+            if blamed[type(module)] > FEW:
+                return None  # it is the code of the class, as `kin` takes it to be
     return None
 
 
-def _suspects(attempt: Attempt, outcome: Outcome, dead: Tensor, kin: bool) -> Tensor:
-    """(U,) dead units that the first code to go wrong handles, there and, as `kin`, in all modules of its class."""
-    graph, found = attempt.graph, torch.zeros_like(dead)
+def _suspects(attempt: Attempt, outcome: Outcome, dead: Tensor, kin: bool) -> tuple[Tensor, nn.Module]:
+    """(U,) dead units that the first code to go wrong handles, there and, as `kin`, in all modules of its class; and
+    the module."""
+    graph, model, found = attempt.graph, attempt.model, torch.zeros_like(dead)
     if math.isfinite(outcome.proof.max_error):  # it runs: its values can be looked at one by one
         node = outcome.different
         if node is None:
             different = attempt.look_inside(dead, outcome.plan, outcome.model)
             node = None if different is None else different.node
         if node is not None:
-            for near in _counterparts(graph, attempt.model, node) if kin else (node,):
+            for near in _counterparts(graph, model, node) if kin else (node,):
                 found |= units_at(graph, near) & dead
             if bool(found.any()):
-                return found
-    blamed = first_difference(attempt.model, outcome.model, attempt.inputs, attempt.tolerance)
+                return found, model.get_submodule(module_of(node))
+    blamed, module = first_difference(model, outcome.model, attempt.inputs, attempt.tolerance), model
     while blamed is not None and not bool(found.any()):
-        for name in _of_its_class(attempt.model, blamed) if kin else (blamed,):
+        module = model.get_submodule(blamed)
+        for name in _of_its_class(model, blamed) if kin else (blamed,):
             found |= units_in_scope(graph, name) & dead
         blamed = blamed.rpartition(".")[0] if blamed else None
-    return found
+    return found, module
 
 
 def _of_its_class(model: nn.Module, name: str) -> list[str]:
     """Names of all modules that run the code of module `name`; a container of PyTorch's own has none of its own."""
-    kind = type(model.get_submodule(name))
-    if kind.__module__.startswith("torch.nn."):
+    here = model.get_submodule(name)
+    if _is_container(here):
         return [name]
-    return [other for other, module in model.named_modules() if type(module) is kind]
+    return [other for other, module in model.named_modules() if type(module) is type(here)]
+
+
+def _is_container(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
 
 
 def _counterparts(graph: ChannelGraph, model: nn.Module, node: fx.Node) -> Iterator[fx.Node]:

@@ -115,9 +115,10 @@ def make_report(
     inputs: Inputs,
     widths: Mapping[int, str],
     threshold: ThresholdChange | None,
+    slow: bool,
 ) -> SlimReport:
     """Compare the two networks and explain every zero unit that stays; `widths` are those kept for a layer's width."""
-    before, after = (cost(network, map_tensors(torch.clone, inputs)) for network in (model, cut))
+    before, after = (cost(network, map_tensors(torch.clone, inputs), run=not slow) for network in (model, cut))
     layers = _layers([r.weight for r in graph.readers if r.weight is not None], model, cut, before, after)
     left = dict(cut.named_modules(remove_duplicate=False))
     gone = {

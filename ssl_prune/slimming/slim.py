@@ -140,14 +140,17 @@ def slim(
         dead, best = repair(first, whole)
         loose = time.thread_time() - start < _QUICK
     best = best._replace(model=SlimPlan.own(best.model, model))
+    slow = first.expected.slow
     fewer = sum(p.numel() for p in best.model.parameters()) < sum(p.numel() for p in model.parameters())
     more = _again(best, example_inputs, exact, tolerance, columns, round_to) if loose and fewer else None
     cut = best.model if more is None else more.model
-    proof = best.proof if more is None else verify(model, cut, example_inputs, tolerance)
+    proof = best.proof if more is None else verify(model, cut, example_inputs, tolerance, first.expected)
     if more is None or (exact and not proof.holds):
-        report = make_report(graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change)
+        report = make_report(
+            graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change, slow
+        )
         return SlimResult(best.model, best.plan, report)
-    report = make_report(graph, model, cut, live, dead, proof, failure, example_inputs, reasons, change)
+    report = make_report(graph, model, cut, live, dead, proof, failure, example_inputs, reasons, change, slow)
     both = dict(Counter(report.removed) + Counter(more.report.removed))
     report = replace(report, removed=both, kept=more.report.kept, refused=failure or more.report.refused)
     return SlimResult(cut, replace(best.plan, then=more.plan), report)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.slimming.computed import computed_weights
+from ssl_prune.slimming.masks import any_along
 
 __all__ = ["Zeros", "zero_structures"]
 
@@ -88,7 +89,7 @@ def _own(graph: ChannelGraph, model: nn.Module, dead: Tensor, gone: Collection[s
             continue
         reader, writes = readers.get(name), 0
         if isinstance(modules.get(owner), nn.modules.conv._ConvNd) or (reader and "conv" in str(reader.node.target)):
-            nonzero, units = nonzero.flatten(2).any(2) if nonzero.dim() > 2 else nonzero, units[:2]
+            nonzero, units = any_along(nonzero.flatten(2), 2) if nonzero.dim() > 2 else nonzero, units[:2]
         if reader is not None:
             writes = 1 if reader.in_axis == 0 and not reader.depthwise else 0
         if reader is not None and reader.grouped:
@@ -113,17 +114,17 @@ def _matrix(name: str, nonzero: Tensor, units: list[Tensor], dead: Tensor, write
         nonzero = nonzero & _stays(dead)[own].view(view)
     last, whole = nonzero.dim() - 1, nonzero
     for axis in range(last - 1):
-        other = nonzero.movedim(axis, 0).flatten(1).any(1)
+        other = any_along(nonzero.movedim(axis, 0).flatten(1), 1)
         if len(other) > 1 and bool(nonzero.any()):
             yield _along(name, axis, ~other, units[axis], dead)
-    matrices = whole.flatten(-2).any(-1)
+    matrices = any_along(whole.flatten(-2), -1)
     if not bool(matrices.any()):
         axis = writes if nonzero.dim() == 2 else max(range(nonzero.dim()), key=lambda i: nonzero.shape[i])
         yield _along(name, axis, torch.ones(nonzero.shape[axis], dtype=torch.bool), units[axis], dead)
         return
     for axis, across in ((last - 1, last), (last, last - 1)):
         if nonzero.shape[axis] > 1:
-            yield _along(name, axis, ~nonzero.any(across) & matrices[..., None], units[axis], dead)
+            yield _along(name, axis, ~any_along(nonzero, across) & matrices[..., None], units[axis], dead)
 
 
 def _in_groups(reader: Reader, name: str, nonzero: Tensor, dead: Tensor) -> Iterator[Zeros]:
@@ -132,9 +133,9 @@ def _in_groups(reader: Reader, name: str, nonzero: Tensor, dead: Tensor) -> Iter
     stays = _stays(dead)
     each = nonzero.view(reader.groups, -1, nonzero.shape[1])
     each = each & stays[first].view(reader.groups, -1, 1) & stays[second].view(reader.groups, 1, -1)
-    yield _along(name, 0, ~each.any(2).flatten(), first, dead)
+    yield _along(name, 0, ~any_along(each, 2).flatten(), first, dead)
     if bool(each.any()):
-        yield _along(name, 1, ~each.any(1).flatten(), second, dead)
+        yield _along(name, 1, ~any_along(each, 1).flatten(), second, dead)
 
 
 def _stays(dead: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from ssl_prune.graph.collapsed import base, collapse
 from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
 from ssl_prune.inputs import Inputs, as_call
 from ssl_prune.slimming.masks import uniform
+from ssl_prune.slimming.skipped import skipped
 from ssl_prune.slimming.taint import Known, varying
 
 __all__ = ["ChannelValues", "Known", "ValuePass"]
@@ -63,8 +64,14 @@ class ValuePass(Interpretation):
         self.constants: dict[fx.Node, Tensor] = {}
         self.silent: dict[fx.Node, Tensor] = {}  # embedding -> (D,) channels that are zero for all of the example
         self.output_varies = False
+        self._quick = True
         with torch.no_grad():
-            self.run()
+            try:
+                self.run()
+            except Exception:  # an operator that does not take zeros where the network has other numbers
+                self._quick = False
+                self.environment.clear()
+                self.run()
 
     def placeholder(self, node: fx.Node) -> Any:
         """A weight (known) or an input (varies)."""
@@ -87,6 +94,9 @@ class ValuePass(Interpretation):
         target: Any = node.target
         if getattr(target, "__name__", "") == "getitem":
             return self._watch(node, args[0][args[1]])
+        short = skipped(node, args, kwargs) if self._quick else None
+        if short is not None:
+            return self._watch(node, Known(short[0], collapse(short[1].expand(short[0].shape))))
         plain_args, plain_kwargs = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, (args, kwargs))
         value = run_node(node, plain_args, plain_kwargs)
         known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]

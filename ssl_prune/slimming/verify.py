@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +74,16 @@ class Expected:
     Args:
         sparse: the network before the cut.
         inputs: the example.
+        slow: a run takes so long that there should be few.
+
+    Attributes:
+        slow: the same, or the run of the example has shown it.
     """
 
-    def __init__(self, sparse: nn.Module, inputs: Inputs) -> None:
-        self._sparse, self._inputs = sparse, inputs
+    def __init__(self, sparse: nn.Module, inputs: Inputs, slow: bool = False) -> None:
+        self._sparse, self._inputs, self.slow = sparse, inputs, slow
         self._known: list[tuple[str, Inputs, list[Tensor]]] = []
-        self._rest = _trials(sparse, inputs)
+        self._rest = self._trials()
 
     def __iter__(self) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
         place = 0
@@ -91,16 +95,36 @@ class Expected:
                     return
                 except BaseException:
                     self._known.clear()  # a generator that raised is at its end
-                    self._rest = _trials(self._sparse, self._inputs)
+                    self._rest = self._trials()
                     raise
             yield self._known[place]
             place += 1
+
+    def _trials(self) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+        """What is compared, the inputs, and the outputs of the network on them."""
+        sparse, inputs, start = self._sparse, self._inputs, time.perf_counter()
+        example = None if self.slow else leaves(_call(sparse, inputs))
+        self.slow = example is None or time.perf_counter() - start > SLOW
+        if example is None or self.slow:
+            yield from _slow_trials(sparse, inputs, example)
+            return
+        yield "the example", inputs, example
+        for seed in range(3):
+            fresh = fresh_inputs(inputs, seed)
+            yield f"fresh input {seed}", fresh, leaves(_call(sparse, fresh))
+        for what, trial in (("twice the batch", _batch(inputs, fresh_inputs(inputs, 3))), *_other_sizes(inputs, _next)):
+            outputs = _taken(sparse, trial)
+            if outputs is not None:
+                yield what, trial, outputs
 
 
 def verify(
     sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float, expected: Expected | None = None
 ) -> Proof:
-    """Compare outputs on the example, on three fresh inputs, and on another batch and input size where `sparse` takes one.
+    """Compare outputs on the example, on fresh inputs, and on another batch and input size where `sparse` takes one.
+
+    A network that takes long for the example is run less often: on the example and on two fresh inputs of another size
+    in one batch, or on the example and a fresh input in one batch.
 
     Args:
         sparse: the network before the cut.
@@ -145,50 +169,82 @@ def _call(model: nn.Module, inputs: Inputs) -> Any:
     return torch.func.functional_call(model, buffers, args, kwargs)
 
 
-SLOW = 0.3  # seconds; above it one fresh input of the example's size has to do, beside the larger ones
+SLOW = 0.3  # seconds; above it each of the trials shows several things at once
 
 
-def _trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
-    """What is compared, the inputs, and the outputs of `sparse` on them."""
-    start = time.perf_counter()
-    yield "the example", inputs, leaves(_call(sparse, inputs))
-    slow = time.perf_counter() - start > SLOW
-    for seed in range(1 if slow else 3):
-        fresh = fresh_inputs(inputs, seed)
-        yield f"fresh input {seed}", fresh, leaves(_call(sparse, fresh))
-    others = iter(leaves(fresh_inputs(inputs, 3)))
-    doubled = map_tensors(lambda t: torch.cat([t, next(others)]) if t.dim() else next(others), inputs)
-    larger = [("twice the batch", doubled)]
+def _slow_trials(
+    sparse: nn.Module, inputs: Inputs, example: list[Tensor] | None
+) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+    """The example and two fresh inputs of another, smaller size in one batch, or a batch of the example and a fresh one.
+
+    `example` is what the network returns for it, if that is known.
+    """
+    for what, smaller in _other_sizes(inputs, _half):
+        pair = _batch(smaller, fresh_inputs(smaller, 3))
+        outputs = _taken(sparse, pair)
+        if outputs is not None:
+            yield "the example", inputs, leaves(_call(sparse, inputs)) if example is None else example
+            yield f"a batch of {what}", pair, outputs
+            return
+    fresh = fresh_inputs(inputs, 0)
+    pair = _batch(inputs, fresh)
+    outputs = _taken(sparse, pair)
+    if outputs is not None:
+        yield "the example and a fresh input in one batch", pair, outputs
+        return
+    yield "the example", inputs, leaves(_call(sparse, inputs)) if example is None else example
+    yield "fresh input 0", fresh, leaves(_call(sparse, fresh))
+
+
+def _taken(sparse: nn.Module, trial: Inputs) -> list[Tensor] | None:
+    """Outputs of a network on inputs of another size; None where it does not take them."""
+    try:
+        outputs = leaves(_call(sparse, trial))
+    except Exception:  # a network of one batch size, or of one input size
+        return None
+    return outputs if all(bool(t.isfinite().all()) for t in outputs if t.is_floating_point()) else None
+
+
+def _batch(first: Inputs, second: Inputs) -> Inputs:
+    """Both in one batch; of what has no batch axis the second's."""
+    others = iter(leaves(second))
+    return map_tensors(lambda t: torch.cat([t, next(others)]) if t.dim() else next(others), first)
+
+
+def _next(size: int) -> int:
+    """The next size that is as even, up to 32: networks halve their images."""
+    return size + min(size & -size, 32)
+
+
+def _half(size: int) -> int:
+    """About half the size, as even."""
+    step = min(size & -size, 32)
+    return max(1, -(-size // 2 // step)) * step
+
+
+def _other_sizes(inputs: Inputs, change: Callable[[int], int]) -> Iterator[tuple[str, Inputs]]:
+    """Fresh inputs of another size along some axes: images along all of theirs, sequences along one."""
     for what, axes in (("another image size", (2, 3, 4)), ("another length", (1,)), ("another length", (2,))):
-        other = _resized(inputs, axes)
+        other = _resized(inputs, axes, change)
         if other is not None:
-            larger.append((what, other))
-    for what, trial in larger:
-        try:
-            expected = leaves(_call(sparse, trial))
-        except Exception:  # a network of one batch size, or of one input size
-            continue
-        yield what, trial, expected
+            yield what, other
 
 
-def _resized(inputs: Inputs, axes: tuple[int, ...]) -> Inputs | None:
-    """Fresh inputs that are larger along some axes: images along all of theirs, sequences along one; None if there is
-    no such input."""
+def _resized(inputs: Inputs, axes: tuple[int, ...], change: Callable[[int], int]) -> Inputs | None:
+    """None if there is no input with such axes, or none of another size."""
     images = axes != (1,) and len(axes) > 1
     changed = False
 
-    def enlarge(tensor: Tensor) -> Tensor:
+    def resize(tensor: Tensor) -> Tensor:
         nonlocal changed
         if (tensor.dim() > 3) != images or tensor.dim() <= axes[0]:
             return tensor
-        changed = True
         for axis in axes:
-            if axis < tensor.dim():
-                size = tensor.shape[axis]
-                # The next size that is as even, up to 32: networks halve their images.
-                step = min(size & -size, 32)
-                tensor = torch.cat([tensor, tensor.narrow(axis, 0, step)], axis)
+            if axis < tensor.dim() and tensor.shape[axis]:
+                size = change(tensor.shape[axis])
+                changed = changed or size != tensor.shape[axis]
+                tensor = torch.cat([tensor] * -(-size // tensor.shape[axis]), axis).narrow(axis, 0, size)
         return tensor
 
-    larger = map_tensors(enlarge, inputs)
-    return fresh_inputs(larger, 4) if changed else None
+    other = map_tensors(resize, inputs)
+    return fresh_inputs(other, 4) if changed else None

@@ -103,10 +103,51 @@ def filled_by_index(net, y, x):
     return y * mask
 
 
-RENAMED = [relu, residual, chain, result_ignored, used_before, view_taken_after]
+def filled_in_pieces(net, y, x):
+    mask = x.new_zeros(1, 4, 5, 5)
+    for channel in (0, 2):
+        for rows in (slice(0, 2), slice(3, None)):
+            mask[:, channel, rows, 1::2] = channel + rows.start
+    return y * mask
+
+
+def written_again(net, y, x):
+    y[:, 0] += 1
+    y[:, 0, :2].mul_(2)
+    y[:, :3] = y[:, 1:]
+    return y
+
+
+def piece_read_after_it_is_written(net, y, x):
+    piece = y[:, 1:3]
+    piece.relu_()
+    return torch.cat([piece, y[:, :2]], 1)
+
+
+def overlapping_pieces(net, y, x):
+    first, second = y[:, :3], y[:, 1:]
+    first.zero_()
+    return torch.cat([second, y[:, :1]], 1)
+
+
+def slice_of_the_input_written(net, y, x):
+    x[:, 0].add_(1)
+    return y
+
+
+def slice_of_a_buffer_written(net, y, x):
+    net.count[1:].add_(1)
+    return y
+
+
+RENAMED = [
+    relu, residual, chain, result_ignored, used_before, view_taken_after, view_written, filled_by_index,
+    filled_in_pieces, written_again, piece_read_after_it_is_written,
+]  # fmt: skip
 OTHERS = [
-    view_taken_before, view_written, base_read_after_its_view_is_written, input_written, buffer_written, mixed_types,
-    without_gradients, statistics_of_the_batch, filled_by_index,
+    view_taken_before, base_read_after_its_view_is_written, input_written, buffer_written, mixed_types,
+    without_gradients, statistics_of_the_batch, overlapping_pieces, slice_of_the_input_written,
+    slice_of_a_buffer_written,
 ]  # fmt: skip
 
 
