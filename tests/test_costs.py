@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from ssl_prune.costs import cost
@@ -170,3 +171,58 @@ def test_the_table_has_every_layer_and_the_total():
     lines = [line.split() for line in text.splitlines()]
     assert ["conv2", "Conv2d", "1,600,000", "25,050", "100,200"] in lines
     assert ["total", "2,293,000", "431,080", "1,724,320"] in lines
+
+
+@pytest.mark.parametrize(
+    ("net", "inputs"),
+    [
+        (LeNet5(), torch.zeros(2, 1, 28, 28)),
+        (ResNet20(), torch.zeros(1, 3, 32, 32)),
+        (MobileNetV1(), torch.zeros(1, 3, 32, 32)),
+        (nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), torch.zeros(1, 5, 16)),
+        (nn.LSTM(3, 8), torch.zeros(5, 1, 3)),
+        (Functional(), torch.zeros(1, 4)),
+        (Two(), (torch.zeros(1, 4), torch.ones(1))),
+        (Two(), {"x": torch.zeros(1, 4), "scale": torch.ones(1)}),
+    ],
+)
+def test_shapes_alone_give_the_same_counts(net, inputs, monkeypatch):
+    expected = cost(net, inputs)
+    real = []
+    monkeypatch.setattr(
+        torch.func, "functional_call", lambda *a, call=torch.func.functional_call: real.append(a[1]) or call(*a)
+    )
+    assert cost(net, inputs, run=False) == expected
+    assert len(real) == 1  # it was not run beside
+    assert all(isinstance(t, FakeTensor) for t in real[0].values())
+
+
+class Asks(nn.Module):
+    """Its code depends on a number, and it keeps what it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x):
+        self.seen = self.fc(x)
+        return self.fc(self.seen @ torch.ones(2, 4)) if x.sum() > 0 else self.seen
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_code_that_asks_for_a_number_is_run(value):
+    net, x = Asks(), torch.full((1, 4), value)
+    expected = cost(net, x)
+    assert cost(net, x, run=False) == expected
+    assert type(net.seen) is torch.Tensor  # what the last real run left
+
+
+def test_no_traced_tensor_stays_in_the_network():
+    class Keeps(nn.Linear):
+        def forward(self, x):
+            self.seen = super().forward(x)
+            return self.seen
+
+    net = Keeps(2, 2)
+    cost(net, torch.zeros(1, 2), run=False)
+    assert not hasattr(net, "seen")

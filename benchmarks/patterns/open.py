@@ -18,12 +18,7 @@ OPEN: dict[str, tuple[str, ...]] = {
     "a reduction over channels pins them, whatever it computes": ("unit_length_over_channels-l2",),
     "neither tracer follows a scripted module": ("scripted_module",),
     "no rule for a product with a parameter that is not a layer's": ("layers_of_ones_own-constant",),
-    "a computed weight pins its channels": (
-        "tied_weights-transposed",
-        "standardised_weight-zero",
-        "standardised_weight-constant",
-        "standardised_weight-unread",
-    ),
+    "a computed weight pins its channels": ("tied_weights-transposed",),
     "no rule for this kind of product": (
         "dead_attention_branch",
         "matmul_of_two_features-row",

@@ -15,6 +15,7 @@ from ssl_prune.graph.functional import functional
 from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation
 
 __all__ = [
+    "LARGE",
     "Interpretation",
     "Program",
     "embeddings",
@@ -28,6 +29,10 @@ __all__ = [
 
 
 aten = torch.ops.aten
+
+LARGE = (
+    1e10  # multiplications of a run that takes so long that there should be few; a core's work for a third of a second
+)
 
 _LAYERS = {aten.linear, aten.conv1d, aten.conv2d, aten.conv3d}
 _PRODUCTS = {aten.matmul, aten.bmm, aten.mm}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.program import multiplications
+from ssl_prune.graph.program import LARGE, multiplications
 from ssl_prune.inputs import Inputs
 from ssl_prune.slimming.columns import Choice, cropped, fastest, smallest
 from ssl_prune.slimming.inner import InnerDifferenceError, inner_difference
@@ -21,7 +21,6 @@ from ssl_prune.slimming.verify import Expected, Proof, verify
 __all__ = ["Attempt", "Outcome"]
 
 
-LARGE = 1e10  # multiplications; a core does about as many in the third of a second
 _OTHERS = ("Identity", "Constant", "Uneven", "Attention")
 
 

@@ -25,6 +25,7 @@ from ssl_prune.slimming.kernels import (
     margins,
 )
 from ssl_prune.slimming.modules import Blank, Constant
+from ssl_prune.slimming.plain import plain
 from ssl_prune.slimming.uneven import uneven
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
@@ -45,7 +46,7 @@ class ModulePlan:
         becomes: {"kind": "Identity"}, {"kind": "Blank", "steps"}, {"kind": "Constant", "values", "dims", "whole"}, {"kind": "Columns", "columns"} or
             {"kind": "Cropped", "frame", "mode", "channels"}; {"kind": "Uneven"} is a recurrent layer whose tensors have
             several widths after the cut, {"kind": "Attention", "sizes", "heads"} an `nn.MultiheadAttention` with the rows
-            left of each projection and the heads.
+            left of each projection and the heads, {"kind": "Plain"} a layer with the weight that it computed.
     """
 
     keep: dict[str, dict[int, list[int]]] = field(default_factory=dict)
@@ -215,6 +216,7 @@ def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.M
         "Cropped": _cropped,
         "Attention": lambda *args: cut_attention(args[1], args[2]),
         "Uneven": lambda *args: uneven(args[1]),
+        "Plain": lambda *args: plain(args[1]),
     }
     if becomes.get("kind") not in kinds:
         raise SlimError(

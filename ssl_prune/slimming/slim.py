@@ -9,13 +9,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ssl_prune.errors import GraphError
+from ssl_prune.costs import cost
+from ssl_prune.errors import GraphError, SlimError
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.graph.units import AutogradGraph
-from ssl_prune.inputs import Inputs, evaluation
+from ssl_prune.inputs import Inputs, evaluation, map_tensors
 from ssl_prune.slimming.attempt import Attempt, Outcome
 from ssl_prune.slimming.liveness import liveness
-from ssl_prune.slimming.plan import SlimPlan
+from ssl_prune.slimming.plain import computing_layers
+from ssl_prune.slimming.plan import ModulePlan, SlimPlan
 from ssl_prune.slimming.repair import repair
 from ssl_prune.slimming.report import SlimReport, make_report
 from ssl_prune.slimming.second import slim_by_autograd
@@ -111,6 +113,27 @@ def slim(
     change: ThresholdChange | None = None
     if threshold:
         model, change = apply_threshold(graph, model, example_inputs, threshold)
+    result = _slim(graph, model, example_inputs, exact, tolerance, columns, round_to, change)
+    computing = computing_layers(graph.program, model)
+    other = (
+        _without_computing(model, example_inputs, exact, tolerance, columns, round_to, computing) if computing else None
+    )
+    if other is None or other.report.macs[1] >= result.report.macs[1]:
+        return result
+    return replace(other, report=replace(other.report, threshold=change))
+
+
+def _slim(
+    graph: ChannelGraph,
+    model: nn.Module,
+    example_inputs: Inputs,
+    exact: bool,
+    tolerance: float,
+    columns: bool | Literal["measured"],
+    round_to: int | Literal["measured"],
+    change: ThresholdChange | None,
+) -> SlimResult:
+    """`slim` with the modules as they are."""
     with evaluation(model):
         live = liveness(graph, model, example_inputs)
     first = Attempt(graph, model, live, example_inputs, tolerance, columns=columns)
@@ -181,3 +204,34 @@ def _again(
     more = slim(best.model, inputs, exact, tolerance, columns=forms, round_to=round_to, graph=graph)
     smaller = more.report.params[1] < more.report.params[0] or more.report.macs[1] < more.report.macs[0]
     return more if smaller else None
+
+
+def _without_computing(
+    model: nn.Module,
+    inputs: Inputs,
+    exact: bool,
+    tolerance: float,
+    columns: bool | Literal["measured"],
+    round_to: int | Literal["measured"],
+    computing: list[str],
+) -> SlimResult | None:
+    """The network whose layers no longer compute their weights, slimmed: what a weight is made of ties its channels."""
+    shapes = {n: list(t.shape) for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
+    first = SlimPlan({name: ModulePlan(becomes={"kind": "Plain"}) for name in computing}, shapes)
+    try:
+        then = slim(first.apply(model, shared=True), inputs, exact, tolerance, columns=columns, round_to=round_to)
+    except SlimError:
+        return None
+    cut = SlimPlan.own(then.model, model)
+    proof = verify(model, cut, inputs, tolerance)
+    if not then.report.removed or (exact and not proof.holds):
+        return None
+    before = cost(model, map_tensors(torch.clone, inputs))
+    report = replace(
+        then.report,
+        macs=(before.macs, then.report.macs[1]),
+        params=(before.params, then.report.params[1]),
+        bytes=(before.bytes, then.report.bytes[1]),
+        max_error=proof.max_error,
+    )
+    return SlimResult(cut, replace(first, then=then.plan), report)

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ssl_prune.graph.collapsed import base, collapse
-from ssl_prune.graph.program import Interpretation, Program, module_of, run_node
+from ssl_prune.graph.program import LARGE, Interpretation, Program, module_of, multiplications, run_node
 from ssl_prune.inputs import Inputs, as_call
 from ssl_prune.slimming.masks import uniform
 from ssl_prune.slimming.skipped import skipped
@@ -64,7 +64,7 @@ class ValuePass(Interpretation):
         self.constants: dict[fx.Node, Tensor] = {}
         self.silent: dict[fx.Node, Tensor] = {}  # embedding -> (D,) channels that are zero for all of the example
         self.output_varies = False
-        self._quick = True
+        self._quick = multiplications(program) > LARGE
         with torch.no_grad():
             try:
                 self.run()

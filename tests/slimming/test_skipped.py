@@ -1,0 +1,86 @@
+"""Constants are the same whether the products that vary are computed or not."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from patterns import PATTERNS, Pattern
+from torch import nn
+
+from ssl_prune.errors import GraphError
+from ssl_prune.graph import trace
+from ssl_prune.inputs import evaluation
+from ssl_prune.slimming import slim, values
+from ssl_prune.slimming.liveness import liveness
+
+# What is no number, such as zero times infinity, is an accident of the run; the proof sees it.
+ACCIDENTS = ("zero_times_something_infinite",)
+
+
+@pytest.fixture(autouse=True)
+def _networks_count_as_large(monkeypatch):
+    monkeypatch.setattr(values, "LARGE", -1)
+
+
+def cases() -> Iterator[object]:
+    for pattern in (each for each in PATTERNS if each.name not in ACCIDENTS):
+        yield pytest.param(pattern, id=pattern.name, marks=[] if pattern.first else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("pattern", list(cases()))
+def test_nothing_else_is_found(pattern: Pattern, monkeypatch):
+    model, inputs = pattern.build()
+    try:
+        graph = trace(model, inputs)
+    except GraphError:
+        pytest.skip("not traced")
+    with evaluation(model):
+        quick = liveness(graph, model, inputs)
+        monkeypatch.setattr(values, "skipped", lambda *_: None)
+        full = liveness(graph, model, inputs)
+    assert torch.equal(quick.alive, full.alive)
+    assert quick.values.output_varies == full.values.output_varies
+    assert quick.values.constants.keys() == full.values.constants.keys()
+    for place, wanted in full.values.channels.items():
+        got = quick.values.channels[place]
+        assert torch.equal(got.varies, wanted.varies)
+        assert torch.equal(got.uniform, wanted.uniform)
+        torch.testing.assert_close(got.constant, wanted.constant, rtol=1e-4, atol=1e-5)
+
+
+def test_products_that_vary_are_not_computed(monkeypatch):
+    run: list[str] = []
+    original = values.run_node
+    monkeypatch.setattr(values, "run_node", lambda node, *rest: run.append(str(node.target)) or original(node, *rest))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        net[0].weight[0], net[0].bias[0] = 0, 0.5
+    x = torch.randn(1, 3, 5, 5)
+    live = liveness(trace(net, x), net, x)
+    assert not any("conv" in name or "linear" in name for name in run)
+    (second,) = [o for o in live.obstacles if o.reader.module == "2"]
+    assert second.seen.constant.tolist() == [0.5, 0, 0, 0]
+
+
+class Inverse(nn.Module):
+    """An operator that does not take zeros."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+        self.square = nn.Linear(4, 9)
+
+    def forward(self, x):
+        matrix = self.square(x).view(-1, 3, 3) + 0.01 * x[:, :1, None]
+        return self.last(self.first(x).relu()), torch.linalg.inv(matrix)
+
+
+def test_an_operator_that_does_not_take_zeros_is_given_the_numbers():
+    torch.manual_seed(0)
+    net, x = Inverse().eval(), torch.randn(2, 4)
+    with torch.no_grad():
+        net.first.weight[:3], net.first.bias[:3] = 0, 0
+    result = slim(net, x)
+    assert result.model.first.out_features == 3
+    for got, wanted in zip(result.model(x), net(x), strict=True):
+        torch.testing.assert_close(got, wanted)

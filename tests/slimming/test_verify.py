@@ -1,0 +1,113 @@
+"""What the proof runs: the example, fresh inputs, other sizes, and the same in few runs of a large network."""
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.slimming.verify import Expected, verify
+
+
+class Fixed(nn.Module):
+    """Takes one size, and with `batch` one size of batch."""
+
+    def __init__(self, net, shape, batch=None):
+        super().__init__()
+        self.net, self.shape, self.batch = net, shape, batch
+
+    def forward(self, x):
+        if x.shape[1:] != self.shape or self.batch not in (None, len(x)):
+            raise ValueError(f"got {x.shape}")
+        return self.net(x)
+
+
+class Otherwise(nn.Module):
+    """The network, but wrong wherever `where` says so."""
+
+    def __init__(self, net, where):
+        super().__init__()
+        self.net, self.where = net, where
+
+    def forward(self, x):
+        return self.net(x) + (1.0 if self.where(x) else 0.0)
+
+
+def images():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)).eval()
+
+
+X = torch.randn(1, 3, 48, 48)
+
+
+def test_a_small_network_is_run_on_everything():
+    trials = [(what, tuple(x.shape)) for what, x, _ in Expected(images(), X)]
+    assert trials == [
+        ("the example", (1, 3, 48, 48)),
+        *((f"fresh input {seed}", (1, 3, 48, 48)) for seed in range(3)),
+        ("twice the batch", (2, 3, 48, 48)),
+        ("another image size", (1, 3, 64, 64)),
+    ]
+
+
+def test_a_large_network_is_run_on_two_smaller_images_in_one_batch():
+    trials = [(what, tuple(x.shape)) for what, x, _ in Expected(images(), X, slow=True)]
+    assert trials == [("the example", (1, 3, 48, 48)), ("a batch of another image size", (2, 3, 32, 32))]
+
+
+def test_a_large_network_of_one_size_is_run_on_the_example_and_a_fresh_input_in_one_batch():
+    ((what, x, outputs),) = Expected(Fixed(images(), X.shape[1:]), X, slow=True)
+    assert what == "the example and a fresh input in one batch"
+    assert torch.equal(x[:1], X)
+    assert not torch.equal(x[1:], X)
+    torch.testing.assert_close(outputs[0][:1], images()(X))
+
+
+def test_a_large_network_of_one_batch_is_run_on_each():
+    trials = [what for what, _, _ in Expected(Fixed(images(), X.shape[1:], batch=1), X, slow=True)]
+    assert trials == ["the example", "fresh input 0"]
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("net", [images(), Fixed(images(), X.shape[1:]), Fixed(images(), X.shape[1:], 1)])
+@pytest.mark.parametrize(
+    "where",
+    [
+        lambda x: any(torch.equal(row, X[0]) for row in x),
+        lambda x: not all(torch.equal(row, X[0]) for row in x),
+    ],
+    ids=["on the example", "beside it"],
+)
+def test_a_difference_is_found(net, where, slow):
+    assert verify(net, net, X, 1e-4, Expected(net, X, slow)).holds
+    assert not verify(net, Otherwise(net, where), X, 1e-4, Expected(net, X, slow)).holds
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_difference_at_another_batch_size_is_found(slow):
+    wrong = Otherwise(images(), lambda x: len(x) > 1)
+    assert not verify(images(), wrong, X, 1e-4, Expected(images(), X, slow)).holds
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_difference_at_another_size_is_found(slow):
+    wrong = Otherwise(images(), lambda x: x.shape[-1] != 48)
+    assert not verify(images(), wrong, X, 1e-4, Expected(images(), X, slow)).holds
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_size_at_which_the_network_has_no_finite_outputs_is_left_out(slow):
+    class Scaled(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3)) / (0.0 if x.shape[-1] != 48 else 1.0)
+
+    assert all(x.shape[-1] == 48 for _, x, _ in Expected(Scaled(), X, slow))
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_outputs_that_are_not_finite_are_refused(slow):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 48 * 48, 2))
+    with torch.no_grad():
+        net[1].weight[0, 0] = torch.nan
+    with pytest.raises(SlimError, match="not finite"):
+        verify(net, net, X, 1e-4, Expected(net, X, slow))
