@@ -52,6 +52,8 @@ def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
         alone = _search(attempt, whole, WIN_BACK / 2, kin=False)  # perhaps few modules of a class went wrong
         if alone is not None and int(alone[1].sum()) > int(dead.sum()):
             keep, dead, outcome = alone
+        del alone, found
+    del whole  # each holds a network
     return _win_back(attempt, keep & attempt.without(none), dead, outcome)
 
 
@@ -159,6 +161,7 @@ def _part_by_part(
         if outcome.proof.holds:
             kept, dead, best, failures = trial_keep, trial, outcome, 0
             continue
+        del outcome  # it holds a network
         failures += 1
         if len(part) > 1:
             parts[:0] = part.tensor_split(2)  # after all other families

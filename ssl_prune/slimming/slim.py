@@ -144,12 +144,12 @@ def _slim(
     followers = (removed & ~first.without(None)).nonzero().flatten().tolist()
     reasons = {unit: widths.reasons.get(unit, "a channel kept for its layer's width reads it") for unit in followers}
     best: Outcome | None = None
-    whole: Outcome | None = None
+    tried: list[Outcome] = []  # the first one, until a repair takes it: each holds a network
     failure: str | None = None
     for attempt in first.simpler():
         dead = attempt.without(None)
         outcome = attempt(dead)
-        whole = whole or outcome
+        tried = tried or [outcome]
         if outcome.proof.holds or (not exact and math.isfinite(outcome.proof.max_error)):
             best = outcome
             if torch.equal(dead, first.without(None)):
@@ -159,9 +159,10 @@ def _slim(
     start = time.thread_time()
     loose = best is not None and any(module.becomes is not None for module in best.plan.modules.values())
     if best is None:
-        assert whole is not None  # the first way is always tried
-        dead, best = repair(first, whole)
+        del outcome
+        dead, best = repair(first, tried.pop())
         loose = time.thread_time() - start < _QUICK
+    tried.clear()
     best = best._replace(model=SlimPlan.own(best.model, model))
     slow = first.expected.slow
     fewer = sum(p.numel() for p in best.model.parameters()) < sum(p.numel() for p in model.parameters())
