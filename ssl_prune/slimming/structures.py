@@ -73,6 +73,8 @@ def _own(graph: ChannelGraph, model: nn.Module, dead: Tensor, gone: Collection[s
     axes = {(axis.name, axis.axis): axis for axis in (*graph.axes, *graph.buffers)}
     tensors: dict[str, Tensor] = dict(model.named_parameters())
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in readers}
+    # One piece of memory for all: many large ones after each other leave gaps that the process keeps.
+    scratch = torch.empty(max((t.numel() for t in tensors.values()), default=0), dtype=torch.bool)
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
         if owner in gone or not tensor.numel() or isinstance(modules.get(owner), nn.PReLU):
@@ -81,7 +83,11 @@ def _own(graph: ChannelGraph, model: nn.Module, dead: Tensor, gone: Collection[s
             axes[name, axis].units if (name, axis) in axes else torch.full((size,), -1)
             for axis, size in enumerate(tensor.shape or (1,))
         ]
-        nonzero = (tensor.detach() != 0).cpu()
+        nonzero = scratch[: tensor.numel()].view(tensor.shape)
+        if tensor.device == scratch.device:
+            torch.ne(tensor.detach(), 0, out=nonzero)
+        else:
+            nonzero.copy_(tensor.detach() != 0)
         if tensor.dim() < 2:
             first = axes.get((name, 0))
             if "bias" not in leaf and (first is None or first.role != "writer"):
@@ -107,11 +113,14 @@ def _along(name: str, axis: int, zero: Tensor, units: Tensor, dead: Tensor) -> Z
 
 
 def _matrix(name: str, nonzero: Tensor, units: list[Tensor], dead: Tensor, writes: int = 0) -> Iterator[Zeros]:
-    """Rows and columns of a matrix, or of each in a stack of matrices, and whole matrices; what is zero counts once."""
+    """Rows and columns of a matrix, or of each in a stack of matrices, and whole matrices; what is zero counts once.
+
+    `nonzero` is written into.
+    """
     for axis, own in enumerate(units):
         view = [1] * nonzero.dim()
         view[axis] = len(own)
-        nonzero = nonzero & _stays(dead)[own].view(view)
+        nonzero &= _stays(dead)[own].view(view)
     last, whole = nonzero.dim() - 1, nonzero
     for axis in range(last - 1):
         other = any_along(nonzero.movedim(axis, 0).flatten(1), 1)
