@@ -1,8 +1,9 @@
 """The Lightning side: add these to a `Trainer`."""
 
+from ssl_prune.callbacks.budget import Budget
 from ssl_prune.callbacks.group_lasso import GroupLasso
 from ssl_prune.callbacks.l1 import L1
 from ssl_prune.callbacks.monitor import SparsityMonitor
 from ssl_prune.callbacks.slim import Slim
 
-__all__ = ["L1", "GroupLasso", "Slim", "SparsityMonitor"]
+__all__ = ["L1", "Budget", "GroupLasso", "Slim", "SparsityMonitor"]

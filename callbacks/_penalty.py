@@ -6,14 +6,16 @@ import torch
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
+from ssl_prune.callbacks.budget import Budget
 from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers import ProximalSolver, SubgradientSolver
+from ssl_prune.solvers.budgeted import BudgetSolver
 
 __all__ = ["PenaltyCallback"]
 
-Solver = ProximalSolver | SubgradientSolver
+Solver = ProximalSolver | SubgradientSolver | BudgetSolver
 
 
 class PenaltyCallback(pl.Callback):
@@ -30,7 +32,7 @@ class PenaltyCallback(pl.Callback):
         self,
         granularity: str | Granularity,
         penalty: Penalty,
-        strength: float,
+        strength: float | None,
         *,
         solver: Literal["proximal", "subgradient"],
         schedule: Schedule | None,
@@ -43,7 +45,7 @@ class PenaltyCallback(pl.Callback):
         module: str | None,
     ) -> None:
         super().__init__()
-        if not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
+        if strength is not None and not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
             raise ValueError(f"{type(self).__name__}: strength must be a finite number >= 0, got {strength!r}")
         if solver not in ("proximal", "subgradient"):
             raise ValueError(f'{type(self).__name__}: solver must be "proximal" or "subgradient", got {solver!r}')
@@ -69,7 +71,21 @@ class PenaltyCallback(pl.Callback):
             )
         if until is not None and (not isinstance(until, int) or until < 0):
             raise ValueError(f"{type(self).__name__}: until must be a number of groups >= 0, got {until!r}")
-        self.granularity, self.penalty, self.strength = granularity, penalty, float(strength)
+        if strength is None:
+            given = {"schedule": schedule, "debias_from": debias_from, "until": until}
+            named = [name for name, value in given.items() if value is not None]
+            if solver != "proximal" or metric != "euclidean" or named:
+                raise ValueError(
+                    f"{type(self).__name__}: without a strength a Budget decides when and how strongly to shrink; leave "
+                    f"{', '.join(named) or 'solver and metric'} at its default"
+                )
+            if granularity != "coupled":
+                raise ValueError(
+                    f'{type(self).__name__}: without a strength the granularity must be "coupled", got {granularity!r}: a '
+                    "Budget counts whole channels; or give a strength"
+                )
+        self.granularity, self.penalty = granularity, penalty
+        self.strength = None if strength is None else float(strength)
         self.solver_kind, self.schedule, self.metric, self.threshold = solver, schedule, metric, threshold
         self.include, self.exclude, self.debias_from, self.module = include, exclude, debias_from, module
         self.until = until
@@ -92,6 +108,11 @@ class PenaltyCallback(pl.Callback):
         """Check granularity, patterns and example input before anything is trained."""
         if stage != "fit" or not any(True for _ in pl_module.parameters()):
             return
+        if self.strength is None and self._budget(trainer) is None:
+            raise ValueError(
+                f"{type(self).__name__}: give a strength, or a Budget beside it that finds one: "
+                'callbacks=[GroupLasso("coupled"), Budget(macs=0.5)]'
+            )
         forget(network_of(pl_module, self.module))
         if not self._waits_for_batch(pl_module):
             self._partition(pl_module)
@@ -120,17 +141,24 @@ class PenaltyCallback(pl.Callback):
             "steps_per_epoch": steps_per_epoch,
         }
         groups = self._partition(pl_module)
-        if self.solver_kind == "proximal":
+        budget = self._budget(trainer) if self.strength is None else None
+        if budget is not None:
+            network = network_of(pl_module, self.module)
+            example = example_of(pl_module, network)
+            assert example is not None  # the partition needed it
+            self.solver = budget.make_solver(trainer, network, graph_of(network, example), groups)
+        elif self.solver_kind == "proximal":
             self.solver = ProximalSolver(
-                groups, self.penalty, self.strength, self.schedule, metric=self.metric, **options
+                groups, self.penalty, self.strength or 0.0, self.schedule, metric=self.metric, **options
             )
         else:
             self.solver = SubgradientSolver(
-                groups, self.penalty, self.strength, self.schedule, threshold=self.threshold, **options
+                groups, self.penalty, self.strength or 0.0, self.schedule, threshold=self.threshold, **options
             )
         if self._restored is not None:
             self.solver.load_state_dict(self._restored)
-            self.solver.strength = self.strength  # as it is written now: a resumed run may be given another
+            if self.strength is not None:
+                self.solver.strength = self.strength  # as it is written now: a resumed run may be given another
             self._restored = None
         self.solver.attach(*trainer.optimizers)
         if isinstance(self.solver, SubgradientSolver) and getattr(trainer.precision_plugin, "scaler", None) is not None:
@@ -161,6 +189,9 @@ class PenaltyCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the solver exists."""
         self._restored = state_dict.get("solver")
+
+    def _budget(self, trainer: pl.Trainer) -> Budget | None:
+        return next((c for c in trainer.callbacks if isinstance(c, Budget)), None)  # type: ignore[attr-defined]
 
     @property
     def _kind(self) -> Granularity:

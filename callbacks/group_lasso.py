@@ -20,7 +20,8 @@ class GroupLasso(PenaltyCallback):
     Args:
         granularity: which entries live or die together: "filter", "channel", "shape", "depth", "neuron", "coupled",
             "entry", or an object of `ssl_prune.groups`.
-        strength: weight of the penalty in the objective; multiplied by the learning rate of the step.
+        strength: weight of the penalty in the objective; multiplied by the learning rate of the step. None: a `Budget`
+            beside it finds it.
         solver: "proximal" (exact zeros), or "subgradient" (the paper's: penalty gradients and a threshold).
         schedule: a factor on the strength over time; default 1 throughout.
         include: name patterns ("conv*") or module types of the layers under penalty; default all.
@@ -49,7 +50,7 @@ class GroupLasso(PenaltyCallback):
     def __init__(
         self,
         granularity: str | Granularity,
-        strength: float,
+        strength: float | None = None,
         solver: Literal["proximal", "subgradient"] = "proximal",
         schedule: Schedule | None = None,
         include: Patterns | None = None,

@@ -1,0 +1,173 @@
+"""Says how small the network shall be; the strength of the group lasso beside it finds itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune._lightning import pl
+from ssl_prune.budget import Atoms, Controller, Limits, SizeModel, Window, atoms
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.groups import Partition
+from ssl_prune.scores import Score, TaylorScale
+from ssl_prune.solvers.budgeted import BudgetSolver
+
+__all__ = ["Budget"]
+
+
+class Budget(pl.Callback):
+    r"""Meet a stated size: beside `GroupLasso("coupled")` without a strength.
+
+    Between the first and the last step of the window the size that is due falls by a cosine from the dense network's to
+    the stated one. Which channels go is decided by a score over a power of what each saves; the strength is what brings
+    the next ones to zero in time. Zeros stay frozen; after the window the network recovers without a penalty.
+
+    Args:
+        macs: multiply-accumulates that may be left: a share of the dense network's in (0, 1], or a number.
+        params: parameters, in the same way. Several limits hold all at once.
+        latency: not available yet.
+        window: first and last moment of the shrinkage, as shares of the run.
+        floor: share of each layer's channels that stay in any case; at least one always does.
+        round_to: count widths as multiples of this, for `Slim(round_to=...)`.
+        score: which channels matter; default `TaylorScale`.
+        exponent: power of a channel's saving that its score is divided by.
+        every: optimizer steps between two decisions.
+        lookahead: how far ahead the strength looks, as a share of the run.
+
+    Attributes:
+        solver: what the run does, once training has started: `dead`, `history`, `projected`.
+
+    Raises:
+        ValueError: at construction, a number out of its range; in `setup` or at the start of training, no group lasso to
+            steer, a size that is met already or cannot be reached.
+
+    Example:
+        >>> Budget(macs=0.5).limits.kinds
+        ('macs',)
+    """
+
+    def __init__(
+        self,
+        macs: float | None = None,
+        params: float | None = None,
+        latency: float | None = None,
+        *,
+        window: tuple[float, float] = (0.1, 0.65),
+        floor: float = 0.0,
+        round_to: int = 1,
+        score: Score | None = None,
+        exponent: float = 0.5,
+        every: int = 10,
+        lookahead: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.limits = Limits(macs, params, latency)
+        if latency is not None:
+            raise ValueError("Budget: latency is not available yet; give macs or params")
+        window = (float(window[0]), float(window[1]))
+        if len(window) != 2 or not 0 <= window[0] < window[1] <= 1:
+            raise ValueError(f"Budget: window must be two shares of the run, 0 <= first < last <= 1, got {window!r}")
+        if not 0 <= floor < 1:
+            raise ValueError(f"Budget: floor must be a share of a layer's channels in [0, 1), got {floor!r}")
+        if not isinstance(round_to, int) or round_to < 1:
+            raise ValueError(f"Budget: round_to must be a whole number of channels >= 1, got {round_to!r}")
+        if not 0 < lookahead <= 1:
+            raise ValueError(f"Budget: lookahead must be a share of the run in (0, 1], got {lookahead!r}")
+        if not exponent >= 0 or not isinstance(every, int) or every < 1:
+            raise ValueError(f"Budget: exponent must be >= 0 and every a whole number >= 1, got {exponent}, {every}")
+        self.window, self.floor, self.round_to, self.exponent = window, floor, round_to, exponent
+        self.every, self.lookahead = every, lookahead
+        self.score = TaylorScale() if score is None else score
+        self.solver: BudgetSolver | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Look for the group lasso to steer."""
+        from ssl_prune.callbacks._penalty import PenaltyCallback
+
+        free = [c for c in trainer.callbacks if isinstance(c, PenaltyCallback) and c.strength is None]  # type: ignore[attr-defined]
+        if stage == "fit" and len(free) != 1:
+            raise ValueError(
+                f'Budget: found {len(free)} group lassos without a strength, expected one: add GroupLasso("coupled"), '
+                "which says what may go, and give it no strength"
+            )
+
+    def make_solver(
+        self, trainer: pl.Trainer, network: nn.Module, graph: ChannelGraph, groups: Partition
+    ) -> BudgetSolver:
+        """The solver that meets the size.
+
+        Args:
+            trainer: of the run; its length must be known.
+            network: the network.
+            graph: its channel graph.
+            groups: coupled groups that may go.
+
+        Raises:
+            ValueError: the run has no end, or the size is met already or out of reach.
+        """
+        total = trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError("Budget: the run has no end; set max_epochs or max_steps")
+        window = Window(
+            round(self.window[0] * total), round(self.window[1] * total), max(1, round(self.lookahead * total))
+        )
+        if window.end <= window.start:
+            raise ValueError(f"Budget: the window has no step in a run of {total} steps; train longer or widen it")
+        parts = atoms(graph, groups)
+        sizes = SizeModel(graph, network, self.round_to)
+        controller = self._controller(parts, sizes)
+        norms = {axis.name for axis in graph.axes if axis.role == "norm"}
+        places = tuple(i for i, m in enumerate(parts.groups.members) if m.name in norms)
+        self.solver = BudgetSolver(
+            parts.groups,
+            self.score,
+            controller,
+            lambda dead: self._saving(parts, sizes, dead),
+            window,
+            exponent=self.exponent,
+            every=self.every,
+            norms=places,
+        )
+        return self.solver
+
+    def _controller(self, parts: Atoms, sizes: SizeModel) -> Controller:
+        dense = sizes.dense
+        shares = self.limits.shares(dense)
+
+        def size(dead: Tensor) -> dict[str, float]:
+            left = sizes(parts.dead_units(dead))
+            return {kind: left[kind] / dense[kind] for kind in shares}
+
+        controller = Controller(size, shares, parts.groups.layer, floor=self.floor, fixed=parts.fixed)
+        now = size(torch.zeros(parts.groups.num_groups, dtype=torch.bool))
+        if all(now[kind] <= share for kind, share in shares.items()):
+            raise ValueError(f"Budget: {_text(shares)} is met already: the dense network is at {_text(now)}")
+        least = size(controller.smallest())
+        if any(least[kind] > share for kind, share in shares.items()):
+            raise ValueError(
+                f"Budget: {_text(shares)} cannot be reached: with one channel left of each layer that may shrink "
+                f"(floor={self.floor}) the network is at {_text(least)}. State a larger size, a lower floor, or exclude "
+                "fewer layers"
+            )
+        return controller
+
+    def _saving(self, parts: Atoms, sizes: SizeModel, dead: Tensor) -> Tensor:
+        each = sizes.savings(parts.dead_units(dead))
+        return sum((parts.sum(each[kind]) / sizes.dense[kind] for kind in self.limits.kinds), start=torch.zeros(()))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the size that is due and the one that is left."""
+        if self.solver is None or not self.solver.history or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        _, due, left, strength = self.solver.history[-1]
+        kind = self.limits.kinds[0]
+        values = {f"budget_{kind}_due": due, f"budget_{kind}_left": left, "budget_strength": strength}
+        pl_module.log_dict(values, rank_zero_only=True)
+
+
+def _text(shares: dict[str, float]) -> str:
+    return ", ".join(f"{share:.1%} of the dense {kind}" for kind, share in shares.items())

@@ -1,0 +1,183 @@
+"""From a stated size to a strength: which groups are next, how strongly they are pushed, and which zeros count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil, cos, pi
+
+import torch
+from torch import Tensor
+
+__all__ = ["Choice", "Controller", "Window"]
+
+STEP_UP = 3.0  # the most that the strength changes at a time
+
+
+@dataclass(frozen=True)
+class Window:
+    """The optimizer steps in which the network becomes smaller.
+
+    Args:
+        start: the first.
+        end: the last; by then the size is met.
+        ahead: how many steps the strength looks ahead.
+    """
+
+    start: int
+    end: int
+    ahead: int
+
+    def share(self, step: float, final: float) -> float:
+        """``final + (1 − final) (1 + cos(π p)) / 2``, p the progress in the window: 1 before it, `final` after."""
+        progress = (step - self.start) / max(1, self.end - self.start)
+        return final + (1 - final) * (1 + cos(pi * min(1.0, max(0.0, progress)))) / 2
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the controller has decided.
+
+    Args:
+        strength: of the shrinkage, before the learning rate.
+        weights: (G,) the factor on it of each group, 1 for those that are next.
+    """
+
+    strength: float
+    weights: Tensor
+
+
+class Controller:
+    """Chooses among groups by keys, smallest first.
+
+    Sizes are shares of the dense network, one for each kind that is limited. A size is met when every kind is within
+    its limit.
+
+    Args:
+        size: of the dead groups (G,), the share left of each kind.
+        limits: kind -> the share that may be left.
+        layer: (G,) the layer of each group.
+        floor: share of a layer's groups that stay in any case, at least one.
+        fixed: (G,) groups that always stay.
+        band: how far below its limit a size may come.
+    """
+
+    def __init__(
+        self,
+        size: Callable[[Tensor], Mapping[str, float]],
+        limits: Mapping[str, float],
+        layer: Tensor,
+        *,
+        floor: float = 0.0,
+        fixed: Tensor | None = None,
+        band: float = 0.015,
+    ) -> None:
+        self._size, self.limits, self._layer, self.band = size, dict(limits), layer.cpu(), band
+        self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
+        counts = torch.bincount(self._layer)
+        self._least = torch.tensor([max(1, ceil(floor * n)) if n else 0 for n in counts.tolist()])
+
+    def excess(self, dead: Tensor, limits: Mapping[str, float] | None = None) -> float:
+        """The largest amount by which a size is above its limit; at most 0 when all are met."""
+        size = self._size(dead)
+        return max(size[kind] - limit for kind, limit in (limits or self.limits).items())
+
+    def smallest(self) -> Tensor:
+        """``(G,)`` dead groups of the smallest network that the floors allow: of equal layers, whichever."""
+        none = torch.zeros(len(self._layer), dtype=torch.bool)
+        return self._first(self._order(torch.arange(len(none)).double(), none), len(none))
+
+    def ahead(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
+        """``(G,)`` the groups with the smallest keys whose removal meets the limits, beside those that are dead."""
+        order = self._order(keys, dead)
+        low, high = 0, len(order)
+        while low < high:  # the size falls with every group
+            middle = (low + high) // 2
+            if self.excess(dead | self._first(order, middle), limits) <= 0:
+                high = middle
+            else:
+                low = middle + 1
+        return self._first(order, low)
+
+    def choose(
+        self, keys: Tensor, norms: Tensor, dead: Tensor, limits: Mapping[str, float], rates: float, before: float
+    ) -> Choice:
+        """The strength with which the groups that are next come to zero in time.
+
+        Args:
+            keys: (G,) how much each group is worth.
+            norms: (G,) their norms.
+            dead: (G,) those that are gone.
+            limits: the shares to come to.
+            rates: sum of the learning rates until then.
+            before: the strength up to now; 0 if there was none.
+        """
+        keys, norms = keys.double().cpu(), norms.double().cpu()
+        chosen = self.ahead(keys, dead, limits)
+        if not bool(chosen.any()):
+            return Choice(0.0, torch.zeros_like(keys))
+        strength = float(norms[chosen].max()) / max(rates, 1e-12)
+        if before > 0:
+            strength = min(max(strength, before / STEP_UP), before * STEP_UP)
+        edge = keys[chosen].max()
+        weights = (edge / keys.clamp_min(1e-300)).clamp_max(1).square()
+        weights[self.fixed | dead] = 0
+        return Choice(strength, weights)
+
+    def admit(self, dying: Tensor, keys: Tensor, dead: Tensor) -> Tensor:
+        """``(G,)`` those of the `dying` groups that may go: in the order of their keys, never past the limit or a floor."""
+        dead = dead.clone()
+        admitted = torch.zeros_like(dead)
+        excess = self.excess(dead)
+        for group in self._order(keys.double().cpu(), dead, among=dying.cpu()).tolist():
+            if excess <= 0:
+                break
+            dead[group] = True
+            now = self.excess(dead)
+            if now < -self.band:
+                dead[group] = False
+                continue
+            admitted[group], excess = True, now
+        return admitted
+
+    def project(self, keys: Tensor, dead: Tensor) -> Tensor:
+        """``(G,)`` what goes at last so that the limits are met: small keys first, passing over what is too large."""
+        left = torch.ones_like(dead)
+        chosen = self.admit(left, keys, dead)
+        if self.excess(dead | chosen) <= 0:
+            return chosen
+        # Nothing fits into the band: the group that comes closest to it from below.
+        gone = dead | chosen
+        best, closest = None, -float("inf")
+        for group in self._order(keys.double().cpu(), gone).tolist():
+            trial = gone.clone()
+            trial[group] = True
+            excess = self.excess(trial)
+            if closest < excess <= 0:
+                best, closest = group, excess
+        if best is not None:
+            chosen[best] = True
+            return chosen
+        return self.ahead(keys.double().cpu(), dead, self.limits)
+
+    def _order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Tensor:
+        """Groups that may go, smallest keys first: of each layer no more than its floor allows."""
+        free = ~dead & ~self.fixed
+        if among is not None:
+            free &= among
+        order = keys.argsort(stable=True)
+        order = order[free[order]]
+        alive = torch.bincount(self._layer[~dead], minlength=len(self._least))
+        spare = (alive - self._least).clamp_min(0)
+        # The rank of each group among those of its layer, in this order.
+        by_layer = self._layer[order].argsort(stable=True)
+        sorted_layers = self._layer[order][by_layer]
+        starts = torch.searchsorted(sorted_layers, sorted_layers)
+        rank = torch.empty_like(order)
+        rank[by_layer] = torch.arange(len(order)) - starts
+        return order[rank < spare[self._layer[order]]]
+
+    def _first(self, order: Tensor, count: int) -> Tensor:
+        found = torch.zeros(len(self._layer), dtype=torch.bool)
+        found[order[:count]] = True
+        return found

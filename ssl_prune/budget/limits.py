@@ -1,0 +1,66 @@
+"""The stated size: shares of the dense network or absolute numbers, of one kind or several at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["KINDS", "Limits"]
+
+KINDS = ("macs", "params", "latency")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the finished network may cost.
+
+    Args:
+        macs: multiply-accumulates of one forward pass of the example: a share of the dense network's (at most 1), or a
+            number.
+        params: parameters, in the same way.
+        latency: seconds of one forward pass, in the same way; a share is below 1 and so is a time: times are given in
+            milliseconds, from 1 on, or with `milliseconds`.
+        milliseconds: read `latency` as milliseconds, whatever its size.
+
+    Raises:
+        ValueError: no limit, or one that is not positive.
+
+    Example:
+        >>> Limits(macs=0.5, params=100_000).shares({"macs": 1_000_000, "params": 400_000})
+        {'macs': 0.5, 'params': 0.25}
+    """
+
+    macs: float | None = None
+    params: float | None = None
+    latency: float | None = None
+    milliseconds: bool = False
+
+    def __post_init__(self) -> None:
+        given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
+        if not given:
+            raise ValueError("Budget: give at least one of macs, params and latency, for example Budget(macs=0.5)")
+        for kind, value in given.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not 0 < value < float("inf"):
+                raise ValueError(
+                    f"Budget: {kind} must be a share of the dense network in (0, 1] or an absolute number above 1, got "
+                    f"{value!r}"
+                )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that are limited."""
+        return tuple(kind for kind in KINDS if getattr(self, kind) is not None)
+
+    def shares(self, dense: Mapping[str, float]) -> dict[str, float]:
+        """Each limit as a share of the dense network.
+
+        Args:
+            dense: what the dense network costs: multiply-accumulates, parameters, seconds.
+        """
+        found = {}
+        for kind in self.kinds:
+            value = float(getattr(self, kind))
+            absolute = value > 1 or (kind == "latency" and self.milliseconds)
+            if absolute:
+                value = value * (1e-3 if kind == "latency" else 1.0) / dense[kind]
+            found[kind] = value
+        return found

@@ -1,0 +1,98 @@
+"""First-order estimates of how much the loss changes when a group goes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_prune.groups import Partition
+from ssl_prune.scores.base import Moving, products
+
+__all__ = ["FirstOrder", "TaylorRows", "TaylorScale"]
+
+
+class TaylorRows(Moving):
+    """``s_g = sqrt(E[(Σ_{i∈g} w_i ∂L/∂w_i)²])`` over all entries of the group.
+
+    Args:
+        decay: of the moving mean over steps.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
+        >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+        >>> score = TaylorRows()
+        >>> score.bind(partition(net, "neuron"))
+        >>> net(torch.tensor([[1.0, 2.0]])).sum().backward()
+        >>> score.update()
+        >>> score.values()
+        tensor([11.,  2.])
+
+    Source: Molchanov et al., Importance Estimation for Neural Network Pruning (2019), equation 8.
+    """
+
+    def now(self) -> Tensor:
+        """The change of the loss to first order if the group were zero."""
+        return self.groups.sum(products(self.groups))
+
+
+class FirstOrder(Moving):
+    """``s_g = sqrt(E[Σ_{i∈g} (w_i ∂L/∂w_i)²])``: every entry for itself, so that none cancels another.
+
+    Args:
+        decay: of the moving mean over steps.
+
+    Example:
+        >>> FirstOrder(decay=0.9).decay
+        0.9
+
+    Source: Molchanov et al. (2019), the sum over entries of equation 8.
+    """
+
+    def now(self) -> Tensor:
+        """The root of the sum of squares."""
+        return self.groups.sum([p.square_() for p in products(self.groups)]).sqrt_()
+
+
+class TaylorScale(Moving):
+    """``s_g = sqrt(E[(Σ_norms γ ∂L/∂γ + β ∂L/∂β)²])``, summed over the coupled normalisations before squaring.
+
+    That is `TaylorRows` taken where the channel leaves its normalisations, where its size means something. Groups
+    without a normalisation are taken over their rows.
+
+    Args:
+        decay: of the moving mean over steps.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+        >>> groups = partition(net, "coupled", example_inputs=torch.randn(2, 2))
+        >>> score = TaylorScale()
+        >>> score.bind(groups, [i for i, m in enumerate(groups.members) if m.name.startswith("1.")])
+        >>> net(torch.randn(8, 2)).sum().backward()
+        >>> score.update()
+        >>> score.values().shape
+        torch.Size([4])
+
+    Source: Molchanov et al. (2019), section 3.2, gates after batch normalisation.
+    """
+
+    def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+        """Divide the members into normalisations and rows."""
+        super().bind(groups, norms)
+        marks = [torch.full_like(m.param, float(i in self.norms)) for i, m in enumerate(groups.members)]
+        self._normed = groups.sum(marks) > 0
+        here = set(self.norms)
+        bare = [] if bool(self._normed.all()) else [i for i in range(len(groups.members)) if i not in here]
+        self._scales = groups.restrict(self.norms) if self.norms else None
+        self._rows = groups.restrict(bare) if bare else None
+
+    def now(self) -> Tensor:
+        """The change of the loss to first order if the channel's scale and shift were zero."""
+        rows = None if self._rows is None else self._rows.sum(products(self._rows))
+        scales = None if self._scales is None else self._scales.sum(products(self._scales))
+        if rows is None or scales is None:
+            found = rows if scales is None else scales
+            assert found is not None  # a partition has members
+            return found
+        return torch.where(self._normed.to(rows.device), scales, rows)

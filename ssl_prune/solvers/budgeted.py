@@ -1,0 +1,197 @@
+"""The solver that meets a size: its strength finds itself, and its zeros are admitted one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ssl_prune.budget.controller import Choice, Controller, Window
+from ssl_prune.groups import Partition
+from ssl_prune.penalties import GroupLasso
+from ssl_prune.penalties.functional import shrink_factor
+from ssl_prune.scores import Score
+from ssl_prune.solvers.base import Solver
+from ssl_prune.solvers.binding import Binding
+from ssl_prune.solvers.freezing import clear_state
+
+__all__ = ["BudgetSolver"]
+
+
+class BudgetSolver(Solver):
+    r"""Proximal shrinkage of the groups that a budget takes next.
+
+    ``w_g ← w_g · max(0, 1 − lr λ ω_g / ‖w_g‖)``, with ``ω_g = min(1, κ / k_g)²`` and the keys
+    ``k_g = score_g / saving_g^a``. Every `every` steps of the window the controller takes the groups with the smallest
+    keys whose removal reaches the size that is due `ahead` steps later; κ is the largest key among them, and λ brings
+    the largest of them to zero by then. A group that comes to zero stays there if the budget and the floors have room for
+    it. At the end of the window what is missing is set to zero at once, and the zeros stay frozen.
+
+    Args:
+        groups: the partition.
+        score: which groups matter.
+        controller: what may go and what the network costs without it.
+        saving: of the dead groups (G,), the share of the dense network that each group saves.
+        window: in which the network becomes smaller.
+        exponent: a; 0: cost does not count.
+        every: optimizer steps between two decisions.
+        norms: positions of the members that are scales and shifts of normalisations.
+
+    Attributes:
+        dead: (G,) groups that are gone.
+        keys: (G,) the keys of the last decision.
+        projected: how many groups were set to zero at the end of the window.
+        history: of each decision (step, share that is due, share that is left, strength), of the first limit.
+
+    Raises:
+        ValueError: `every` is not positive, or a negative exponent.
+    """
+
+    def __init__(
+        self,
+        groups: Partition,
+        score: Score,
+        controller: Controller,
+        saving: Callable[[Tensor], Tensor],
+        window: Window,
+        *,
+        exponent: float = 0.5,
+        every: int = 10,
+        norms: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(groups, GroupLasso("none"), 0.0)
+        if every < 1 or exponent < 0:
+            raise ValueError(f"every must be at least 1 and exponent at least 0, got {every} and {exponent}")
+        self.score, self.controller, self.window = score, controller, window
+        self.exponent, self.every, self._saving = exponent, every, saving
+        score.bind(groups, norms)
+        self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
+        self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
+        self.projected = 0
+        self.history: list[tuple[int, float, float, float]] = []
+        self._weights: Tensor | None = None
+
+    def attach(self, *optimizers: Optimizer) -> None:
+        """Act on every step of the optimizer that trains the groups, until `detach`.
+
+        Raises:
+            RuntimeError: already attached.
+            TypeError: something is not a torch optimizer.
+            ValueError: a grouped parameter is in none of them, or the groups are divided between several.
+        """
+        super().attach(*optimizers)
+        if len(self._bindings) > 1:
+            self.detach()
+            raise ValueError(
+                f"the groups are trained by {len(self._bindings)} optimizers; a budget chooses among groups of one: "
+                "leave the layers of the others out with exclude"
+            )
+        optimizer = self._bindings[0].optimizer
+        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""
+        return {
+            **super().state_dict(),
+            "dead": self.dead.clone(),
+            "keys": self.keys.clone(),
+            "weights": None if self._weights is None else self._weights.clone(),
+            "projected": self.projected,
+            "history": [list(entry) for entry in self.history],
+            "score": self.score.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ValueError: it is the state of another solver, or of other groups.
+        """
+        if "dead" not in state or state["dead"].shape != self.dead.shape:
+            got = tuple(state["dead"].shape) if "dead" in state else "none"
+            raise ValueError(f"the state has decisions on {got} groups, expected {tuple(self.dead.shape)}")
+        super().load_state_dict(state)
+        self.dead, self.keys = state["dead"].clone(), state["keys"].clone()
+        self._weights = None if state["weights"] is None else state["weights"].clone()
+        self.projected = int(state["projected"])
+        self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state["history"]]
+        self.score.load_state_dict(state["score"])
+
+    def due(self, step: float) -> dict[str, float]:
+        """The shares that may be left at a step."""
+        return {kind: self.window.share(step, limit) for kind, limit in self.controller.limits.items()}
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self.frozen and not self._bindings[0].skipped():
+            self.score.update()
+
+    def _act(self, binding: Binding, strength: float) -> None:
+        step = self.step_count
+        if self.frozen or step < self.window.start:
+            super()._act(binding, 0.0)
+            return
+        if (step - self.window.start) % self.every == 0 or self._weights is None:
+            self._decide(step, binding)
+        self._shrink(binding)
+        if self.controller.excess(self.dead) <= 0:
+            self.freeze()
+        elif step + 1 >= self.window.end:
+            self._project(binding)
+
+    def _penalise(self, binding: Binding, strength: float) -> None:
+        raise AssertionError("a budget acts by itself")
+
+    def _decide(self, step: int, binding: Binding) -> None:
+        if self._weights is None:  # what was zero before the window is gone already
+            self.dead |= ~self.groups.alive().cpu() & ~self.controller.fixed
+        saving = self._saving(self.dead).double().clamp_min(0)
+        scores = self.score.values().double().cpu()
+        self.keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.exponent, torch.inf)
+        ahead = min(self.window.ahead, max(1, self.window.end - step))
+        rates = ahead * _rate(binding)
+        choice = self.controller.choose(
+            self.keys, self.groups.norms(), self.dead, self.due(step + ahead), rates, self.strength
+        )
+        self._take(choice)
+        kind, limit = next(iter(self.controller.limits.items()))
+        left = self.controller.excess(self.dead, {kind: 0.0})
+        self.history.append((step, self.window.share(step, limit), left, choice.strength))
+
+    def _take(self, choice: Choice) -> None:
+        self.strength, self._weights = choice.strength, choice.weights
+
+    def _shrink(self, binding: Binding) -> None:
+        assert self._weights is not None
+        norms = self.groups.norms()
+        rate = binding.learning_rates()
+        rate = _rate(binding) if rate is None else rate
+        size = self._weights.to(norms) * self.strength * rate
+        factor = torch.where(size > 0, shrink_factor(norms, size), 1.0)
+        dead = self.dead.to(factor.device)
+        dying = (factor == 0) & ~dead
+        if bool(dying.any()):
+            admitted = self.controller.admit(dying, self.keys, self.dead)
+            factor[dying & ~admitted.to(dying.device)] = 1
+            self._bury(admitted, binding)
+        factor[self.dead.to(factor.device)] = 0
+        self.groups.scale_(factor)
+
+    def _bury(self, groups: Tensor, binding: Binding) -> None:
+        self.dead |= groups
+        masks = self.groups.expand((~self.dead).to(self.groups.dtype))
+        for member, mask in zip(self.groups.members, masks, strict=True):
+            clear_state(binding.optimizer, member.param, mask)
+
+    def _project(self, binding: Binding) -> None:
+        chosen = self.controller.project(self.keys, self.dead)
+        self.projected = int(chosen.sum())
+        self._bury(chosen, binding)
+        self.groups.scale_((~self.dead).to(self.groups.norms()))
+        self.freeze()
+
+
+def _rate(binding: Binding) -> float:
+    return max(float(settings["lr"]) for settings in binding.settings())
