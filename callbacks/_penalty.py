@@ -45,6 +45,11 @@ class PenaltyCallback(pl.Callback):
         module: str | None,
     ) -> None:
         super().__init__()
+        if strength is None and granularity != "coupled":
+            raise ValueError(
+                f"{type(self).__name__}: strength must be a finite number >= 0, got None; only "
+                'GroupLasso("coupled") goes without one, beside a Budget that finds it'
+            )
         if strength is not None and not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
             raise ValueError(f"{type(self).__name__}: strength must be a finite number >= 0, got {strength!r}")
         if solver not in ("proximal", "subgradient"):
@@ -78,11 +83,6 @@ class PenaltyCallback(pl.Callback):
                 raise ValueError(
                     f"{type(self).__name__}: without a strength a Budget decides when and how strongly to shrink; leave "
                     f"{', '.join(named) or 'solver and metric'} at its default"
-                )
-            if granularity != "coupled":
-                raise ValueError(
-                    f'{type(self).__name__}: without a strength the granularity must be "coupled", got {granularity!r}: a '
-                    "Budget counts whole channels; or give a strength"
                 )
         self.granularity, self.penalty = granularity, penalty
         self.strength = None if strength is None else float(strength)

@@ -118,11 +118,14 @@ def _roots(graph: ChannelGraph) -> Tensor:
 
 def _together(graph: ChannelGraph) -> Iterator[Tensor]:
     """Sets of units that leave as one."""
-    headed = torch.zeros(graph.num_units + 1, dtype=torch.bool)
+    headed, even = (torch.zeros(graph.num_units + 1, dtype=torch.bool) for _ in range(2))
+    for table, _ in graph.equal:
+        even[table.flatten()] = True
     for first, second in graph.alike:  # a head of attention, with what it reads and writes
         both = torch.cat([first, second], 1)
-        headed[both.flatten()] = True
-        yield from both
+        if not bool(even[:-1][both[both >= 0]].any()):  # groups of a convolution vanish together, but shrink before
+            headed[both.flatten()] = True
+            yield from both
     headed[-1] = False
     tables = [table for table, _ in graph.equal]
     # Fibres of equal length, unless heads have made them so.

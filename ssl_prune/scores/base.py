@@ -27,7 +27,7 @@ class Score(ABC):
         self.groups, self.norms = groups, tuple(norms)
 
     def update(self) -> None:
-        """Look at parameters and gradients, once before each optimizer step; by default nothing is remembered."""
+        """Look at parameters and gradients, once an optimizer step; by default nothing is remembered."""
         return
 
     @abstractmethod
@@ -75,7 +75,8 @@ class Moving(Score):
         """Take the value of this step into the mean; one that is not finite is left out."""
         value = self.now().square_()
         self._mean = self._mean.to(value.device)
-        self._mean.lerp_(torch.where(value.isfinite(), value, self._mean), 1 - self.decay)
+        value = torch.where(value.isfinite(), value, self._mean / max(self._weight, 1e-12))
+        self._mean.lerp_(value, 1 - self.decay)
         self._weight = self.decay * self._weight + 1 - self.decay
 
     def values(self) -> Tensor:

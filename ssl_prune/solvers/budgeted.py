@@ -89,8 +89,6 @@ class BudgetSolver(Solver):
                 f"the groups are trained by {len(self._bindings)} optimizers; a budget chooses among groups of one: "
                 "leave the layers of the others out with exclude"
             )
-        optimizer = self._bindings[0].optimizer
-        self._handles.append(optimizer.register_step_pre_hook(self._before_step))
 
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""
@@ -124,12 +122,11 @@ class BudgetSolver(Solver):
         """The shares that may be left at a step."""
         return {kind: self.window.share(step, limit) for kind, limit in self.controller.limits.items()}
 
-    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not self.frozen and not self._bindings[0].skipped():
-            self.score.update()
-
     def _act(self, binding: Binding, strength: float) -> None:
         step = self.step_count
+        if not self.frozen:
+            # Before the step there is no gradient yet where a closure computes it, as Lightning's does.
+            self.score.update()
         if self.frozen or step < self.window.start:
             super()._act(binding, 0.0)
             return

@@ -1,0 +1,123 @@
+"""The controller meets limits for any sizes, keys and floors, and its numbers are those of the formulas."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssl_prune.budget import Controller, Limits, Window
+
+
+def additive(costs):
+    """Groups that cost the same whatever else is gone; the shares left of the whole."""
+    costs = torch.as_tensor(costs, dtype=torch.float64)
+    return lambda dead: {"macs": float(costs[~dead].sum() / costs.sum())}
+
+
+def none(count):
+    return torch.zeros(count, dtype=torch.bool)
+
+
+def test_the_smallest_keys_that_suffice_are_next():
+    controller = Controller(additive([1, 1, 1, 1]), {"macs": 0.5}, torch.zeros(4, dtype=torch.long))
+    keys = torch.tensor([3.0, 1.0, 4.0, 2.0])
+    assert controller.ahead(keys, none(4), {"macs": 0.75}).tolist() == [False, True, False, False]
+    assert controller.ahead(keys, none(4), {"macs": 0.6}).tolist() == [False, True, False, True]
+    assert not controller.ahead(keys, none(4), {"macs": 1.0}).any()
+
+
+def test_the_strength_brings_the_largest_of_them_to_zero_in_time():
+    controller = Controller(additive([1] * 4), {"macs": 0.5}, torch.zeros(4, dtype=torch.long))
+    keys, norms = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([3.0, 5.0, 100.0, 100.0])
+    choice = controller.choose(keys, norms, none(4), {"macs": 0.5}, rates=10.0, before=0.0)
+    assert choice.strength == pytest.approx(0.5)
+    assert choice.weights.tolist() == pytest.approx([1, 1, (2 / 4) ** 2, (2 / 8) ** 2])
+    assert controller.choose(keys, norms, none(4), {"macs": 0.5}, 10.0, before=0.1).strength == pytest.approx(0.3)
+    assert controller.choose(keys, norms, none(4), {"macs": 0.5}, 10.0, before=9.0).strength == pytest.approx(3.0)
+
+
+def test_the_due_share_falls_by_a_cosine():
+    window = Window(start=10, end=30, ahead=5)
+    shares = [window.share(step, 0.2) for step in range(41)]
+    assert shares[:11] == [1.0] * 11
+    assert shares[20] == pytest.approx(0.6)
+    assert shares[30:] == pytest.approx([0.2] * 11)
+    assert all(a >= b for a, b in itertools.pairwise(shares))
+    assert shares[15] == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
+
+
+@settings(deadline=None, max_examples=150, derandomize=True)
+@given(
+    st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 10), st.integers(0, 3)), min_size=8, max_size=40),
+    st.floats(0.05, 0.95),
+    st.floats(0, 0.4),
+)
+def test_a_projection_meets_any_limit_that_the_floors_allow(groups, limit, floor):
+    costs, keys, layers = zip(*groups, strict=True)
+    _, layer = torch.tensor(layers).unique(return_inverse=True)
+    size = additive(costs)
+    controller = Controller(size, {"macs": limit}, layer, floor=floor)
+    chosen = controller.project(torch.tensor(keys, dtype=torch.float64), none(len(costs)))
+    for number in layer.unique():
+        alive = int((~chosen[layer == number]).sum())
+        assert alive >= max(1, math.ceil(floor * int((layer == number).sum())))
+    largest = max(costs) / sum(costs)
+    if size(controller.smallest())["macs"] <= limit - largest:  # whatever is chosen, something is left to choose
+        left = size(chosen)["macs"]
+        assert limit - controller.band - largest - 1e-9 <= left <= limit + 1e-9
+
+
+def test_a_projection_passes_over_what_is_too_large():
+    controller = Controller(additive([50, 30, 11, 9]), {"macs": 0.9}, torch.zeros(4, dtype=torch.long))
+    chosen = controller.project(torch.tensor([1.0, 2.0, 3.0, 4.0]), none(4))
+    assert chosen.tolist() == [False, False, True, False]
+
+
+def test_zeros_are_admitted_by_their_keys_and_never_past_the_limit():
+    controller = Controller(additive([1] * 10), {"macs": 0.7}, torch.zeros(10, dtype=torch.long))
+    keys = torch.arange(10.0).flip(0)
+    dying = torch.ones(10, dtype=torch.bool)
+    assert controller.admit(dying, keys, none(10)).nonzero().flatten().tolist() == [7, 8, 9]
+
+
+def test_fixed_groups_and_floors_hold():
+    layer = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    fixed = torch.tensor([True] + [False] * 7)
+    controller = Controller(additive([1] * 8), {"macs": 0.01}, layer, floor=0.5, fixed=fixed)
+    gone = controller.smallest()
+    assert not gone[0]
+    assert [int(gone[:4].sum()), int(gone[4:].sum())] == [2, 2]
+
+
+def test_several_limits_hold_at_once():
+    costs, weights = torch.tensor([4.0, 1, 1, 4]), torch.tensor([1.0, 4, 4, 1])
+
+    def size(dead):
+        return {
+            "macs": float(costs[~dead].sum() / costs.sum()),
+            "params": float(weights[~dead].sum() / weights.sum()),
+        }
+
+    controller = Controller(size, {"macs": 0.61, "params": 0.61}, torch.zeros(4, dtype=torch.long))
+    chosen = controller.project(torch.arange(4.0), none(4))
+    assert size(chosen)["macs"] <= 0.61
+    assert size(chosen)["params"] <= 0.61
+
+
+@pytest.mark.parametrize("value", [0, -0.5, math.inf, math.nan, "half", True])
+def test_limits_that_are_none_are_refused(value):
+    with pytest.raises(ValueError, match="macs must be a share"):
+        Limits(macs=value)
+
+
+def test_no_limit_is_refused():
+    with pytest.raises(ValueError, match="at least one of macs, params and latency"):
+        Limits()
+
+
+def test_shares_and_numbers():
+    assert Limits(macs=0.5, params=50.0).shares({"macs": 10, "params": 100}) == {"macs": 0.5, "params": 0.5}
+    assert Limits(latency=2.0).shares({"latency": 0.008}) == {"latency": 0.25}

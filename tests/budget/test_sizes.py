@@ -1,0 +1,67 @@
+"""Sizes without a cut are those of the cut network."""
+
+import pytest
+import torch
+
+from ssl_prune.budget import SizeModel, atoms
+from ssl_prune.costs import cost
+from ssl_prune.graph import trace
+from ssl_prune.groups import partition
+from ssl_prune.slimming import slim
+
+
+def killed(parts, dead):
+    """Set the dead groups to zero."""
+    parts.groups.scale_((~dead).to(parts.groups.dtype))
+
+
+def test_the_dense_size_is_what_the_network_costs(network):
+    net, x = network
+    sizes, expected = SizeModel(trace(net, x), net), cost(net, x)
+    assert sizes.dense == {"macs": expected.macs, "params": expected.params}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_size_is_that_of_the_cut_network(network, seed):
+    net, x = network
+    graph = trace(net, x)
+    parts, sizes = atoms(graph, partition(net, "coupled", graph=graph)), SizeModel(graph, net)
+    generator = torch.Generator().manual_seed(seed)
+    dead = (torch.rand(parts.groups.num_groups, generator=generator) < 0.4) & ~parts.fixed
+    for layer in parts.groups.layer.unique():  # no layer goes as a whole
+        dead[(parts.groups.layer == layer).nonzero()[0]] = False
+    expected = sizes(parts.dead_units(dead))
+    killed(parts, dead)
+    result = slim(net, x)
+    got = cost(result.model, x)
+    assert {"macs": got.macs, "params": got.params} == expected
+    assert got.macs < sizes.dense["macs"]
+
+
+def test_savings_are_differences_of_sizes(network):
+    net, x = network
+    graph = trace(net, x)
+    sizes = SizeModel(graph, net)
+    if graph.arrays or graph.equal:
+        pytest.skip("units that go only with others")
+    dead = torch.zeros(graph.num_units, dtype=torch.bool)
+    dead[::3] = True
+    savings, before = sizes.savings(dead), sizes(dead)
+    for unit in (1, graph.num_units // 2, graph.num_units - 1):
+        if dead[unit]:
+            continue
+        more = dead.clone()
+        more[unit] = True
+        after = sizes(more)
+        # A layer that the unit writes and reads is counted from both sides.
+        for kind in ("macs", "params"):
+            assert savings[kind][unit].item() == pytest.approx(before[kind] - after[kind], rel=0.1)
+    assert not savings["macs"][dead].any()
+
+
+def test_widths_count_as_the_next_multiple():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+    x = torch.randn(1, 4)
+    sizes = SizeModel(trace(net, x), net, round_to=8)
+    counts = [sizes(torch.arange(16) < gone)["macs"] for gone in (0, 1, 7, 8, 9, 15)]
+    assert counts == [96, 96, 96, 48, 48, 48]

@@ -1,0 +1,189 @@
+"""A stated size is met, and what cannot be met is refused before training."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ssl_prune import cost
+from ssl_prune._lightning import pl
+from ssl_prune.callbacks import Budget, GroupLasso, Slim
+from ssl_prune.scores import Magnitude
+
+
+class Wide(nn.Module):
+    """Residual, with and without a normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
+        self.conv2, self.bn2 = nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
+        self.conv3, self.bn3 = nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
+        self.fc1, self.fc2 = nn.Linear(24, 32), nn.Linear(32, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(x + self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(x))))))
+        return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
+
+
+class Lit(pl.LightningModule):
+    def __init__(self, optimizer=None):
+        super().__init__()
+        torch.manual_seed(1)
+        self.net = Wide()
+        self.build = optimizer or (lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9))
+        self.example_input_array = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(3))
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return self.build(self.parameters())
+
+
+def loader():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(320, 1, 6, 6, generator=generator)
+    y = (x.mean((1, 2, 3)) > 0).long() + (x[:, 0, 0, 0] > 1).long()
+    return DataLoader(TensorDataset(x, y), batch_size=16)
+
+
+def adamw(params):
+    return torch.optim.AdamW(params, lr=3e-3)
+
+
+@pytest.mark.parametrize("optimizer", [None, adamw], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "limits", [{"macs": 0.5}, {"macs": 0.25}, {"params": 0.5}, {"macs": 0.5, "params": 0.4}, {"params": 3000}]
+)
+def test_the_stated_size_is_met(trainer, limits, optimizer):
+    lit, budget, slim = Lit(optimizer), Budget(**limits), Slim(None, latency_batch=0)
+    trainer(GroupLasso("coupled"), budget, slim, epochs=10).fit(lit, loader())
+    dense, got = (cost(net, torch.zeros(1, 1, 6, 6)) for net in (Wide(), slim.result.model))
+    excess = []
+    for kind, value in limits.items():
+        share = value if value <= 1 else value / getattr(dense, kind)
+        excess.append(getattr(got, kind) / getattr(dense, kind) - share)
+    assert max(excess) <= 0
+    assert max(excess) >= -0.04  # a channel of these is up to 4 % of the network
+    assert budget.solver.frozen
+
+
+def test_what_went_is_zero_and_stays_zero(trainer):
+    lit, budget = Lit(), Budget(macs=0.5)
+    lasso = GroupLasso("coupled")
+    trainer(lasso, budget, epochs=10).fit(lit, loader())
+    solver = budget.solver
+    assert torch.equal(solver.dead, ~solver.groups.alive())
+    assert lasso.groups is solver.groups
+    history = torch.tensor(solver.history, dtype=torch.float64)
+    assert (history[:, 1].diff() <= 0).all()  # what is due falls
+    assert (history[:, 2].diff() <= 0).all()  # what is gone does not come back
+
+
+def test_a_run_that_stopped_goes_on_to_the_same_numbers(trainer, tmp_path):
+    class Save(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
+
+    whole, first = Lit(), Budget(macs=0.5)
+    trainer(GroupLasso("coupled"), first, Save(), epochs=8).fit(whole, loader())
+    for epoch in (0, 2, 4, 6):
+        again, budget = Lit(), Budget(macs=0.5)
+        trainer(GroupLasso("coupled"), budget, epochs=8).fit(again, loader(), ckpt_path=tmp_path / f"{epoch}.ckpt")
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+        assert torch.equal(first.solver.dead, budget.solver.dead)
+        assert first.solver.history == budget.solver.history
+
+
+def test_sizes_are_logged(trainer):
+    class Seen(pl.Callback):
+        def __init__(self):
+            self.values = []
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.values.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("budget")})
+
+    seen = Seen()
+    trainer(GroupLasso("coupled"), Budget(macs=0.5), seen, epochs=8, log_every_n_steps=5).fit(Lit(), loader())
+    assert {"budget_macs_due", "budget_macs_left", "budget_strength"} <= seen.values[-1].keys()
+
+
+def test_another_score_may_choose(trainer):
+    budget = Budget(macs=0.6, score=Magnitude(per_entry=True))
+    trainer(GroupLasso("coupled"), budget, epochs=8).fit(Lit(), loader())
+    assert budget.solver.dead.any()
+
+
+def test_protected_layers_keep_their_channels(trainer):
+    slim = Slim(None, latency_batch=0)
+    trainer(GroupLasso("coupled", exclude="conv2"), Budget(macs=0.75), slim, epochs=8).fit(Lit(), loader())
+    assert slim.result.model.conv2.out_channels == 24
+
+
+def test_floors_are_kept(trainer):
+    slim = Slim(None, latency_batch=0)
+    trainer(GroupLasso("coupled"), Budget(params=0.4, floor=0.5), slim, epochs=10).fit(Lit(), loader())
+    net = slim.result.model
+    assert min(net.conv1.out_channels, net.conv2.out_channels) >= 12
+    assert net.fc1.out_features >= 16
+
+
+REFUSED = [
+    (lambda: [Budget(macs=0.5)], "found 0 group lassos without a strength"),
+    (lambda: [GroupLasso("coupled", 0.1), Budget(macs=0.5)], "found 0 group lassos"),
+    (lambda: [GroupLasso("coupled")], "give a strength, or a Budget beside it"),
+    (lambda: [GroupLasso("coupled"), Budget(macs=0.001)], "cannot be reached: .* the network is at"),
+    (lambda: [GroupLasso("coupled"), Budget(macs=0.3, floor=0.9)], "cannot be reached"),
+    (lambda: [GroupLasso("coupled"), Budget(macs=1.0)], "is met already"),
+    (lambda: [GroupLasso("coupled"), Budget(params=10**9)], "is met already"),
+    (lambda: [GroupLasso("coupled"), Budget(macs=0.5, window=(0.1, 0.1001))], "the window has no step"),
+]
+
+
+@pytest.mark.parametrize(("callbacks", "message"), REFUSED)
+def test_what_cannot_be_is_refused_before_a_step(trainer, callbacks, message):
+    lit = Lit()
+    before = [p.clone() for p in lit.parameters()]
+    with pytest.raises(ValueError, match=message):
+        trainer(*callbacks(), epochs=2).fit(lit, loader())
+    assert all(torch.equal(a, b) for a, b in zip(before, lit.parameters(), strict=True))
+
+
+def test_a_run_without_an_end_is_refused(trainer):
+    with pytest.raises(ValueError, match="the run has no end"):
+        trainer(GroupLasso("coupled"), Budget(macs=0.5), epochs=-1, max_steps=-1).fit(Lit(), loader())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "at least one"),
+        ({"macs": 0.5, "window": (0.5, 0.2)}, "window must be two shares"),
+        ({"macs": 0.5, "floor": 1.0}, "floor must be"),
+        ({"macs": 0.5, "round_to": 0}, "round_to must be"),
+        ({"macs": 0.5, "lookahead": 0}, "lookahead must be"),
+        ({"macs": 0.5, "exponent": -1}, "exponent must be"),
+        ({"macs": -1}, "macs must be"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Budget(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"granularity": "filter"}, 'only GroupLasso."coupled". goes without one'),
+        ({"granularity": "coupled", "debias_from": 0.5}, "leave debias_from at its default"),
+        ({"granularity": "coupled", "solver": "subgradient"}, "at its default"),
+    ],
+)
+def test_a_lasso_without_a_strength_leaves_the_rest_to_the_budget(options, message):
+    with pytest.raises(ValueError, match=message):
+        GroupLasso(**options)

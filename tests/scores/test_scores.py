@@ -1,0 +1,160 @@
+"""Scores against what they estimate."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_prune.groups import partition
+from ssl_prune.scores import FirstOrder, Magnitude, Random, TaylorRows, TaylorScale
+
+X = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+
+
+class Residual(nn.Module):
+    """Two normalisations write the channels of the sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.na = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.b, self.nb = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 2, 3)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.na(self.a(x)) + self.nb(self.b(x))))
+
+
+def made():
+    torch.manual_seed(0)
+    net = Residual().double()
+    with torch.no_grad():
+        for norm in (net.na, net.nb):
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0, 0.3)
+    groups = partition(net, "coupled", example_inputs=X[:1])
+    norms = [i for i, m in enumerate(groups.members) if m.name.startswith("n")]
+    return net, groups, norms
+
+
+def loss(net):
+    return net(X).square().mean()
+
+
+def bound(score):
+    net, groups, norms = made()
+    score.bind(groups, norms)
+    loss(net).backward()
+    score.update()
+    return net, groups, norms, score.values()
+
+
+@pytest.mark.parametrize(("score", "shrunk"), [(TaylorScale(), "norms"), (TaylorRows(), "all")])
+def test_to_first_order_it_is_the_change_of_the_loss(score, shrunk):
+    net, groups, norms, values = bound(score)
+    before = loss(net).item()
+    places = norms if shrunk == "norms" else range(len(groups.members))
+    for g in range(groups.num_groups):
+        step, changed = 1e-6, made()[0]
+        changed.load_state_dict(net.state_dict())
+        params = dict(changed.named_parameters())
+        factor = torch.ones(groups.num_groups, dtype=torch.float64)
+        factor[g] = 1 - step
+        spread = groups.expand(factor)
+        with torch.no_grad():
+            for i in places:
+                params[groups.members[i].name].mul_(spread[i])
+            changed.train()
+            slope = (loss(changed).item() - before) / step
+        assert values[g].item() == pytest.approx(abs(slope), rel=1e-3, abs=1e-7)
+
+
+def test_coupled_normalisations_are_summed_before_squaring():
+    net, _, _, values = bound(TaylorScale())
+    each = [p * p.grad for norm in (net.na, net.nb) for p in (norm.weight, norm.bias)]
+    torch.testing.assert_close(values, sum(each).abs().detach())
+
+
+def test_every_entry_for_itself_is_never_less_than_a_mean():
+    net, _, _, values = bound(FirstOrder())
+    expected = sum((p * p.grad).square().flatten(1).sum(1) if p.dim() > 1 else (p * p.grad).square()
+                   for m in (net.a, net.b, net.na, net.nb) for p in m.parameters())  # fmt: skip
+    torch.testing.assert_close(values, expected.sqrt().detach())
+
+
+def test_groups_without_a_normalisation_are_taken_over_their_rows():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    x = torch.randn(8, 3)
+    groups = partition(net, "coupled", example_inputs=x)
+    norms = [i for i, m in enumerate(groups.members) if m.name.startswith("1.")]
+    mixed, rows = TaylorScale(), TaylorRows()
+    mixed.bind(groups, norms)
+    rows.bind(groups)
+    net(x).square().sum().backward()
+    mixed.update()
+    rows.update()
+    bare = groups.layer == groups.layers.index("3")
+    torch.testing.assert_close(mixed.values()[bare], rows.values()[bare])
+    scale = (net[1].weight * net[1].weight.grad + net[1].bias * net[1].bias.grad).abs().detach()
+    torch.testing.assert_close(mixed.values()[~bare], scale)
+
+
+def test_the_mean_of_squares_has_no_bias_at_the_start():
+    score = TaylorRows(decay=0.9)
+    net, groups, _, first = bound(score)
+    score.update()
+    torch.testing.assert_close(score.values(), first)  # the same value twice
+    for p in net.parameters():
+        p.grad.zero_()
+    score.update()
+    torch.testing.assert_close(score.values(), first * math.sqrt((1 - 0.9**2) * 0.9 / (1 - 0.9**3)))
+    assert groups.num_groups == 4
+
+
+def test_a_step_that_overflowed_is_left_out():
+    score = TaylorScale()
+    net, _, _, first = bound(score)
+    net.na.weight.grad[0] = torch.inf
+    score.update()
+    assert score.values().isfinite().all()
+    assert score.values()[0] > 0.9 * first[0]
+
+
+@pytest.mark.parametrize("make", [TaylorScale, TaylorRows, FirstOrder, Magnitude, Random])
+def test_a_state_goes_on_where_it_was(make):
+    score = make()
+    _, groups, norms, values = bound(score)
+    other = make()
+    other.bind(groups, norms)
+    other.load_state_dict(score.state_dict())
+    torch.testing.assert_close(other.values(), values)
+    for each in (score, other):
+        each.update()
+    torch.testing.assert_close(other.values(), score.values())
+
+
+def test_a_state_of_other_groups_is_refused():
+    score = TaylorScale()
+    bound(score)
+    other = TaylorScale()
+    other.bind(partition(nn.Sequential(nn.Linear(2, 3)), "neuron"))
+    with pytest.raises(ValueError, match="another network or another choice"):
+        other.load_state_dict(score.state_dict())
+
+
+def test_magnitudes_are_norms():
+    _, groups, _, values = bound(Magnitude())
+    torch.testing.assert_close(values, groups.norms())
+    torch.testing.assert_close(bound(Magnitude(per_entry=True))[3], values / groups.sizes.sqrt())
+
+
+def test_random_scores_depend_on_the_seed_alone():
+    assert torch.equal(bound(Random(3))[3], bound(Random(3))[3])
+    assert not torch.equal(bound(Random(3))[3], bound(Random(4))[3])
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
+def test_a_decay_that_is_none_is_refused(decay):
+    with pytest.raises(ValueError, match="decay must be in"):
+        TaylorScale(decay)
