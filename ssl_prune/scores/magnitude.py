@@ -23,7 +23,7 @@ class Magnitude(Score):
         >>> score = Magnitude()
         >>> score.bind(partition(net, "neuron"))
         >>> score.values()
-        tensor([5., 1.])
+        tensor([3.0000, 4.1231])
 
     Source: Han et al., Learning both Weights and Connections (2015); Li et al., Pruning Filters (2017).
     """

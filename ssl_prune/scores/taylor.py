@@ -26,7 +26,7 @@ class TaylorRows(Moving):
         >>> net(torch.tensor([[1.0, 2.0]])).sum().backward()
         >>> score.update()
         >>> score.values()
-        tensor([11.,  2.])
+        tensor([ 3., 10.])
 
     Source: Molchanov et al., Importance Estimation for Neural Network Pruning (2019), equation 8.
     """
