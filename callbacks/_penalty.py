@@ -146,7 +146,7 @@ class PenaltyCallback(pl.Callback):
             network = network_of(pl_module, self.module)
             example = example_of(pl_module, network)
             assert example is not None  # the partition needed it
-            self.solver = budget.make_solver(trainer, network, graph_of(network, example), groups)
+            self.solver = budget.make_solver(trainer, network, graph_of(network, example), groups, example)
         elif self.solver_kind == "proximal":
             self.solver = ProximalSolver(
                 groups, self.penalty, self.strength or 0.0, self.schedule, metric=self.metric, **options

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.budget import Atoms, Controller, Limits, SizeModel, Window, atoms
-from ssl_prune.graph import ChannelGraph
+from ssl_prune.budget import Limits, Steering, Window, steer
+from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
+from ssl_prune.inputs import Inputs, map_tensors
+from ssl_prune.latency import compare_latency
 from ssl_prune.scores import Score, TaylorScale
+from ssl_prune.slimming.remaining import cut_unproven
 from ssl_prune.solvers.budgeted import BudgetSolver
 
 __all__ = ["Budget"]
@@ -27,7 +29,7 @@ class Budget(pl.Callback):
     Args:
         macs: multiply-accumulates that may be left: a share of the dense network's in (0, 1], or a number.
         params: parameters, in the same way. Several limits hold all at once.
-        latency: not available yet.
+        latency: time of one forward pass of `latency_batch` samples on this machine: a share, or milliseconds above 1.
         window: first and last moment of the shrinkage, as shares of the run.
         floor: share of each layer's channels that stay in any case; at least one always does.
         round_to: count widths as multiples of this, for `Slim(round_to=...)`.
@@ -35,6 +37,7 @@ class Budget(pl.Callback):
         exponent: power of a channel's saving that its score is divided by.
         every: optimizer steps between two decisions.
         lookahead: how far ahead the strength looks, as a share of the run.
+        latency_batch: samples of the forward pass that is timed.
 
     Attributes:
         solver: what the run does, once training has started: `dead`, `history`, `projected`.
@@ -61,11 +64,10 @@ class Budget(pl.Callback):
         exponent: float = 0.5,
         every: int = 10,
         lookahead: float = 0.05,
+        latency_batch: int = 64,
     ) -> None:
         super().__init__()
         self.limits = Limits(macs, params, latency)
-        if latency is not None:
-            raise ValueError("Budget: latency is not available yet; give macs or params")
         window = (float(window[0]), float(window[1]))
         if len(window) != 2 or not 0 <= window[0] < window[1] <= 1:
             raise ValueError(f"Budget: window must be two shares of the run, 0 <= first < last <= 1, got {window!r}")
@@ -78,7 +80,8 @@ class Budget(pl.Callback):
         if not exponent >= 0 or not isinstance(every, int) or every < 1:
             raise ValueError(f"Budget: exponent must be >= 0 and every a whole number >= 1, got {exponent}, {every}")
         self.window, self.floor, self.round_to, self.exponent = window, floor, round_to, exponent
-        self.every, self.lookahead = every, lookahead
+        self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
+        self.steering: Steering | None = None
         self.score = TaylorScale() if score is None else score
         self.solver: BudgetSolver | None = None
 
@@ -94,7 +97,7 @@ class Budget(pl.Callback):
             )
 
     def make_solver(
-        self, trainer: pl.Trainer, network: nn.Module, graph: ChannelGraph, groups: Partition
+        self, trainer: pl.Trainer, network: nn.Module, graph: ChannelGraph, groups: Partition, example: Inputs
     ) -> BudgetSolver:
         """The solver that meets the size.
 
@@ -103,6 +106,7 @@ class Budget(pl.Callback):
             network: the network.
             graph: its channel graph.
             groups: coupled groups that may go.
+            example: one input of the network.
 
         Raises:
             ValueError: the run has no end, or the size is met already or out of reach.
@@ -115,47 +119,33 @@ class Budget(pl.Callback):
         )
         if window.end <= window.start:
             raise ValueError(f"Budget: the window has no step in a run of {total} steps; train longer or widen it")
-        parts = atoms(graph, groups)
-        sizes = SizeModel(graph, network, self.round_to)
-        controller = self._controller(parts, sizes)
-        norms = {axis.name for axis in graph.axes if axis.role == "norm"}
-        places = tuple(i for i, m in enumerate(parts.groups.members) if m.name in norms)
+        size = self.latency_batch
+        inputs = map_tensors(lambda t: t.repeat_interleave(size, 0) if t.dim() and len(t) == 1 else t, example)
+        # Shapes of the graph are those of one sample; the times are those of the batch.
+        timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
+        self.steering = steer(
+            timed, network, groups, self.limits, inputs=inputs, floor=self.floor, round_to=self.round_to
+        )
         self.solver = BudgetSolver(
-            parts.groups,
+            self.steering.parts.groups,
             self.score,
-            controller,
-            lambda dead: self._saving(parts, sizes, dead),
+            self.steering.controller,
+            self.steering.saving,
             window,
             exponent=self.exponent,
             every=self.every,
-            norms=places,
+            norms=self.steering.norms,
+            look=None if self.steering.times is None else lambda dead: self._measure(timed, network, inputs, dead),
         )
         return self.solver
 
-    def _controller(self, parts: Atoms, sizes: SizeModel) -> Controller:
-        dense = sizes.dense
-        shares = self.limits.shares(dense)
-
-        def size(dead: Tensor) -> dict[str, float]:
-            left = sizes(parts.dead_units(dead))
-            return {kind: left[kind] / dense[kind] for kind in shares}
-
-        controller = Controller(size, shares, parts.groups.layer, floor=self.floor, fixed=parts.fixed)
-        now = size(torch.zeros(parts.groups.num_groups, dtype=torch.bool))
-        if all(now[kind] <= share for kind, share in shares.items()):
-            raise ValueError(f"Budget: {_text(shares)} is met already: the dense network is at {_text(now)}")
-        least = size(controller.smallest())
-        if any(least[kind] > share for kind, share in shares.items()):
-            raise ValueError(
-                f"Budget: {_text(shares)} cannot be reached: with one channel left of each layer that may shrink "
-                f"(floor={self.floor}) the network is at {_text(least)}. State a larger size, a lower floor, or exclude "
-                "fewer layers"
-            )
-        return controller
-
-    def _saving(self, parts: Atoms, sizes: SizeModel, dead: Tensor) -> Tensor:
-        each = sizes.savings(parts.dead_units(dead))
-        return sum((parts.sum(each[kind]) / sizes.dense[kind] for kind in self.limits.kinds), start=torch.zeros(()))
+    def _measure(self, graph: ChannelGraph, network: nn.Module, inputs: Inputs, dead: Tensor) -> None:
+        """Correct the estimate of the time by that of the network as it would be cut now."""
+        assert self.steering is not None
+        assert self.steering.times is not None
+        before, after = compare_latency(network, cut_unproven(graph, network, inputs), inputs, rounds=15)
+        seconds = self.steering.times.dense * after / before
+        self.steering.times.correct(self.steering.parts.dead_units(dead), seconds)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -167,7 +157,3 @@ class Budget(pl.Callback):
         kind = self.limits.kinds[0]
         values = {f"budget_{kind}_due": due, f"budget_{kind}_left": left, "budget_strength": strength}
         pl_module.log_dict(values, rank_zero_only=True)
-
-
-def _text(shares: dict[str, float]) -> str:
-    return ", ".join(f"{share:.1%} of the dense {kind}" for kind, share in shares.items())

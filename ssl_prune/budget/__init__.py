@@ -3,6 +3,23 @@
 from ssl_prune.budget.atoms import Atoms, atoms, units_of
 from ssl_prune.budget.controller import Choice, Controller, Window
 from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.one_shot import BudgetChange, apply_budget
 from ssl_prune.budget.sizes import SizeModel
+from ssl_prune.budget.steering import Steering, steer
+from ssl_prune.budget.times import TimeModel
 
-__all__ = ["Atoms", "Choice", "Controller", "Limits", "SizeModel", "Window", "atoms", "units_of"]
+__all__ = [
+    "Atoms",
+    "BudgetChange",
+    "Choice",
+    "Controller",
+    "Limits",
+    "SizeModel",
+    "Steering",
+    "TimeModel",
+    "Window",
+    "apply_budget",
+    "atoms",
+    "steer",
+    "units_of",
+]

@@ -10,10 +10,10 @@ from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.inputs import Inputs, evaluation
 from ssl_prune.slimming.branches import gone_modules
 from ssl_prune.slimming.liveness import liveness
-from ssl_prune.slimming.planner import folded, removable
+from ssl_prune.slimming.planner import folded, make_plan, removable
 from ssl_prune.slimming.second import sizes_left
 
-__all__ = ["Remaining", "remaining"]
+__all__ = ["Remaining", "cut_unproven", "remaining"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,17 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
             after += int(_stays(obstacle.reader.written, dead).sum())
     units = (graph.num_units, graph.num_units - int(dead.sum()))
     return Remaining((sum(m[0] for m in macs), sum(m[1] for m in macs)), (dense, after), units)
+
+
+def cut_unproven(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> nn.Module:
+    """The network as a cut at this moment would leave it, without a proof: for a look at its size or time only.
+
+    Its tensors are those of `model` where nothing is cut.
+    """
+    with evaluation(model):
+        live = liveness(graph, model, inputs)
+    dead = removable(graph, live, branches=True)
+    return make_plan(graph, model, live, dead, branches=True, choose=None).apply(model, shared=True)
 
 
 def _stays(units: Tensor, dead: Tensor) -> Tensor:

@@ -20,6 +20,10 @@ from ssl_prune.solvers.freezing import clear_state
 
 __all__ = ["BudgetSolver"]
 
+LOOKS = 8  # in the window
+NEAR = 0.08  # of the limit, from where on every decision looks
+ROUNDS = 4  # of projection and look, until the look finds the size met
+
 
 class BudgetSolver(Solver):
     r"""Proximal shrinkage of the groups that a budget takes next.
@@ -39,6 +43,8 @@ class BudgetSolver(Solver):
         exponent: a; 0: cost does not count.
         every: optimizer steps between two decisions.
         norms: positions of the members that are scales and shifts of normalisations.
+        look: called with the dead groups a few times in the window and around the projection, to measure what the
+            sizes are estimates of.
 
     Attributes:
         dead: (G,) groups that are gone.
@@ -61,12 +67,13 @@ class BudgetSolver(Solver):
         exponent: float = 0.5,
         every: int = 10,
         norms: tuple[int, ...] = (),
+        look: Callable[[Tensor], None] | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0)
         if every < 1 or exponent < 0:
             raise ValueError(f"every must be at least 1 and exponent at least 0, got {every} and {exponent}")
         self.score, self.controller, self.window = score, controller, window
-        self.exponent, self.every, self._saving = exponent, every, saving
+        self.exponent, self.every, self._saving, self._look = exponent, every, saving, look
         score.bind(groups, norms)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
@@ -134,7 +141,7 @@ class BudgetSolver(Solver):
             self._decide(step, binding)
         self._shrink(binding)
         if self.controller.excess(self.dead) <= 0:
-            self.freeze()
+            self._project(binding)  # nothing, unless a look shows that the size was not met
         elif step + 1 >= self.window.end:
             self._project(binding)
 
@@ -142,6 +149,10 @@ class BudgetSolver(Solver):
         raise AssertionError("a budget acts by itself")
 
     def _decide(self, step: int, binding: Binding) -> None:
+        if self._look is not None:
+            regular = (step - self.window.start) % max(1, self._length // LOOKS) < self.every
+            if regular or self.controller.excess(self.dead) < NEAR:
+                self._look(self.dead)
         if self._weights is None:  # what was zero before the window is gone already
             self.dead |= ~self.groups.alive().cpu() & ~self.controller.fixed
         saving = self._saving(self.dead).double().clamp_min(0)
@@ -182,11 +193,20 @@ class BudgetSolver(Solver):
         for member, mask in zip(self.groups.members, masks, strict=True):
             clear_state(binding.optimizer, member.param, mask)
 
+    @property
+    def _length(self) -> int:
+        return self.window.end - self.window.start
+
     def _project(self, binding: Binding) -> None:
-        chosen = self.controller.project(self.keys, self.dead)
-        self.projected = int(chosen.sum())
-        self._bury(chosen, binding)
-        self.groups.scale_((~self.dead).to(self.groups.norms()))
+        for _ in range(1 if self._look is None else ROUNDS):
+            if self._look is not None:
+                self._look(self.dead)
+            chosen = self.controller.project(self.keys, self.dead)
+            if not bool(chosen.any()):
+                break
+            self.projected += int(chosen.sum())
+            self._bury(chosen, binding)
+            self.groups.scale_((~self.dead).to(self.groups.norms()))
         self.freeze()
 
 

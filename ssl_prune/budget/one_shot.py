@@ -1,0 +1,123 @@
+"""A stated size at once: the least important channels of a trained network are set to zero, and nothing is trained."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.steering import steer
+from ssl_prune.copies import copied
+from ssl_prune.errors import SlimError
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.groups import partition
+from ssl_prune.inputs import Inputs, call
+from ssl_prune.scores import Magnitude, Score, TaylorScale
+from ssl_prune.slimming.verify import verify
+
+__all__ = ["BudgetChange", "apply_budget"]
+
+
+@dataclass(frozen=True)
+class BudgetChange:
+    """What a budget set to zero in a network before it was cut.
+
+    Args:
+        limits: kind -> the share of the dense network that was stated.
+        left: kind -> the share that is left.
+        groups: layer -> channels (or heads) it writes that were set to zero.
+        max_difference: largest relative difference of the outputs before and after, on the example and fresh inputs.
+    """
+
+    limits: dict[str, float]
+    left: dict[str, float]
+    groups: dict[str, int]
+    max_difference: float
+
+    def __str__(self) -> str:
+        stated = ", ".join(
+            f"{self.left[kind]:.1%} of the {kind} ({share:.1%} stated)" for kind, share in self.limits.items()
+        )
+        return (
+            f"budget: {sum(self.groups.values())} groups of channels set to zero, {stated}, which moves the outputs by up "
+            f"to {self.max_difference:.1e} of their size"
+        )
+
+
+def apply_budget(
+    graph: ChannelGraph,
+    model: nn.Module,
+    inputs: Inputs,
+    limits: Limits,
+    data: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    *,
+    exponent: float = 0.5,
+) -> tuple[nn.Module, BudgetChange]:
+    """A copy of `model` in which the channels that matter least are zero, so many that the size is met.
+
+    Args:
+        graph: the channel graph of `model`.
+        model: the network; it is left as it was.
+        inputs: the example.
+        limits: the stated size.
+        data: batches (input, target), a few hundred samples; the score is `TaylorScale` on them. None: the norms of
+            scales and shifts, or of rows where there is no normalisation, which is much worse.
+        loss: of outputs and targets.
+        exponent: power of a channel's saving that its score is divided by.
+
+    Raises:
+        ValueError: the size is met already or out of reach, or the data have no batch.
+        SlimError: the outputs are not finite after it.
+
+    Example:
+        >>> from ssl_prune.graph import trace
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> x, y = torch.randn(16, 4), torch.randint(3, (16,))
+        >>> apply_budget(trace(net, x), net, x, Limits(params=0.5), [(x, y)])[1].groups
+        {'0': 5}
+    """
+    changed = copied(model)
+    steering = steer(graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs)
+    groups = steering.parts.groups
+    score: Score = Magnitude(per_entry=True) if data is None else TaylorScale()
+    score.bind(groups.restrict(steering.norms) if data is None and steering.norms else groups, steering.norms)
+    if data is not None:
+        _look(changed, data, loss, score)
+    none = torch.zeros(groups.num_groups, dtype=torch.bool)
+    saving = steering.saving(none).clamp_min(0)
+    keys = torch.where(saving > 0, score.values().double().cpu() / saving.clamp_min(1e-300) ** exponent, torch.inf)
+    dead = steering.controller.project(keys, none)
+    groups.scale_((~dead).to(groups.dtype))
+    difference = verify(model, changed, inputs, math.inf).max_error
+    if not math.isfinite(difference):
+        raise SlimError("budget: the network's outputs are not finite, or not zero where they were, after its cut")
+    layers = Counter(groups.layers[i] for i in groups.layer.cpu()[dead].tolist())
+    change = BudgetChange(dict(steering.controller.limits), steering.left(dead), dict(layers), difference)
+    return changed, change
+
+
+def _look(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor], score: Score) -> None:
+    """Gradients of a few batches, in evaluation mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    seen = False
+    try:
+        for module, _ in modes:
+            module.training = False
+        for batch in data:
+            model.zero_grad()
+            with torch.enable_grad():
+                loss(call(model, batch[0]), batch[1]).backward()
+            score.update()
+            seen = True
+    finally:
+        model.zero_grad()
+        for module, mode in modes:
+            module.training = mode
+    if not seen:
+        raise ValueError("data: got no batch, expected batches (input, target), for example a list of one")

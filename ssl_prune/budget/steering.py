@@ -1,0 +1,121 @@
+"""Everything between a stated size and a choice of groups, for one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.budget.atoms import Atoms, atoms
+from ssl_prune.budget.controller import Controller
+from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.sizes import SizeModel
+from ssl_prune.budget.times import TimeModel
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.groups import Partition
+from ssl_prune.inputs import Inputs
+
+__all__ = ["Steering", "steer"]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A network's groups, what each costs, and what may go.
+
+    Args:
+        parts: the groups.
+        sizes: multiply-accumulates and parameters without some units.
+        times: seconds without some units, where the latency is limited.
+        controller: the limits.
+        norms: positions of the members that are scales and shifts of normalisations.
+    """
+
+    parts: Atoms
+    sizes: SizeModel
+    times: TimeModel | None
+    controller: Controller
+    norms: tuple[int, ...]
+
+    def saving(self, dead: Tensor) -> Tensor:
+        """``(A,)`` the share that each group saves where the `dead` ones are gone, of all that is limited together."""
+        units = self.parts.dead_units(dead)
+        each = self.sizes.savings(units)
+        if self.times is not None:
+            each["latency"] = self.times.savings(units)
+        return torch.stack([self.parts.sum(each[kind]) / self.dense[kind] for kind in self.controller.limits]).sum(0)
+
+    @property
+    def dense(self) -> dict[str, float]:
+        """What the dense network costs."""
+        return self.sizes.dense if self.times is None else {**self.sizes.dense, "latency": self.times.dense}
+
+    def left(self, dead: Tensor) -> dict[str, float]:
+        """The share of each limited kind without the dead groups."""
+        return {kind: share for kind, share in self._shares(dead).items() if kind in self.controller.limits}
+
+    def _shares(self, dead: Tensor) -> dict[str, float]:
+        return _shares(self.parts, self.sizes, self.times, dead)
+
+
+def _shares(parts: Atoms, sizes: SizeModel, times: TimeModel | None, dead: Tensor) -> dict[str, float]:
+    units = parts.dead_units(dead)
+    left = sizes(units)
+    found = {kind: left[kind] / sizes.dense[kind] for kind in left}
+    if times is not None:
+        found["latency"] = times(units) / times.dense
+    return found
+
+
+def steer(
+    graph: ChannelGraph,
+    model: nn.Module,
+    groups: Partition,
+    limits: Limits,
+    *,
+    inputs: Inputs | None = None,
+    floor: float = 0.0,
+    round_to: int = 1,
+) -> Steering:
+    """What it takes to bring a network to a stated size.
+
+    Args:
+        graph: channel graph of the network.
+        model: the network.
+        groups: the coupled groups that may go.
+        limits: the stated size.
+        inputs: for a limit on the latency, the batch that is timed.
+        floor: share of each layer's groups that stay.
+        round_to: count widths as multiples of this.
+
+    Raises:
+        ValueError: the size is met already, or cannot be reached; the message has the smallest that can.
+    """
+    parts, sizes = atoms(graph, groups), SizeModel(graph, model, round_to)
+    times = None
+    if "latency" in limits.kinds:
+        if inputs is None:
+            raise ValueError("Budget: a limit on the latency needs the batch that is timed")
+        times = TimeModel(graph, model, inputs)
+    dense = sizes.dense if times is None else {**sizes.dense, "latency": times.dense}
+    shares = limits.shares(dense)
+    controller = Controller(
+        lambda dead: _shares(parts, sizes, times, dead), shares, parts.groups.layer, floor=floor, fixed=parts.fixed
+    )
+    none = torch.zeros(parts.groups.num_groups, dtype=torch.bool)
+    now, least = (_shares(parts, sizes, times, dead) for dead in (none, controller.smallest()))
+    if all(now[kind] <= share for kind, share in shares.items()):
+        raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
+    if any(least[kind] > share for kind, share in shares.items()):
+        raise ValueError(
+            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor}) the network "
+            f"is at {_text(least, shares)}. State a larger size, a lower floor, or exclude fewer layers"
+        )
+    names = {axis.name for axis in graph.axes if axis.role == "norm"}
+    norms = tuple(i for i, member in enumerate(parts.groups.members) if member.name in names)
+    return Steering(parts, sizes, times, controller, norms)
+
+
+def _text(shares: Mapping[str, float], kinds: Mapping[str, float] | None = None) -> str:
+    return ", ".join(f"{shares[kind]:.1%} of the dense {kind}" for kind in (kinds or shares))
