@@ -1,9 +1,10 @@
 """From a stated size to a strength: limits, the size of what is left, what goes together, and the controller."""
 
 from ssl_prune.budget.atoms import Atoms, atoms, units_of
+from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.controller import Choice, Controller, Window
 from ssl_prune.budget.limits import Limits
-from ssl_prune.budget.one_shot import BudgetChange, apply_budget
+from ssl_prune.budget.one_shot import apply_budget
 from ssl_prune.budget.sizes import SizeModel
 from ssl_prune.budget.steering import Steering, steer
 from ssl_prune.budget.times import TimeModel

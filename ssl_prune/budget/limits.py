@@ -45,6 +45,25 @@ class Limits:
                     f"{value!r}"
                 )
 
+    @classmethod
+    def of(cls, stated: Mapping[str, float]) -> "Limits":
+        """Limits from a mapping.
+
+        Raises:
+            ValueError: a key that is none of "macs", "params", "latency", or a number out of its range.
+
+        Example:
+            >>> Limits.of({"params": 0.25}).kinds
+            ('params',)
+        """
+        unknown = [kind for kind in stated if kind not in KINDS] if isinstance(stated, Mapping) else [stated]
+        if unknown:
+            raise ValueError(
+                f"budget: got {unknown[0]!r}, expected a mapping with some of {', '.join(KINDS)}, for example "
+                '{"macs": 0.5}'
+            )
+        return cls(macs=stated.get("macs"), params=stated.get("params"), latency=stated.get("latency"))
+
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds that are limited."""

@@ -3,13 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.steering import steer
 from ssl_prune.copies import copied
@@ -20,33 +20,7 @@ from ssl_prune.inputs import Inputs, call
 from ssl_prune.scores import Magnitude, Score, TaylorScale
 from ssl_prune.slimming.verify import verify
 
-__all__ = ["BudgetChange", "apply_budget"]
-
-
-@dataclass(frozen=True)
-class BudgetChange:
-    """What a budget set to zero in a network before it was cut.
-
-    Args:
-        limits: kind -> the share of the dense network that was stated.
-        left: kind -> the share that is left.
-        groups: layer -> channels (or heads) it writes that were set to zero.
-        max_difference: largest relative difference of the outputs before and after, on the example and fresh inputs.
-    """
-
-    limits: dict[str, float]
-    left: dict[str, float]
-    groups: dict[str, int]
-    max_difference: float
-
-    def __str__(self) -> str:
-        stated = ", ".join(
-            f"{self.left[kind]:.1%} of the {kind} ({share:.1%} stated)" for kind, share in self.limits.items()
-        )
-        return (
-            f"budget: {sum(self.groups.values())} groups of channels set to zero, {stated}, which moves the outputs by up "
-            f"to {self.max_difference:.1e} of their size"
-        )
+__all__ = ["apply_budget"]
 
 
 def apply_budget(
@@ -58,6 +32,7 @@ def apply_budget(
     loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
     *,
     exponent: float = 0.5,
+    round_to: int = 1,
 ) -> tuple[nn.Module, BudgetChange]:
     """A copy of `model` in which the channels that matter least are zero, so many that the size is met.
 
@@ -70,6 +45,7 @@ def apply_budget(
             scales and shifts, or of rows where there is no normalisation, which is much worse.
         loss: of outputs and targets.
         exponent: power of a channel's saving that its score is divided by.
+        round_to: count widths as multiples of this.
 
     Raises:
         ValueError: the size is met already or out of reach, or the data have no batch.
@@ -83,7 +59,9 @@ def apply_budget(
         {'0': 5}
     """
     changed = copied(model)
-    steering = steer(graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs)
+    steering = steer(
+        graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to
+    )
     groups = steering.parts.groups
     score: Score = Magnitude(per_entry=True) if data is None else TaylorScale()
     score.bind(groups.restrict(steering.norms) if data is None and steering.norms else groups, steering.norms)

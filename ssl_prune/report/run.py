@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ssl_prune.budget.change import BudgetChange
 from ssl_prune.errors import SlimError
 from ssl_prune.report.files import write_json
 from ssl_prune.report.plots import plot_widths
@@ -85,6 +86,8 @@ class RunReport:
             slim["layers"] = tuple(LayerChange(**{k: _tuple(v) for k, v in x.items()}) for x in slim["layers"])
             if slim.get("threshold") is not None:
                 slim["threshold"] = ThresholdChange(**slim["threshold"])
+            if slim.get("budget") is not None:
+                slim["budget"] = BudgetChange(**slim["budget"])
             report = SlimReport(**{k: _tuple(v) for k, v in slim.items()})
             for found in data["evaluations"]:
                 found["difference"] = math.inf if found["difference"] is None else found["difference"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ssl_prune.budget.change import BudgetChange
 from ssl_prune.costs import Cost, cost
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.inputs import Inputs, map_tensors
@@ -62,6 +63,7 @@ class SlimReport:
         threshold: what a threshold changed before the cut, or None without one; `max_error` does not count that.
         tracer: what found the units: "torch.export", or "torch-pruning" where export refused the network.
         because: why the first tracer refused, or None.
+        budget: what a budget changed before the cut, or None without one; `max_error` does not count that either.
     """
 
     macs: tuple[int, int]
@@ -75,6 +77,7 @@ class SlimReport:
     threshold: ThresholdChange | None = field(default=None)
     tracer: str = "torch.export"
     because: str | None = None
+    budget: BudgetChange | None = None
 
     def __str__(self) -> str:
         rows = [
@@ -94,8 +97,7 @@ class SlimReport:
         lines.append(
             f"bytes {self.bytes[0]:,} -> {self.bytes[1]:,}; largest relative output difference {self.max_error:.1e}"
         )
-        if self.threshold is not None:
-            lines.append(str(self.threshold))
+        lines += [str(change) for change in (self.threshold, self.budget) if change is not None]
         lines += [f"kept: {kept.count} zero channels of {kept.layer}: {kept.reason}" for kept in self.kept]
         if self.refused:
             lines.append(f"a larger cut did not pass the proof ({self.refused}); what failed was kept")
@@ -114,7 +116,6 @@ def make_report(
     refused: str | None,
     inputs: Inputs,
     widths: Mapping[int, str],
-    threshold: ThresholdChange | None,
     slow: bool,
 ) -> SlimReport:
     """Compare the two networks and explain every zero unit that stays; `widths` are those kept for a layer's width."""
@@ -136,7 +137,6 @@ def make_report(
         explain_kept(graph, model, live, dead, gone, widths),
         layers,
         refused,
-        threshold,
     )
 
 

@@ -3,12 +3,14 @@
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from ssl_prune.budget.change import BudgetChange
 from ssl_prune.costs import cost
 from ssl_prune.errors import GraphError, SlimError
 from ssl_prune.graph import ChannelGraph, trace
@@ -48,6 +50,8 @@ def slim(
     columns: bool | Literal["measured"] = False,
     threshold: float = 0.0,
     round_to: int | Literal["measured"] = 1,
+    budget: Mapping[str, float] | None = None,
+    data: Iterable[Any] | None = None,
     graph: ChannelGraph | None = None,
 ) -> SlimResult:
     r"""Cut a network with zeros down to what its outputs need, and prove that they stay the same.
@@ -75,6 +79,11 @@ def slim(
         round_to: keep the fewest dead channels with which every width is a multiple of this number, or "measured": keep
             a few where the layers at the shapes of the example are measurably faster with them; pass a batch of the
             size that counts.
+        budget: for a network that has no zeros yet: first set to zero, on a copy, the channels that matter least, so many
+            that a size is met: {"macs": 0.5}, {"params": 100_000}, {"latency": 0.5} or several; see `Limits`. That
+            changes the outputs, by what `report.budget` states. `ssl_prune.callbacks.Budget` does it while training.
+        data: with `budget`, batches (input, class) to tell what matters, a few hundred samples; without them norms have
+            to do, which is much worse. For another loss than cross-entropy see `apply_budget`.
         graph: the channel graph, if it was traced before on inputs of the same shapes.
 
     Returns:
@@ -84,7 +93,8 @@ def slim(
         GraphError: neither tracer can follow the network on this example.
         SlimError: the network's own outputs are not finite, or no longer after the threshold.
         TypeError: `example_inputs` is not a tensor, tuple or dict.
-        ValueError: `tolerance`, `columns`, `threshold` or `round_to` is none of what is listed above.
+        ValueError: `tolerance`, `columns`, `threshold`, `round_to` or `budget` is none of what is listed above, or the
+            budget is met already or out of reach.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -106,21 +116,29 @@ def slim(
         except GraphError as error:
             refusal = str(error)
     if graph is None or refusal is not None:
-        for name, given in (("threshold", threshold), ("round_to", round_to != 1), ("columns", columns)):
+        asked = (("threshold", threshold), ("round_to", round_to != 1), ("columns", columns), ("budget", budget))
+        for name, given in asked:
             if given:
                 raise ValueError(f"{name}: not available for a network that only the second tracer follows ({refusal})")
         return SlimResult(*slim_by_autograd(model, example_inputs, exact, tolerance, refusal=refusal or ""))
-    change: ThresholdChange | None = None
+    small: ThresholdChange | None = None
+    sized: BudgetChange | None = None
     if threshold:
-        model, change = apply_threshold(graph, model, example_inputs, threshold)
-    result = _slim(graph, model, example_inputs, exact, tolerance, columns, round_to, change)
+        model, small = apply_threshold(graph, model, example_inputs, threshold)
+    if budget is not None:
+        from ssl_prune.budget.limits import Limits  # a budget is written in terms of slimming
+        from ssl_prune.budget.one_shot import apply_budget
+
+        width = round_to if isinstance(round_to, int) else 1
+        model, sized = apply_budget(graph, model, example_inputs, Limits.of(budget), data, round_to=width)
+    result = _slim(graph, model, example_inputs, exact, tolerance, columns, round_to)
     computing = computing_layers(graph.program, model)
     other = (
         _without_computing(model, example_inputs, exact, tolerance, columns, round_to, computing) if computing else None
     )
-    if other is None or other.report.macs[1] >= result.report.macs[1]:
-        return result
-    return replace(other, report=replace(other.report, threshold=change))
+    if other is not None and other.report.macs[1] < result.report.macs[1]:
+        result = other
+    return replace(result, report=replace(result.report, threshold=small, budget=sized))
 
 
 def _slim(
@@ -131,7 +149,6 @@ def _slim(
     tolerance: float,
     columns: bool | Literal["measured"],
     round_to: int | Literal["measured"],
-    change: ThresholdChange | None,
 ) -> SlimResult:
     """`slim` with the modules as they are."""
     with evaluation(model):
@@ -170,11 +187,9 @@ def _slim(
     cut = best.model if more is None else more.model
     proof = best.proof if more is None else verify(model, cut, example_inputs, tolerance, first.expected)
     if more is None or (exact and not proof.holds):
-        report = make_report(
-            graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, change, slow
-        )
+        report = make_report(graph, model, best.model, live, dead, best.proof, failure, example_inputs, reasons, slow)
         return SlimResult(best.model, best.plan, report)
-    report = make_report(graph, model, cut, live, dead, proof, failure, example_inputs, reasons, change, slow)
+    report = make_report(graph, model, cut, live, dead, proof, failure, example_inputs, reasons, slow)
     both = dict(Counter(report.removed) + Counter(more.report.removed))
     report = replace(report, removed=both, kept=more.report.kept, refused=failure or more.report.refused)
     return SlimResult(cut, replace(best.plan, then=more.plan), report)

@@ -1,0 +1,112 @@
+"""A size at once: met, stated, proven, and better chosen with data than without."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssl_prune import cost, slim
+from ssl_prune.budget import Limits, apply_budget
+from ssl_prune.graph import trace
+from ssl_prune.report.run import RunReport
+
+
+def data(count=64):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 3, 12, 12, generator=generator)
+    return x, (x.mean((1, 2, 3)) > 0).long()
+
+
+def trained():
+    """A small network that has learned something, so that its channels differ."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.Conv2d(16, 24, 3, bias=False), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 2),
+    )  # fmt: skip
+    x, y = data(256)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def net():
+    return trained()
+
+
+@pytest.mark.parametrize("budget", [{"macs": 0.5}, {"params": 0.3}, {"macs": 0.6, "params": 0.4}, {"params": 1500}])
+def test_the_size_is_met_and_stated(net, budget):
+    x, y = data()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    result = slim(net, x[:1], budget=budget, data=[(x, y)])
+    dense, got = cost(net, x[:1]), cost(result.model, x[:1])
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    change = result.report.budget
+    assert change is not None
+    for kind, value in budget.items():
+        share = getattr(got, kind) / getattr(dense, kind)
+        assert share <= (value if value <= 1 else value / getattr(dense, kind))
+        assert share == pytest.approx(change.left[kind])
+    assert result.report.max_error < 1e-5
+    assert str(change) in str(result.report)
+    # The plan alone does the same to the network with those zeros.
+    assert 0 < change.max_difference < 2
+
+
+def test_data_tell_more_than_norms(net):
+    x, y = data(256)
+    losses = []
+    for given in ([(x[:128], y[:128])], None):
+        small = slim(net, x[:1], budget={"macs": 0.35}, data=given).model
+        losses.append(F.cross_entropy(small(x[128:]), y[128:]).item())
+    assert losses[0] < losses[1]
+
+
+def test_widths_are_multiples(net):
+    x, y = data()
+    result = slim(net, x[:1], budget={"macs": 0.6}, data=[(x, y)], round_to=8)
+    widths = [m.out_channels for m in result.model.modules() if isinstance(m, nn.Conv2d)]
+    assert all(width % 8 == 0 for width in widths)
+    assert result.report.macs[1] <= 0.6 * result.report.macs[0]
+
+
+def test_modes_and_gradients_are_left_as_they_were(net):
+    x, y = data()
+    net.train()
+    copy, _ = apply_budget(trace(net, x[:1]), net, x[:1], Limits(macs=0.5), [(x, y)])
+    assert all(m.training for m in net.modules())
+    assert all(p.grad is None for p in copy.parameters())
+    net.eval()
+
+
+def test_the_record_travels_in_a_report(net, tmp_path):
+    x, y = data()
+    report = RunReport(slim(net, x[:1], budget={"macs": 0.5}, data=[(x, y)]).report)
+    report.save(tmp_path / "net.json")
+    assert RunReport.load(tmp_path / "net.json").slim.budget == report.slim.budget
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"mac": 0.5}, "got 'mac', expected a mapping with some of macs, params, latency"),
+        (0.5, "expected a mapping"),
+        ({"macs": 0}, "macs must be a share"),
+        ({"macs": 1.0}, "is met already"),
+        ({"macs": 1e-6}, "cannot be reached"),
+        ({}, "at least one"),
+    ],
+)
+def test_wrong_budgets_are_refused(net, budget, message):
+    with pytest.raises(ValueError, match=message):
+        slim(net, data()[0][:1], budget=budget)
+
+
+def test_no_batch_is_refused(net):
+    with pytest.raises(ValueError, match="got no batch"):
+        slim(net, data()[0][:1], budget={"macs": 0.5}, data=[])
