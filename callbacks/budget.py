@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering, Window, steer
+from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.latency import compare_latency
+from ssl_prune.report.budget_plot import plot_budget
+from ssl_prune.report.files import write_json
 from ssl_prune.scores import Score, TaylorScale
 from ssl_prune.slimming.remaining import cut_unproven
 from ssl_prune.solvers.budgeted import BudgetSolver
@@ -38,6 +44,10 @@ class Budget(pl.Callback):
         every: optimizer steps between two decisions.
         lookahead: how far ahead the strength looks, as a share of the run.
         latency_batch: samples of the forward pass that is timed.
+        distill: weight of a distillation term in the loss after the window; the teacher is the network at its start.
+        temperature: of the distillation.
+        path: a `.json` file for the decisions, with a picture beside it; relative to the trainer's `default_root_dir`.
+        metric: name of the logged value that the picture shows.
 
     Attributes:
         solver: what the run does, once training has started: `dead`, `history`, `projected`.
@@ -65,6 +75,10 @@ class Budget(pl.Callback):
         every: int = 10,
         lookahead: float = 0.05,
         latency_batch: int = 64,
+        distill: float = 0.0,
+        temperature: float = 2.0,
+        path: str | os.PathLike[str] | None = None,
+        metric: str = "val_acc",
     ) -> None:
         super().__init__()
         self.limits = Limits(macs, params, latency)
@@ -81,7 +95,12 @@ class Budget(pl.Callback):
             raise ValueError(f"Budget: exponent must be >= 0 and every a whole number >= 1, got {exponent}, {every}")
         self.window, self.floor, self.round_to, self.exponent = window, floor, round_to, exponent
         self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
+        self.path, self.metric = path, metric
+        self.distillation = Distillation(distill, temperature)
+        self.measured: list[tuple[int, float]] = []
         self.steering: Steering | None = None
+        self._network: nn.Module | None = None
+        self._teacher: dict[str, Any] = {}
         self.score = TaylorScale() if score is None else score
         self.solver: BudgetSolver | None = None
 
@@ -119,7 +138,10 @@ class Budget(pl.Callback):
         )
         if window.end <= window.start:
             raise ValueError(f"Budget: the window has no step in a run of {total} steps; train longer or widen it")
-        size = self.latency_batch
+        self._network, size = network, self.latency_batch
+        if self.distillation.weight:
+            self.distillation.load_state_dict(self._teacher, network)
+            self.distillation.watch(network)
         inputs = map_tensors(lambda t: t.repeat_interleave(size, 0) if t.dim() and len(t) == 1 else t, example)
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
@@ -147,13 +169,69 @@ class Budget(pl.Callback):
         seconds = self.steering.times.dense * after / before
         self.steering.times.correct(self.steering.parts.dead_units(dead), seconds)
 
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Add the distillation term to the loss, once the network has its size."""
+        if self.solver is None or not self.distillation.weight:
+            return
+        term = self.distillation.term()
+        if term is None or not self.solver.frozen:
+            return
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        loss.add_(term * (scale / trainer.accumulate_grad_batches))
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the size that is due and the one that is left."""
-        if self.solver is None or not self.solver.history or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        """Save the teacher at the start of the window; log the size that is due and the one that is left."""
+        if self.solver is None:
+            return
+        wanted = self.distillation.weight and self.distillation.teacher is None
+        if wanted and self._network is not None and self.solver.step_count >= self.solver.window.start:
+            self.distillation.save(self._network)
+        if not self.solver.history or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         _, due, left, strength = self.solver.history[-1]
         kind = self.limits.kinds[0]
         values = {f"budget_{kind}_due": due, f"budget_{kind}_left": left, "budget_strength": strength}
         pl_module.log_dict(values, rank_zero_only=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what the picture shows."""
+        value = trainer.callback_metrics.get(self.metric)
+        if value is not None and not trainer.sanity_checking:
+            self.measured.append((int(trainer.global_step), float(value)))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the decisions and their picture."""
+        self.distillation.stop()
+        if self.path is None or self.solver is None or not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / self.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert self.steering is not None
+        kind, history = self.limits.kinds[0], self.solver.history
+        record = {
+            "limits": self.steering.controller.limits,
+            "left": self.steering.left(self.solver.dead),
+            "projected": self.solver.projected,
+            "groups": [int((~self.solver.dead).sum()), len(self.solver.dead)],
+            "history": [dict(zip(("step", "due", "left", "strength"), entry, strict=True)) for entry in history],
+            self.metric: self.measured,
+        }
+        write_json(path, record)
+        if history and importlib.util.find_spec("matplotlib") is not None:
+            plot_budget(history, path.with_suffix(".png"), kind=kind, metric=self.measured, metric_name=self.metric)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let go of the network when a run breaks off."""
+        self.distillation.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The teacher's tensors and the measured values."""
+        return {"teacher": self.distillation.state_dict() or self._teacher, "measured": list(self.measured)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the teacher until there is a network to make it of."""
+        self._teacher = state_dict["teacher"]
+        self.measured = [(int(step), float(value)) for step, value in state_dict["measured"]]

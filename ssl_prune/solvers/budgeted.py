@@ -164,9 +164,12 @@ class BudgetSolver(Solver):
             self.keys, self.groups.norms(), self.dead, self.due(step + ahead), rates, self.strength
         )
         self._take(choice)
+        self._note(step)
+
+    def _note(self, step: int) -> None:
         kind, limit = next(iter(self.controller.limits.items()))
         left = self.controller.excess(self.dead, {kind: 0.0})
-        self.history.append((step, self.window.share(step, limit), left, choice.strength))
+        self.history.append((step, self.window.share(step, limit), left, self.strength))
 
     def _take(self, choice: Choice) -> None:
         self.strength, self._weights = choice.strength, choice.weights
@@ -208,6 +211,8 @@ class BudgetSolver(Solver):
             self._bury(chosen, binding)
             self.groups.scale_((~self.dead).to(self.groups.norms()))
         self.freeze()
+        self.strength = 0.0
+        self._note(self.step_count)
 
 
 def _rate(binding: Binding) -> float:

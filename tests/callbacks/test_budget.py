@@ -1,5 +1,7 @@
 """A stated size is met, and what cannot be met is refused before training."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -187,3 +189,64 @@ def test_numbers_out_of_range_are_refused(options, message):
 def test_a_lasso_without_a_strength_leaves_the_rest_to_the_budget(options, message):
     with pytest.raises(ValueError, match=message):
         GroupLasso(**options)
+
+
+def test_decisions_are_written_with_a_picture(trainer, tmp_path):
+    trainer(GroupLasso("coupled"), Budget(macs=0.5, path="out/budget.json"), epochs=8).fit(Lit(), loader())
+    record = json.loads((tmp_path / "out" / "budget.json").read_text())
+    assert record["left"]["macs"] <= record["limits"]["macs"] == 0.5
+    assert record["history"][-1].keys() == {"step", "due", "left", "strength"}
+    assert (tmp_path / "out" / "budget.png").stat().st_size > 1000
+
+
+class Gradients(pl.Callback):
+    """Gradients of each step, and the weights they were taken at."""
+
+    def __init__(self):
+        self.weights, self.seen = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.weights.append(({k: v.clone() for k, v in pl_module.state_dict().items()}, batch))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.seen.append([p.grad.clone() for p in pl_module.parameters()])
+
+
+def test_a_teacher_adds_its_term_after_the_window_alone(trainer):
+    lit, budget, record = Lit(), Budget(macs=0.5, distill=0.7, temperature=3.0), Gradients()
+    trainer(GroupLasso("coupled"), budget, record, epochs=8).fit(lit, loader())
+    teacher = Lit()
+    teacher.net = budget.distillation.teacher
+    frozen = budget.solver.window.end + 1
+    for step, weight in ((0, 0.0), (budget.solver.window.start + 3, 0.0), (frozen, 0.7), (len(record.seen) - 1, 0.7)):
+        state, batch = record.weights[step]
+        student = Lit()
+        student.load_state_dict(state)
+        student.train()
+        with torch.no_grad():
+            target = (teacher.net.eval()(batch[0]) / 3.0).log_softmax(-1)
+        logits = student(batch[0])
+        kl = (target.exp() * (target - (logits / 3.0).log_softmax(-1))).sum(-1).mean()
+        (nn.functional.cross_entropy(logits, batch[1]) + weight * 9.0 * kl).backward()
+        for got, p in zip(record.seen[step], student.parameters(), strict=True):
+            torch.testing.assert_close(got, p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_with_a_teacher_goes_on_to_the_same_numbers(trainer, tmp_path):
+    class Save(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
+
+    whole = Lit()
+    trainer(GroupLasso("coupled"), Budget(macs=0.5, distill=1.0), Save(), epochs=8).fit(whole, loader())
+    for epoch in (0, 3, 6):
+        again = Lit()
+        run = trainer(GroupLasso("coupled"), Budget(macs=0.5, distill=1.0), epochs=8)
+        run.fit(again, loader(), ckpt_path=tmp_path / f"{epoch}.ckpt")
+        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("options", [{"distill": -1}, {"distill": 1, "temperature": 0}])
+def test_a_distillation_that_is_none_is_refused(options):
+    with pytest.raises(ValueError, match="distill must be a number"):
+        Budget(macs=0.5, **options)
