@@ -37,9 +37,9 @@ def half_space_(groups: Partition, before: list[Tensor], redundant: Tensor, gamm
 class HalfSpace(pl.Callback):
     """From the first moment of the window on, in periods of equal length, the groups of smallest norm go.
 
-    The share of multiply-accumulates that is due falls by the same amount with every period. Norms are per entry
-    (divided by the root of the group's size), because groups of different layers compete. In the last period small
-    groups that still fit are preferred to one that overshoots.
+    The share of multiply-accumulates that is due falls by the same amount with every period. Groups compete by their
+    whole norms, OTO's first score; norms per entry leave hardly anything of the widest layers, whose entries are the
+    smallest, and far less accuracy. In the last period small groups that still fit are preferred to one that overshoots.
 
     Args:
         network: the network.
@@ -62,7 +62,7 @@ class HalfSpace(pl.Callback):
         self.groups = self.parts.groups
         self.share, self.window, self.periods = share, window, periods
         self.controller = _controller(self.parts, SizeModel(graph, network), share)
-        self.score = Magnitude(per_entry=True)
+        self.score = Magnitude()
         self.score.bind(self.groups)
         self.dead = torch.zeros(self.groups.num_groups, dtype=torch.bool)
         self.redundant = self.dead.clone()

@@ -65,11 +65,11 @@ def job_of(row: Row) -> Job:
 
 
 class Rows:
-    """The rows that are known, by job, and the file that has them all after every run."""
+    """The rows that are known, by job: those of the file, which has them all after every run."""
 
-    def __init__(self, path: Path, resume: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        found = json.loads(path.read_text()) if resume and path.exists() else []
+        found = json.loads(path.read_text()) if path.exists() else []
         self.by_job: dict[Job, Row] = {job_of(row): row for row in found}
 
     def add(self, row: Row) -> None:

@@ -30,7 +30,7 @@ class Batches:
         for number, index in enumerate(order.split(self.size), 1):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed + number)  # of the augmentation
-                batch = self.images.__getitems__(index)  # type: ignore[arg-type]
+                batch = self.images.__getitems__(index)
             yield batch
 
 

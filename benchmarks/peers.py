@@ -22,12 +22,12 @@ The second table (`--equal macs`) lets each method train for as many whole epoch
 than the dense network in --epochs. A step counts 3 · forward MACs · batch of the network as it physically is in that
 step. Hence ours and halfspace, which train a dense network with zeros in it, gain nothing and have the same runs in both
 tables; thin and ours-shape train 1 / share times as long, the two pruners 2 / (1 + share) times, half of it dense. Not
-counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning.
+counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning. Training MACs in the tables
+are in units of the dense network in --epochs; seconds are those of training and cutting.
 
 `--tune` runs every method of the first share with the first state over --grid (groupnorm over --reg-grid too), takes the
 best on the validation images (5,000 of the training set that nobody trains on) and prints the options to go on with; the
-test images are not read. Methods that meet a share only with their own widths tune with the widths of ours at its given
-weight decay. `--resume` skips the runs that the JSON file holds, which is written after each run.
+test images are not read. ours-shape tunes with the widths of ours at the given weight decay. `--resume` skips the runs that the JSON file holds, which is written after each run.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def line(jobs: Sequence[Job], ours: Sequence[Job], rows: Rows, epochs: int) -> l
     job = jobs[0]
 
     def average(key: str) -> float:
-        return mean(row[key] for row in found)
+        return float(mean(row[key] for row in found))
 
     return [
         job.method + (f", reg {job.reg:g}" if job.reg else ""),
@@ -97,7 +97,7 @@ def summary(settings: Settings, options: argparse.Namespace, rows: Rows, equal: 
         ours = [settings.job("ours", share, state, equal) for state in options.states]
         lines.append(line(jobs, ours, rows, settings.epochs))
     head = [
-        "method", "weight decay", "MACs left", "parameters", "accuracy, %", "less ours", "states", "epochs",
+        "method", "weight decay", "MACs left", "parameters", "accuracy, %", "minus ours", "states", "epochs",
         "training MACs", "seconds",
     ]  # fmt: skip
     what = "equal epochs" if equal == "epochs" else "equal training MACs"
@@ -172,7 +172,9 @@ def main() -> None:
         options.network, options.data, options.images, options.epochs, by_method(options.weight_decay), options.reg,
         "validation" if options.tune else "test",
     )  # fmt: skip
-    rows = Rows(options.json, options.resume)
+    if options.json.exists() and not options.resume:
+        raise SystemExit(f"{options.json} exists: --resume goes on with it, --json names another file")
+    rows = Rows(options.json)
     tables = [(equal, share) for equal in options.equal for share in options.share]
     grids = tune(settings, options, rows) if options.tune else []
     jobs = [job for grid in grids for job in grid] or [
