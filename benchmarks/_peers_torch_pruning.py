@@ -8,7 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from ssl_prune import cost
+from ssl_prune.costs import Cost, cost
 
 
 def pruner(network: nn.Module, example: Tensor, reg: float | None, steps: int = 400) -> Any:
@@ -39,22 +39,42 @@ def pruner(network: nn.Module, example: Tensor, reg: float | None, steps: int = 
     return made
 
 
-def cut(made: Any, example: Tensor, share: float) -> None:
+def cut(made: Any, example: Tensor, share: float, band: float = 0.015) -> None:
     """Prune step by step until no more than this share of the multiply-accumulates is left.
+
+    A group of channels that would end further below the share than `band` is passed over, as ours and halfspace do, so
+    that no method is compared at a much smaller size than another.
 
     Raises:
         RuntimeError: the steps end before.
     """
-    limit = share * cost(made.model, example).macs
+    now = cost(made.model, example)
+    limit, least = share * now.macs, (share - band) * now.macs
     for _ in range(made.iterative_steps):
-        changed = False
         for group in made.step(interactive=True):
-            if made.DG.check_pruning_group(group):  # the step alone would empty a layer
-                group.prune()
-                changed = True
-        if changed and cost(made.model, example).macs <= limit:
-            return
+            # The step alone would empty a layer.
+            if not made.DG.check_pruning_group(group) or left_after(made, group, now) < least:
+                continue
+            group.prune()
+            now = cost(made.model, example)
+            if now.macs <= limit:
+                return
     raise RuntimeError(f"torch-pruning ends above {share:.1%} of the multiply-accumulates")
+
+
+def left_after(made: Any, group: Any, now: Cost) -> float:
+    """Multiply-accumulates without a group of channels, from those now: those of a layer go with its outputs and with its inputs."""
+    names = {module: name for name, module in made.model.named_modules()}
+    layers = {name: float(layer.macs) for name, layer in now.layers.items()}
+    halves = set()  # a depthwise layer has each channel as output and as input, and loses it once
+    for dep, channels in group:
+        module, out = dep.target.module, made.DG.is_out_channel_pruning_fn(dep.handler)
+        depthwise = getattr(module, "groups", 1) > 1
+        if isinstance(module, nn.Conv2d | nn.Linear) and (half := (module, out or depthwise)) not in halves:
+            halves.add(half)
+            size = made.DG.get_out_channels(module) if out else made.DG.get_in_channels(module)
+            layers[names[module]] *= 1 - len(channels) / size
+    return sum(layers.values())
 
 
 class SparseLearning(pl.Callback):

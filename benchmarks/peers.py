@@ -15,8 +15,8 @@ DATA holds the files of CIFAR-10 or Fashion-MNIST. The methods:
 
 All train with SGD (lr 0.1, Nesterov momentum 0.9, one cosine to zero over the run, also across a prune) on batches of
 128. With the same state they see the same batches, and those that begin dense have the same first weights. Shares are
-those of the physical network at the end. torch-pruning removes channels one or a few at a time until the share is met,
-so it may end a channel below; ours and halfspace look for channels that bring them to within 1.5 % of it.
+those of the physical network at the end; no method removes a channel that would take it more than 1.5 % of the dense
+network below its share while others can go (for torch-pruning that is added here).
 
 The second table (`--equal macs`) lets each method train for as many whole epochs as take no more multiply-accumulates
 than the dense network in --epochs. A step counts 3 · forward MACs · batch of the network as it physically is in that

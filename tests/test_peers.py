@@ -4,10 +4,11 @@ import pytest
 import torch
 from _peers_halfspace import HalfSpace, half_space_
 from _peers_networks import NETWORKS, macs, thin_factor
+from _peers_torch_pruning import cut, left_after, pruner
 from _peers_training import Batches, Training
 from torch import nn
 
-from ssl_prune import slim
+from ssl_prune import cost, slim
 from ssl_prune.data import ImageTensors
 from ssl_prune.groups import Member, Partition
 from ssl_prune.models import ResNet
@@ -72,3 +73,15 @@ def test_half_space_training_meets_its_share(images):
     assert torch.equal(~halfspace.groups.alive(), halfspace.dead)
     assert 0.3 < macs(slim(network, x).model, SHAPE) / dense <= 0.4
     assert training.meter.total == 3 * dense * 96 * 4
+
+
+def test_torch_pruning_is_cut_to_just_below_the_share():
+    network, x = ResNet((1, 1), (8, 16), image_size=8), torch.zeros(1, *SHAPE)
+    made, dense = pruner(network, x, None), macs(network, SHAPE)
+    group = next(g for g in made.step(interactive=True) if made.DG.check_pruning_group(g))
+    wanted = left_after(made, group, cost(network, x))
+    group.prune()
+    assert macs(network, SHAPE) == pytest.approx(wanted)
+    cut(made, x, 0.4)
+    assert macs(network, SHAPE) <= 0.4 * dense
+    assert network.training
