@@ -46,7 +46,7 @@ class HalfSpace(pl.Callback):
         example: one input.
         share: of its multiply-accumulates that may be left.
         window: first and last moment, as shares of the run.
-        periods: how often groups are chosen.
+        periods: how often groups are chosen, at most once a step.
     """
 
     def __init__(
@@ -71,7 +71,9 @@ class HalfSpace(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         total = int(trainer.estimated_stepping_batches)
         self.start = round(self.window[0] * total)
-        self.length = max(1, round((self.window[1] - self.window[0]) * total / self.periods))
+        steps = max(1, round((self.window[1] - self.window[0]) * total))
+        self.periods = min(self.periods, steps)
+        self.length = steps // self.periods
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer

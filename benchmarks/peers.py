@@ -105,7 +105,7 @@ def summary(settings: Settings, options: argparse.Namespace, rows: Rows, equal: 
     return table(head, [found for found in lines if found], title=title)
 
 
-def tune(settings: Settings, options: argparse.Namespace, rows: Rows) -> list[list[Job]]:
+def tune(settings: Settings, options: argparse.Namespace) -> list[list[Job]]:
     """For each method the runs of its grid."""
     share, state = options.share[0], options.states[0]
     grids = []
@@ -137,8 +137,9 @@ def best(grids: list[list[Job]], rows: Rows, epochs: int) -> str:
 def progress(row: Row | str) -> str:
     if isinstance(row, str):
         return row
+    reg = f", reg {row['reg']:g}" if row["reg"] else ""
     return (
-        f"{row['method']}, share {row['share']:g}, state {row['state']}, weight decay {row['weight_decay']:g}, "
+        f"{row['method']}{reg}, share {row['share']:g}, state {row['state']}, weight decay {row['weight_decay']:g}, "
         f"{row['epochs']} epochs: {row['accuracy']:.2f} % at {row['macs_left']:.2%} of the MACs, {row['seconds']:.0f} s"
     )
 
@@ -176,7 +177,7 @@ def main() -> None:
         raise SystemExit(f"{options.json} exists: --resume goes on with it, --json names another file")
     rows = Rows(options.json)
     tables = [(equal, share) for equal in options.equal for share in options.share]
-    grids = tune(settings, options, rows) if options.tune else []
+    grids = tune(settings, options) if options.tune else []
     jobs = [job for grid in grids for job in grid] or [
         settings.job(method, share, state, equal)
         for equal, share in tables
