@@ -1,0 +1,107 @@
+"""Which runs a table of `peers.py` is made of, and in which order they go."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from _peers_methods import Job, run_job
+from _peers_networks import DATA, NETWORKS, macs, thin_factor
+
+from ssl_prune.files import replacing
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run of the benchmark was asked for; `weight_decay` is by method."""
+
+    network: str
+    data: str
+    images: int | None
+    epochs: int
+    weight_decay: Mapping[str, float]
+    reg: float
+    split: str
+
+    def job(self, method: str, share: float, state: int, equal: str = "epochs") -> Job:
+        """The run of a method, at equal epochs or at equal training MACs ("macs")."""
+        epochs = self.epochs if equal == "epochs" else self._longer(method, share)
+        reg = self.reg if method == "groupnorm" else 0.0
+        source = (self.epochs, self.weight_decay["ours"]) if method == "ours-shape" else None
+        return Job(
+            method, self.network, self.data, self.images, 1.0 if method == "dense" else share, state, epochs,
+            self.weight_decay[method], reg, self.split, source,
+        )  # fmt: skip
+
+    def _longer(self, method: str, share: float) -> int:
+        """Epochs that take no more training MACs than `self.epochs` of the dense network."""
+        if method in ("magnitude", "groupnorm"):  # half of the epochs at 1, the other half at the share
+            return int(2 * self.epochs / (1 + share))
+        if method == "thin":
+            shape, build = DATA[self.data].input_shape, NETWORKS[self.network]
+            factor = thin_factor(build, shape, share)
+            return int(self.epochs * macs(build(1.0, shape), shape) / macs(build(factor, shape), shape))
+        return int(self.epochs / share) if method == "ours-shape" else self.epochs
+
+
+def source_of(job: Job) -> Job | None:
+    """The run of `ours` that a job takes its widths from."""
+    if job.widths_from is None:
+        return None
+    epochs, decay = job.widths_from
+    return replace(job, method="ours", epochs=epochs, weight_decay=decay, widths_from=None)
+
+
+def job_of(row: Row) -> Job:
+    """The job that a row is of."""
+    values = {f.name: row[f.name] for f in fields(Job)}
+    source = values["widths_from"]
+    return Job(**{**values, "widths_from": None if source is None else tuple(source)})
+
+
+class Rows:
+    """The rows that are known, by job: those of the file, which has them all after every run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = json.loads(path.read_text()) if path.exists() else []
+        self.by_job: dict[Job, Row] = {job_of(row): row for row in found}
+
+    def add(self, row: Row) -> None:
+        self.by_job[job_of(row)] = row
+        with replacing(self.path) as part:
+            part.write_text(json.dumps(list(self.by_job.values()), indent=1) + "\n")
+
+
+def with_sources(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs without doubles, each after the one whose widths it takes."""
+    sources = [source for job in jobs if (source := source_of(job))]
+    return list(dict.fromkeys([*sources, *jobs]))
+
+
+def run_all(jobs: Sequence[Job], rows: Rows, root: str, processes: int, threads: int) -> Iterator[Row | str]:
+    """Run what is not known yet; yields each new row, or what went wrong."""
+    todo = [job for job in with_sources(jobs) if job not in rows.by_job]
+    running: dict[Future[Row], Job] = {}
+    with ProcessPoolExecutor(processes, mp_context=torch.multiprocessing.get_context("spawn")) as pool:
+        while todo or running:
+            for job in [job for job in todo if source_of(job) is None or source_of(job) in rows.by_job]:
+                source = source_of(job)
+                plan = rows.by_job[source]["plan"] if source else None
+                running[pool.submit(run_job, job, root, plan, threads)] = job
+                todo.remove(job)
+            if not running:  # their sources failed
+                yield from (f"left out, without widths: {asdict(job)}" for job in todo)
+                return
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(done)
+                if (error := done.exception()) is not None:
+                    yield f"failed: {asdict(job)}: {type(error).__name__}: {error}"
+                    continue
+                rows.add(done.result())
+                yield done.result()
