@@ -30,9 +30,8 @@ __all__ = [
 
 aten = torch.ops.aten
 
-LARGE = (
-    1e10  # multiplications of a run that takes so long that there should be few; a core's work for a third of a second
-)
+# Multiplications of a run that takes so long that there should be few: a core's work for a third of a second.
+LARGE = 1e10
 
 _LAYERS = {aten.linear, aten.conv1d, aten.conv2d, aten.conv3d}
 _PRODUCTS = {aten.matmul, aten.bmm, aten.mm}

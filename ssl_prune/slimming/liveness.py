@@ -152,7 +152,7 @@ def connected(reader: Reader, weight: Tensor, written: Tensor, asked: Tensor | N
         reader: where the channels are read.
         weight: its weight.
         written: (O,) which of the channels that it writes count.
-        asked: (I,) the channels to look at; None: all. The answer for others is False.
+        asked: (I,) the channels to look at; None: all. What is returned for others means nothing.
     """
     assert reader.rows is not None
     assert reader.columns is not None
