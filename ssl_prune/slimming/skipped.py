@@ -19,6 +19,7 @@ aten = torch.ops.aten
 
 _LAYERS = {aten.linear: -1, aten.conv1d: 1, aten.conv2d: 1, aten.conv3d: 1}  # with the axis of the channels
 _PRODUCTS = {aten.matmul, aten.bmm, aten.mm}
+_SKIPPED = {*_LAYERS, *_PRODUCTS, aten.scaled_dot_product_attention}
 
 
 def skipped(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
@@ -30,10 +31,12 @@ def skipped(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     packet = getattr(node.target, "overloadpacket", None)
     known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]
     result = node.meta.get("val")
-    if not isinstance(result, Tensor) or not known or len({k.value.dtype for k in known}) > 1:
+    if packet not in _SKIPPED or not isinstance(result, Tensor) or not known or len({k.value.dtype for k in known}) > 1:
         return None
     noise = _noise(result, known[0].value.device)
-    if packet in _PRODUCTS and len(known) == 2:
+    if packet in _PRODUCTS:
+        if len(known) != 2:
+            return None
         either = [bool(base(k.varies).all()) and bool(k.value.numel()) for k in known]
         other = known[either.index(True) - 1] if any(either) else None
         # Every element of the result meets one that varies, and something that is not zero.
@@ -43,7 +46,7 @@ def skipped(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
     if packet is aten.scaled_dot_product_attention:
         everywhere = base(varying(node, noise, args, kwargs, False))
         return (noise, everywhere) if bool(everywhere.all()) else None
-    if packet not in _LAYERS or len(known) > 3 or any(bool(base(k.varies).any()) for k in known[1:]):
+    if len(known) > 3 or any(bool(base(k.varies).any()) for k in known[1:]):
         return None
     if kwargs or not isinstance(args[0], Known) or not isinstance(args[1], Known):
         return None
