@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller, Window
+from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
 from ssl_prune.penalties import GroupLasso
 from ssl_prune.penalties.functional import shrink_factor
@@ -158,11 +159,16 @@ class BudgetSolver(Solver):
         saving = self._saving(self.dead).double().clamp_min(0)
         scores = self.score.values().double().cpu()
         self.keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.exponent, torch.inf)
+        norms = self.groups.norms()
+        if not bool(norms.isfinite().all()):
+            group = self.groups.describe(int((~norms.isfinite()).nonzero()[0]))
+            raise SlimError(
+                f"{group}: its weights are not finite at optimizer step {step}, so nothing can be chosen: training has "
+                "diverged. Lower the learning rate, clip gradients, or go on from an earlier checkpoint"
+            )
         ahead = min(self.window.ahead, max(1, self.window.end - step))
         rates = ahead * _rate(binding)
-        choice = self.controller.choose(
-            self.keys, self.groups.norms(), self.dead, self.due(step + ahead), rates, self.strength
-        )
+        choice = self.controller.choose(self.keys, norms, self.dead, self.due(step + ahead), rates, self.strength)
         self._take(choice)
         self._note(step)
 

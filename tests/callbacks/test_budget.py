@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ssl_prune import cost
+from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Budget, GroupLasso, Slim
 from ssl_prune.scores import Magnitude
@@ -250,3 +250,13 @@ def test_a_run_with_a_teacher_goes_on_to_the_same_numbers(trainer, tmp_path):
 def test_a_distillation_that_is_none_is_refused(options):
     with pytest.raises(ValueError, match="distill must be a number"):
         Budget(macs=0.5, **options)
+
+
+def test_a_run_that_diverges_says_so(trainer):
+    class Broken(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 20:
+                pl_module.net.conv2.weight.data[3] = torch.nan
+
+    with pytest.raises(SlimError, match="its weights are not finite at optimizer step"):
+        trainer(GroupLasso("coupled"), Budget(macs=0.5), Broken(), epochs=8).fit(Lit(), loader())
