@@ -133,6 +133,11 @@ class Budget(pl.Callback):
         total = trainer.estimated_stepping_batches
         if total == float("inf"):
             raise ValueError("Budget: the run has no end; set max_epochs or max_steps")
+        if trainer.world_size > 1 and "latency" in self.limits.kinds:
+            raise ValueError(
+                f"Budget: latency with {trainer.world_size} processes: each would measure other times and choose other "
+                "channels; state macs or params, or train with one process"
+            )
         window = Window(
             round(self.window[0] * total), round(self.window[1] * total), max(1, round(self.lookahead * total))
         )

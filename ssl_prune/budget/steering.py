@@ -14,6 +14,7 @@ from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.sizes import SizeModel
 from ssl_prune.budget.times import TimeModel
 from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs
 
@@ -90,8 +91,14 @@ def steer(
         round_to: count widths as multiples of this.
 
     Raises:
-        ValueError: the size is met already, or cannot be reached; the message has the smallest that can.
+        ValueError: the size is met already, or cannot be reached; the message has the smallest that can. Or the network
+            was followed by the second tracer only.
     """
+    if isinstance(graph, AutogradGraph):
+        raise ValueError(
+            f"Budget: what {type(model).__name__} costs without some channels is known only where torch.export follows the "
+            f"network, and it refused: {graph.refusal}. Give GroupLasso a strength instead"
+        )
     parts, sizes = atoms(graph, groups), SizeModel(graph, model, round_to)
     times = None
     if "latency" in limits.kinds:

@@ -12,6 +12,7 @@ from ssl_prune.models.mlp import MLP, LeNet300100
 from ssl_prune.models.mobilenet import MobileNetV1, MobileNetV2
 from ssl_prune.models.resnet import ResNet, ResNet18, ResNet20, ResNet32, ResNet56
 from ssl_prune.models.vgg import VGG16BN
+from ssl_prune.models.vit import ViT
 
 if TYPE_CHECKING:
     from ssl_prune.models.classifier import ImageClassifier
@@ -31,6 +32,7 @@ __all__ = [
     "ResNet20",
     "ResNet32",
     "ResNet56",
+    "ViT",
 ]
 
 

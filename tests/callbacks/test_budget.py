@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Budget, GroupLasso, Slim
+from ssl_prune.models import ViT
 from ssl_prune.scores import Magnitude
 
 
@@ -260,3 +261,43 @@ def test_a_run_that_diverges_says_so(trainer):
 
     with pytest.raises(SlimError, match="its weights are not finite at optimizer step"):
         trainer(GroupLasso("coupled"), Budget(macs=0.5), Broken(), epochs=8).fit(Lit(), loader())
+
+
+class Opaque(Wide):
+    """Code that torch.export refuses."""
+
+    def forward(self, x):
+        return super().forward(x) if float(x.sum()) != 7.0 else self.fc2(x.mean() * torch.ones(1, 32))
+
+
+def test_a_network_that_only_the_second_tracer_follows_is_refused(trainer):
+    lit = Lit()
+    lit.net = Opaque()
+    with pytest.raises(ValueError, match="known only where"):
+        trainer(GroupLasso("coupled"), Budget(macs=0.5), epochs=2).fit(lit, loader())
+
+
+def test_times_of_several_processes_are_refused(trainer, monkeypatch):
+    monkeypatch.setattr(pl.Trainer, "world_size", property(lambda self: 2))
+    with pytest.raises(ValueError, match="latency with 2 processes"):
+        trainer(GroupLasso("coupled"), Budget(latency=0.5), epochs=2).fit(Lit(), loader())
+
+
+def test_a_transformer_gives_heads_and_hidden_units(trainer):
+    class Patches(Lit):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.net = ViT(patch=2, width=24, depth=2, heads=4, in_channels=1, image_size=6, num_classes=3)
+
+    slim = Slim(None, latency_batch=0)
+    lit = Patches()
+    dense = cost(lit.net, torch.zeros(1, 1, 6, 6)).macs
+    trainer(GroupLasso("coupled"), Budget(macs=0.3), slim, epochs=8).fit(lit, loader())
+    net = slim.result.model
+    left = cost(net, torch.zeros(1, 1, 6, 6)).macs / dense
+    assert 0.26 <= left <= 0.3
+    rows = [block.attention.qkv.out_features for block in net.blocks]
+    assert any(width < 3 * 24 for width in rows)
+    assert all(width % (3 * 6) == 0 for width in rows)  # whole heads
+    assert all(block.mlp[0].out_features < 96 for block in net.blocks)

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 torch.set_num_threads(1)
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
+from ssl_prune.callbacks import L1, Budget, GroupLasso, Slim, SparsityMonitor
 
 class Lit(pl.LightningModule):
     def __init__(self):
@@ -35,10 +35,12 @@ folder, solver = sys.argv[1], sys.argv[2]
 g = torch.Generator().manual_seed(1)
 data = TensorDataset(torch.randn(32, 1, 6, 6, generator=g), torch.randint(0, 3, (32,), generator=g))
 callbacks = [
-    GroupLasso("coupled", 2.5, solver=solver, threshold=0.05, debias_from=0.75),
+    GroupLasso("coupled") if solver == "budget"
+    else GroupLasso("coupled", 2.5, solver=solver, threshold=0.05, debias_from=0.75),
     L1(0.01, include="4"),
     SparsityMonitor(),
     Slim("net.safetensors"),
+    *([Budget(macs=0.6, window=(0.1, 0.75), every=1, path="budget.json")] if solver == "budget" else []),
 ]
 trainer = pl.Trainer(
     max_epochs=4, accelerator="cpu", devices=2, strategy="ddp", logger=False, default_root_dir=folder,
@@ -54,7 +56,7 @@ torch.save((dict(model.named_parameters()), solver.step_count, solver.frozen, ca
 """
 
 
-@pytest.mark.parametrize("solver", ["proximal", pytest.param("subgradient", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("solver", ["proximal", "budget", pytest.param("subgradient", marks=pytest.mark.slow)])
 def test_ranks_agree_and_the_first_one_writes(tmp_path, solver):
     import torch
 
