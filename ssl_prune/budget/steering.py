@@ -125,4 +125,4 @@ def steer(
 
 
 def _text(shares: Mapping[str, float], kinds: Mapping[str, float] | None = None) -> str:
-    return ", ".join(f"{shares[kind]:.1%} of the dense {kind}" for kind in (kinds or shares))
+    return ", ".join(f"{shares[kind]:.2%} of the dense {kind}" for kind in (kinds or shares))
