@@ -174,7 +174,7 @@ def _slim(
             break
         failure = failure or outcome.proof.failure
     start = time.thread_time()
-    loose = best is not None and any(module.becomes is not None for module in best.plan.modules.values())
+    loose = best is not None and _loosened(best.plan, model)
     if best is None:
         del outcome
         dead, best = repair(first, tried.pop())
@@ -195,6 +195,15 @@ def _slim(
     return SlimResult(cut, replace(best.plan, then=more.plan), report)
 
 
+def _loosened(plan: SlimPlan, model: nn.Module) -> bool:
+    """Whether a module became another, or a grouped convolution a plain one, whose channels are less tied."""
+    return any(
+        module.becomes is not None
+        or (module.attributes.get("groups") == 1 and getattr(model.get_submodule(name), "groups", 1) > 1)
+        for name, module in plan.modules.items()
+    )
+
+
 def _again(
     best: Outcome,
     inputs: Inputs,
@@ -205,8 +214,8 @@ def _again(
 ) -> SlimResult | None:
     """What more can go in the cut network.
 
-    That is where modules became others, which may tie less together than the modules they were, and where a repair kept
-    more than it had to.
+    That is where modules became others, or grouped convolutions plain ones, which may tie less together than what they
+    were, and where a repair kept more than it had to.
     """
     try:
         graph = trace(best.model, inputs)

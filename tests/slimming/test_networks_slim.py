@@ -79,3 +79,19 @@ def test_a_third_is_cut_exactly(name):
     assert again.report.removed == {}
     assert SlimPlan.from_json(again.plan.to_json()).modules == {}
     assert again.report.params[0] == again.report.params[1] == report.params[1]
+
+
+def test_a_convolution_that_is_left_with_one_group_takes_constants_in():
+    """Of two channels with the same constant under padding one is enough, but not in a convolution of several groups."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv1d(2, 4, 1, bias=False), nn.Sigmoid(), nn.Conv1d(4, 2, 3, padding=1, groups=2), nn.Conv1d(2, 3, 1)
+    ).double()
+    with torch.no_grad():
+        net[0].weight[2:] = 0  # both channels of the second group carry 0.5
+        net[3].weight[:, 0] = 0  # nobody reads the first group
+    x = torch.randn(2, 2, 7).double()
+    result = slim(net, x, tolerance=1e-10)
+    assert (result.model[2].groups, result.model[2].in_channels) == (1, 1)
+    torch.testing.assert_close(result.model(x), net(x))
+    assert not slim(result.model, x, tolerance=1e-10).plan.modules
