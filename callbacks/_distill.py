@@ -58,6 +58,10 @@ class Distillation:
             self._handle.remove()
         self._handle, self._seen = None, []
 
+    def forget(self) -> None:
+        """Let go of the passes since the last call; the teacher is not asked."""
+        self._seen = []
+
     def term(self) -> Tensor | None:
         """The term for the passes since the last call; None where there was none."""
         seen, self._seen = self._seen, []

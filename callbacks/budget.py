@@ -82,9 +82,10 @@ class Budget(pl.Callback):
     ) -> None:
         super().__init__()
         self.limits = Limits(macs, params, latency)
-        window = (float(window[0]), float(window[1]))
-        if len(window) != 2 or not 0 <= window[0] < window[1] <= 1:
+        if not isinstance(window, (tuple, list)) or len(window) != 2 or not 0 <= window[0] < window[1] <= 1:
             raise ValueError(f"Budget: window must be two shares of the run, 0 <= first < last <= 1, got {window!r}")
+        if not isinstance(latency_batch, int) or latency_batch < 1:
+            raise ValueError(f"Budget: latency_batch must be a number of samples >= 1, got {latency_batch!r}")
         if not 0 <= floor < 1:
             raise ValueError(f"Budget: floor must be a share of a layer's channels in [0, 1), got {floor!r}")
         if not isinstance(round_to, int) or round_to < 1:
@@ -93,7 +94,7 @@ class Budget(pl.Callback):
             raise ValueError(f"Budget: lookahead must be a share of the run in (0, 1], got {lookahead!r}")
         if not exponent >= 0 or not isinstance(every, int) or every < 1:
             raise ValueError(f"Budget: exponent must be >= 0 and every a whole number >= 1, got {exponent}, {every}")
-        self.window, self.floor, self.round_to, self.exponent = window, floor, round_to, exponent
+        self.window, self.floor, self.round_to, self.exponent = tuple(window), floor, round_to, exponent
         self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
         self.path, self.metric = path, metric
         self.distillation = Distillation(distill, temperature)
@@ -178,8 +179,11 @@ class Budget(pl.Callback):
         """Add the distillation term to the loss, once the network has its size."""
         if self.solver is None or not self.distillation.weight:
             return
+        if not self.solver.frozen:
+            self.distillation.forget()
+            return
         term = self.distillation.term()
-        if term is None or not self.solver.frozen:
+        if term is None:
             return
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else float(scaler.get_scale())

@@ -16,9 +16,7 @@ class Limits:
         macs: multiply-accumulates of one forward pass of the example: a share of the dense network's (at most 1), or a
             number.
         params: parameters, in the same way.
-        latency: seconds of one forward pass, in the same way; a share is below 1 and so is a time: times are given in
-            milliseconds, from 1 on, or with `milliseconds`.
-        milliseconds: read `latency` as milliseconds, whatever its size.
+        latency: of one forward pass: a share (at most 1), or milliseconds above 1.
 
     Raises:
         ValueError: no limit, or one that is not positive.
@@ -31,7 +29,6 @@ class Limits:
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
-    milliseconds: bool = False
 
     def __post_init__(self) -> None:
         given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
@@ -78,8 +75,7 @@ class Limits:
         found = {}
         for kind in self.kinds:
             value = float(getattr(self, kind))
-            absolute = value > 1 or (kind == "latency" and self.milliseconds)
-            if absolute:
+            if value > 1:
                 value = value * (1e-3 if kind == "latency" else 1.0) / dense[kind]
             found[kind] = value
         return found

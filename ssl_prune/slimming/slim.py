@@ -109,6 +109,8 @@ def slim(
         raise ValueError(f'columns: got {columns!r}, expected True, False or "measured"')
     check_threshold(threshold)
     check_round_to(round_to)
+    if data is not None and budget is None:
+        raise ValueError('data: only used to choose for a budget; give one too, for example budget={"macs": 0.5}')
     refusal = graph.refusal if isinstance(graph, AutogradGraph) else None
     if graph is None:
         try:

@@ -110,3 +110,9 @@ def test_wrong_budgets_are_refused(net, budget, message):
 def test_no_batch_is_refused(net):
     with pytest.raises(ValueError, match="got no batch"):
         slim(net, data()[0][:1], budget={"macs": 0.5}, data=[])
+
+
+def test_data_without_a_budget_are_refused(net):
+    x, y = data()
+    with pytest.raises(ValueError, match="only used to choose for a budget"):
+        slim(net, x[:1], data=[(x, y)])

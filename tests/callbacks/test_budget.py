@@ -167,6 +167,9 @@ def test_a_run_without_an_end_is_refused(trainer):
     [
         ({}, "at least one"),
         ({"macs": 0.5, "window": (0.5, 0.2)}, "window must be two shares"),
+        ({"macs": 0.5, "window": (0.1,)}, "window must be two shares"),
+        ({"macs": 0.5, "window": None}, "window must be two shares"),
+        ({"latency": 0.5, "latency_batch": 0}, "latency_batch must be"),
         ({"macs": 0.5, "floor": 1.0}, "floor must be"),
         ({"macs": 0.5, "round_to": 0}, "round_to must be"),
         ({"macs": 0.5, "lookahead": 0}, "lookahead must be"),
