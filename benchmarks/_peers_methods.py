@@ -31,6 +31,7 @@ class Job:
         epochs: of the whole run.
         weight_decay: of SGD.
         reg: strength of GroupNormPruner's sparse learning; 0 for the other methods.
+        precision: of Lightning's trainer.
         split: "test" or "validation": which images the accuracy is of.
         widths_from: epochs and weight decay of the run of `ours` whose widths these are; None for the other methods.
     """
@@ -44,6 +45,7 @@ class Job:
     epochs: int
     weight_decay: float
     reg: float
+    precision: str
     split: str
     widths_from: tuple[int, float] | None = None
 
@@ -142,7 +144,7 @@ def run_job(job: Job, root: str, plan: str | None, threads: int) -> dict[str, An
     start = time.perf_counter()
     data = open_data(job.data, root, job.images)
     data.setup("fit")
-    run = Run(job, Training(data, job.state, job.epochs, job.weight_decay), plan, {})
+    run = Run(job, Training(data, job.state, job.epochs, job.weight_decay, job.precision), plan, {})
     network = METHODS[job.method](run)
     seconds = time.perf_counter() - start
     shape = run.training.shape

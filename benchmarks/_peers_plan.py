@@ -26,6 +26,7 @@ class Settings:
     epochs: int
     weight_decay: Mapping[str, float]
     reg: float
+    precision: str
     split: str
 
     def job(self, method: str, share: float, state: int, equal: str = "epochs") -> Job:
@@ -35,7 +36,7 @@ class Settings:
         source = (self.epochs, self.weight_decay["ours"]) if method == "ours-shape" else None
         return Job(
             method, self.network, self.data, self.images, 1.0 if method == "dense" else share, state, epochs,
-            self.weight_decay[method], reg, self.split, source,
+            self.weight_decay[method], reg, self.precision, self.split, source,
         )  # fmt: skip
 
     def _longer(self, method: str, share: float) -> int:

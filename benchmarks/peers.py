@@ -156,6 +156,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--states", nargs="+", type=int, default=[0, 1, 2], help="random states")
     parser.add_argument("--weight-decay", nargs="+", default=["0.0005"], help="for all, or METHOD=NUMBER, or both")
     parser.add_argument("--reg", type=float, default=1e-4, help="strength of groupnorm's sparse learning")
+    parser.add_argument("--precision", default="bf16-mixed", help="of training; tests are in float32")
     parser.add_argument("--equal", nargs="+", choices=["epochs", "macs"], default=["epochs", "macs"])
     parser.add_argument("--tune", action="store_true", help="choose weight decays on the validation images")
     parser.add_argument("--grid", nargs="+", type=float, default=[1e-4, 5e-4, 1e-3], help="weight decays to try")
@@ -171,7 +172,7 @@ def main() -> None:
     options = arguments()
     settings = Settings(
         options.network, options.data, options.images, options.epochs, by_method(options.weight_decay), options.reg,
-        "validation" if options.tune else "test",
+        options.precision, "validation" if options.tune else "test",
     )  # fmt: skip
     if options.json.exists() and not options.resume:
         raise SystemExit(f"{options.json} exists: --resume goes on with it, --json names another file")

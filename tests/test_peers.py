@@ -65,7 +65,7 @@ def test_batches_depend_on_state_and_epoch_alone(images):
 
 def test_half_space_training_meets_its_share(images):
     data = SimpleNamespace(train_set=images, batch_size=16, input_shape=SHAPE)
-    training = Training(data, 0, 4, 1e-4)
+    training = Training(data, 0, 4, 1e-4, "32-true")
     network = training.build(lambda: ResNet((1, 1), (8, 16), image_size=8))
     dense, x = macs(network, SHAPE), torch.zeros(1, *SHAPE)
     halfspace = HalfSpace(network, x, 0.4)
