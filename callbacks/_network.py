@@ -16,7 +16,7 @@ from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tens
 
 __all__ = ["example_of", "forget", "graph_of", "handed_on", "network_of", "remember"]
 
-_GRAPHS: "WeakKeyDictionary[nn.Module, tuple[str, ChannelGraph]]" = WeakKeyDictionary()
+_GRAPHS: "WeakKeyDictionary[nn.Module, tuple[str, dict[str, ChannelGraph]]]" = WeakKeyDictionary()
 _EXAMPLES: "WeakKeyDictionary[nn.Module, Inputs]" = WeakKeyDictionary()
 
 
@@ -75,11 +75,14 @@ def example_of(pl_module: pl.LightningModule, network: nn.Module) -> Inputs | No
 
 def graph_of(network: nn.Module, example: Inputs) -> ChannelGraph:
     """The channel graph of `network`; traced once however many callbacks ask, and again when a shape has changed."""
-    shapes = [(name, p.shape) for name, p in network.named_parameters()]
-    key = repr((shapes, [(t.shape, t.dtype, t.device) for t in leaves(as_call(example))]))
-    if network not in _GRAPHS or _GRAPHS[network][0] != key:
-        _GRAPHS[network] = key, trace_either(network, example)
-    return _GRAPHS[network][1]
+    shapes = repr([(name, p.shape) for name, p in network.named_parameters()])
+    inputs = repr([(t.shape, t.dtype, t.device) for t in leaves(as_call(example))])
+    if network not in _GRAPHS or _GRAPHS[network][0] != shapes:
+        _GRAPHS[network] = shapes, {}
+    known = _GRAPHS[network][1]
+    if inputs not in known:
+        known[inputs] = trace_either(network, example)
+    return known[inputs]
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward pass early

@@ -1,8 +1,10 @@
 """The part that all penalty callbacks share: validate, attach a solver to the optimizers, log, resume."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
@@ -10,6 +12,7 @@ from ssl_prune.callbacks.budget import Budget
 from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
+from ssl_prune.shrinking import Source, carry, carry_masks, lineage_of
 from ssl_prune.solvers import ProximalSolver, SubgradientSolver
 from ssl_prune.solvers.budgeted import BudgetSolver
 
@@ -91,6 +94,7 @@ class PenaltyCallback(pl.Callback):
         self.until = until
         self.solver: Solver | None = None
         self._restored: dict[str, Any] | None = None
+        self._nothing_left = False  # of the groups, after a cut
 
     @property
     def groups(self) -> Partition | None:
@@ -113,9 +117,11 @@ class PenaltyCallback(pl.Callback):
                 f"{type(self).__name__}: give a strength, or a Budget beside it that finds one: "
                 'callbacks=[GroupLasso("coupled"), Budget(macs=0.5)]'
             )
-        forget(network_of(pl_module, self.module))
+        network = network_of(pl_module, self.module)
+        forget(network)
+        self._nothing_left = False
         if not self._waits_for_batch(pl_module):
-            self._partition(pl_module)
+            self._partition(pl_module, network)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the solver to the optimizers; by now the parameters are where they stay."""
@@ -129,7 +135,7 @@ class PenaltyCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Attach the solver now, if the first batch is the only example input there is."""
-        if self.solver is None:
+        if self.solver is None and not self._nothing_left:
             remember(pl_module, network_of(pl_module, self.module), batch)
             self._attach(trainer, pl_module)
 
@@ -140,13 +146,16 @@ class PenaltyCallback(pl.Callback):
             "until": self.until,
             "steps_per_epoch": steps_per_epoch,
         }
-        groups = self._partition(pl_module)
+        network = network_of(pl_module, self.module)
+        # Of a network that was cut, groups keep the numbers that they have in the dense one.
+        lineage = lineage_of(network)
+        dense = network if lineage is None else lineage.dense()
+        groups = self._partition(pl_module, dense)
         budget = self._budget(trainer) if self.strength is None else None
         if budget is not None:
-            network = network_of(pl_module, self.module)
             example = example_of(pl_module, network)
             assert example is not None  # the partition needed it
-            self.solver = budget.make_solver(trainer, network, graph_of(network, example), groups, example)
+            self.solver = budget.make_solver(trainer, dense, graph_of(dense, example), groups, example, network)
         elif self.solver_kind == "proximal":
             self.solver = ProximalSolver(
                 groups, self.penalty, self.strength or 0.0, self.schedule, metric=self.metric, **options
@@ -155,6 +164,8 @@ class PenaltyCallback(pl.Callback):
             self.solver = SubgradientSolver(
                 groups, self.penalty, self.strength or 0.0, self.schedule, threshold=self.threshold, **options
             )
+        if lineage is not None and not self._carry(lineage.sources(), network):
+            return
         if self._restored is not None:
             self.solver.load_state_dict(self._restored)
             if self.strength is not None:
@@ -170,6 +181,25 @@ class PenaltyCallback(pl.Callback):
         """Add the subgradient: after unscaling, before clipping."""
         if isinstance(self.solver, SubgradientSolver):
             self.solver.add_gradient(optimizer)
+
+    def on_shrink(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, origin: Mapping[str, Source]
+    ) -> None:
+        """Go on with what is left of the groups."""
+        if self.solver is not None and network_of(pl_module, self.module) is network:
+            self._carry(origin, network)
+
+    def _carry(self, origin: Mapping[str, Source], network: nn.Module) -> bool:
+        """Put the solver on the network as it is after a cut; False if no group is left."""
+        assert self.solver is not None
+        before, masks = self.solver.groups, self.solver.masks
+        groups = carry(before, origin, network)
+        if groups is None:
+            self.solver.detach()
+            self.solver, self._nothing_left = None, True
+            return False
+        self.solver.rebind(groups, None if masks is None else carry_masks(masks, before, groups, origin))
+        return True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let go of the optimizers."""
@@ -200,11 +230,10 @@ class PenaltyCallback(pl.Callback):
     def _waits_for_batch(self, pl_module: pl.LightningModule) -> bool:
         return self._kind.needs_graph and pl_module.example_input_array is None
 
-    def _partition(self, pl_module: pl.LightningModule) -> Partition:
-        network = network_of(pl_module, self.module)
+    def _partition(self, pl_module: pl.LightningModule, network: nn.Module) -> Partition:
         graph = None
         if self._kind.needs_graph:
-            example = example_of(pl_module, network)
+            example = example_of(pl_module, network_of(pl_module, self.module))
             if example is None:
                 raise ValueError(
                     f"{type(self).__name__}: no example input for {type(pl_module).__name__}; set example_input_array "

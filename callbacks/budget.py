@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering, Window, steer
 from ssl_prune.callbacks._distill import Distillation
+from ssl_prune.callbacks._network import graph_of
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs, map_tensors
@@ -19,6 +21,7 @@ from ssl_prune.latency import compare_latency
 from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.report.files import write_json
 from ssl_prune.scores import Score, TaylorScale
+from ssl_prune.shrinking import Source, lineage_of
 from ssl_prune.slimming.remaining import cut_unproven
 from ssl_prune.solvers.budgeted import BudgetSolver
 
@@ -101,6 +104,7 @@ class Budget(pl.Callback):
         self.measured: list[tuple[int, float]] = []
         self.steering: Steering | None = None
         self._network: nn.Module | None = None
+        self._reference: nn.Module | None = None
         self._teacher: dict[str, Any] = {}
         self.score = TaylorScale() if score is None else score
         self.solver: BudgetSolver | None = None
@@ -117,16 +121,23 @@ class Budget(pl.Callback):
             )
 
     def make_solver(
-        self, trainer: pl.Trainer, network: nn.Module, graph: ChannelGraph, groups: Partition, example: Inputs
+        self,
+        trainer: pl.Trainer,
+        network: nn.Module,
+        graph: ChannelGraph,
+        groups: Partition,
+        example: Inputs,
+        trained: nn.Module | None = None,
     ) -> BudgetSolver:
         """The solver that meets the size.
 
         Args:
             trainer: of the run; its length must be known.
-            network: the network.
+            network: the network in its dense form.
             graph: its channel graph.
             groups: coupled groups that may go.
             example: one input of the network.
+            trained: the network that trains, if it was cut already.
 
         Raises:
             ValueError: the run has no end, or the size is met already or out of reach.
@@ -144,13 +155,14 @@ class Budget(pl.Callback):
         )
         if window.end <= window.start:
             raise ValueError(f"Budget: the window has no step in a run of {total} steps; train longer or widen it")
-        self._network, size = network, self.latency_batch
+        self._network, size = network if trained is None else trained, self.latency_batch
         if self.distillation.weight:
             self.distillation.load_state_dict(self._teacher, network)
-            self.distillation.watch(network)
+            self.distillation.watch(self._network)
         inputs = map_tensors(lambda t: t.repeat_interleave(size, 0) if t.dim() and len(t) == 1 else t, example)
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
+        self._reference, self._batch = network, inputs
         self.steering = steer(
             timed, network, groups, self.limits, inputs=inputs, floor=self.floor, round_to=self.round_to
         )
@@ -163,15 +175,27 @@ class Budget(pl.Callback):
             exponent=self.exponent,
             every=self.every,
             norms=self.steering.norms,
-            look=None if self.steering.times is None else lambda dead: self._measure(timed, network, inputs, dead),
+            look=None if self.steering.times is None else self._measure,
         )
         return self.solver
 
-    def _measure(self, graph: ChannelGraph, network: nn.Module, inputs: Inputs, dead: Tensor) -> None:
+    def on_shrink(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, origin: Mapping[str, Source]
+    ) -> None:
+        """Compare times with the dense network from now on."""
+        lineage = lineage_of(network)
+        if self._network is network and self._reference is network and lineage is not None:
+            self._reference = lineage.dense()
+
+    def _measure(self, dead: Tensor) -> None:
         """Correct the estimate of the time by that of the network as it would be cut now."""
         assert self.steering is not None
         assert self.steering.times is not None
-        before, after = compare_latency(network, cut_unproven(graph, network, inputs), inputs, rounds=15)
+        assert self._network is not None
+        assert self._reference is not None
+        inputs = self._batch
+        cut = cut_unproven(graph_of(self._network, inputs), self._network, inputs)
+        before, after = compare_latency(self._reference, cut, inputs, rounds=15)
         seconds = self.steering.times.dense * after / before
         self.steering.times.correct(self.steering.parts.dead_units(dead), seconds)
 

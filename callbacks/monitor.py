@@ -5,6 +5,7 @@ from typing import Any
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
 from ssl_prune.callbacks._penalty import PenaltyCallback
+from ssl_prune.shrinking import lineage_of
 from ssl_prune.slimming.remaining import remaining
 
 __all__ = ["SparsityMonitor"]
@@ -51,7 +52,12 @@ class SparsityMonitor(pl.Callback):
         if example is None:
             raise ValueError("SparsityMonitor: no example input; set example_input_array on the LightningModule")
         left = remaining(graph_of(network, example), network, example)
-        values = {"macs_left": left.macs[1] / max(left.macs[0], 1), "params_left": left.params[1] / left.params[0]}
+        lineage = lineage_of(network)
+        macs, params = left.macs[0], left.params[0]
+        if lineage is not None:
+            dense = lineage.cost(example)
+            macs, params = dense.macs, dense.params
+        values = {"macs_left": left.macs[1] / max(macs, 1), "params_left": left.params[1] / params}
         penalties = [c for c in trainer.callbacks if isinstance(c, PenaltyCallback) and c.solver is not None]  # type: ignore[attr-defined]
         if penalties:
             values["groups_alive"] = float(sum(int(c.groups.alive().sum()) for c in penalties if c.groups is not None))

@@ -100,6 +100,11 @@ class Partition:
         self._sync()
 
     @property
+    def lengths(self) -> list[int]:
+        """How many group numbers each member's index has."""
+        return list(self._lengths)
+
+    @property
     def sizes(self) -> Tensor:
         """``(G,)`` float32: entries of each group."""
         sizes = self._sync()["sizes"]

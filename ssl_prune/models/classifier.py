@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from ssl_prune._lightning import pl
+from ssl_prune.shrinking import follow_checkpoints
 
 __all__ = ["ImageClassifier"]
 
@@ -59,6 +60,7 @@ class ImageClassifier(pl.LightningModule):
         self.label_smoothing = label_smoothing
         self.val_acc = MeanMetric()
         self.test_acc = MeanMetric()
+        follow_checkpoints(self)
         shape = getattr(network, "input_shape", None)
         if shape is not None:
             # A generator of its own, so that building the module leaves the seeded state as it was.

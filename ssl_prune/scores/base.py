@@ -24,6 +24,10 @@ class Score(ABC):
             groups: the partition.
             norms: positions of those members that are scales and shifts of normalisations.
         """
+        self.rebind(groups, norms)
+
+    def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+        """Go on with the same groups on what is left of their members; what is remembered of each stays."""
         self.groups, self.norms = groups, tuple(norms)
 
     def update(self) -> None:

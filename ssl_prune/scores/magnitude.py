@@ -34,4 +34,4 @@ class Magnitude(Score):
     def values(self) -> Tensor:
         """The norms as they are now."""
         norms = self.groups.norms()
-        return norms / self.groups.sizes.sqrt() if self.per_entry else norms
+        return norms / self.groups.sizes.clamp_min(1).sqrt() if self.per_entry else norms

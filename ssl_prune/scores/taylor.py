@@ -77,9 +77,9 @@ class TaylorScale(Moving):
     Source: Molchanov et al. (2019), section 3.2, gates after batch normalisation.
     """
 
-    def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
         """Divide the members into normalisations and rows."""
-        super().bind(groups, norms)
+        super().rebind(groups, norms)
         marks = [torch.full_like(m.param, float(i in self.norms)) for i, m in enumerate(groups.members)]
         self._normed = groups.sum(marks) > 0
         here = set(self.norms)

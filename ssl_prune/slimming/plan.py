@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -54,6 +54,15 @@ class ModulePlan:
     fold: Fold | None = None
     becomes: dict[str, Any] | None = None
     grouped: dict[str, Any] | None = None
+
+    def followed_by(self, later: "ModulePlan") -> "ModulePlan":
+        """One plan that keeps, of what this one keeps, what the later one keeps."""
+        keep = {leaf: dict(axes) for leaf, axes in self.keep.items()}
+        for leaf, axes in later.keep.items():
+            own = keep.setdefault(leaf, {})
+            for axis, kept in axes.items():
+                own[axis] = [own[axis][i] for i in kept] if axis in own else list(kept)
+        return ModulePlan(keep, {**self.attributes, **later.attributes})
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ class SlimPlan:
         Raises:
             SlimError: a tensor is missing or of another shape; `model` is not touched then.
         """
-        self._check(model)
+        self.check(model)
         if inplace and self.then is not None:
             self.apply(model, shared=True)  # what the second step finds is known only after the first: try it aside
         cut: dict[int, Tensor] = {}
@@ -150,6 +159,24 @@ class SlimPlan:
                 model.set_submodule(name, _replacement(model, model.get_submodule(name), module.becomes))
         return model if self.then is None else self.then.apply(model, inplace=True)
 
+    def followed_by(self, later: "SlimPlan") -> "SlimPlan":
+        """This plan, and a later one for the network that it leaves, as one plan.
+
+        Two plans that only choose channels become one; else the later one is the last step.
+        """
+        if self.then is not None:
+            return replace(self, then=self.then.followed_by(later))
+        if later.then is not None or not (self._only_chooses and later._only_chooses):
+            return replace(self, then=later)
+        modules = dict(self.modules)
+        for name, second in later.modules.items():
+            modules[name] = modules[name].followed_by(second) if name in modules else second
+        return SlimPlan(modules, self.shapes)
+
+    @property
+    def _only_chooses(self) -> bool:
+        return not any(m.fold or m.becomes or m.grouped for m in self.modules.values())
+
     @staticmethod
     def own(cut: nn.Module, model: nn.Module) -> nn.Module:
         """A network that was cut `shared`, with tensors of its own; those that it shares are copied, no others."""
@@ -157,7 +184,12 @@ class SlimPlan:
         known = {id(t): t for t in itertools.chain(cut.parameters(), cut.buffers()) if id(t) not in theirs}
         return copied(cut, known)
 
-    def _check(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module) -> None:
+        """Refuse a network of other widths than the plan was made for.
+
+        Raises:
+            SlimError: a tensor or module is missing, or a tensor has another shape.
+        """
         tensors: Mapping[str, Tensor] = {
             **dict(model.named_parameters(remove_duplicate=False)),
             **dict(model.named_buffers(remove_duplicate=False)),

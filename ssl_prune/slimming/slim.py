@@ -24,6 +24,7 @@ from ssl_prune.slimming.repair import repair
 from ssl_prune.slimming.report import SlimReport, make_report
 from ssl_prune.slimming.second import slim_by_autograd
 from ssl_prune.slimming.threshold import ThresholdChange, apply_threshold, check_threshold
+from ssl_prune.slimming.training import branches_may_go, held_in_training
 from ssl_prune.slimming.verify import verify
 from ssl_prune.slimming.widths import check_round_to, practical_widths
 
@@ -122,7 +123,9 @@ def slim(
         for name, given in asked:
             if given:
                 raise ValueError(f"{name}: not available for a network that only the second tracer follows ({refusal})")
-        return SlimResult(*slim_by_autograd(model, example_inputs, exact, tolerance, refusal=refusal or ""))
+        result = SlimResult(*slim_by_autograd(model, example_inputs, exact, tolerance, refusal=refusal or ""))
+        return _from_the_dense(result, model, example_inputs)
+    given = model
     small: ThresholdChange | None = None
     sized: BudgetChange | None = None
     if threshold:
@@ -140,7 +143,19 @@ def slim(
     )
     if other is not None and other.report.macs[1] < result.report.macs[1]:
         result = other
-    return replace(result, report=replace(result.report, threshold=small, budget=sized))
+    result = replace(result, report=replace(result.report, threshold=small, budget=sized))
+    return _from_the_dense(result, given, example_inputs)
+
+
+def _from_the_dense(result: SlimResult, model: nn.Module, inputs: Inputs) -> SlimResult:
+    """For a network that was cut while it trained, plan and report from the dense one on."""
+    from ssl_prune.shrinking.lineage import lineage_of  # which cuts with plans of slimming
+
+    lineage = lineage_of(model)
+    if lineage is None:
+        return result
+    plan, report = lineage.complete(result.plan, result.report, inputs)
+    return replace(result, plan=plan, report=report)
 
 
 def _slim(
@@ -149,17 +164,21 @@ def _slim(
     example_inputs: Inputs,
     exact: bool,
     tolerance: float,
-    columns: bool | Literal["measured"],
+    columns: bool | Literal["measured"] | None,
     round_to: int | Literal["measured"],
+    training: bool = False,
 ) -> SlimResult:
-    """`slim` with the modules as they are."""
+    """`slim` with the modules as they are; for `training`, only what takes no part in training either."""
     with evaluation(model):
         live = liveness(graph, model, example_inputs)
-    first = Attempt(graph, model, live, example_inputs, tolerance, columns=columns)
+    branches = not training or branches_may_go(graph, model, live)
+    held = held_in_training(graph, model, live, branches) if training else None
+    first = Attempt(graph, model, live, example_inputs, tolerance, columns=columns, branches=branches, widths=held)
     removed = first.without(None)
     with evaluation(model):
-        widths = practical_widths(graph, live, removed, round_to, branches=True)
-    first = replace(first, widths=removed & ~widths.dead)
+        widths = practical_widths(graph, live, removed, round_to, branches=branches)
+    narrow = removed & ~widths.dead
+    first = replace(first, widths=narrow if held is None else narrow | held)
     followers = (removed & ~first.without(None)).nonzero().flatten().tolist()
     reasons = {unit: widths.reasons.get(unit, "a channel kept for its layer's width reads it") for unit in followers}
     best: Outcome | None = None
@@ -185,7 +204,7 @@ def _slim(
     best = best._replace(model=SlimPlan.own(best.model, model))
     slow = first.expected.slow
     fewer = sum(p.numel() for p in best.model.parameters()) < sum(p.numel() for p in model.parameters())
-    more = _again(best, example_inputs, exact, tolerance, columns, round_to) if loose and fewer else None
+    more = _again(best, example_inputs, exact, tolerance, columns, round_to, training) if loose and fewer else None
     cut = best.model if more is None else more.model
     proof = best.proof if more is None else verify(model, cut, example_inputs, tolerance, first.expected)
     if more is None or (exact and not proof.holds):
@@ -195,6 +214,11 @@ def _slim(
     both = dict(Counter(report.removed) + Counter(more.report.removed))
     report = replace(report, removed=both, kept=more.report.kept, refused=failure or more.report.refused)
     return SlimResult(cut, replace(best.plan, then=more.plan), report)
+
+
+def slim_in_training(graph: ChannelGraph, model: nn.Module, inputs: Inputs, tolerance: float) -> SlimResult:
+    """`slim` of what takes no part in training either; see `training_cut`."""
+    return _slim(graph, model, inputs, True, tolerance, None, 1, training=True)
 
 
 def _loosened(plan: SlimPlan, model: nn.Module) -> bool:
@@ -211,8 +235,9 @@ def _again(
     inputs: Inputs,
     exact: bool,
     tolerance: float,
-    columns: bool | Literal["measured"],
+    columns: bool | Literal["measured"] | None,
     round_to: int | Literal["measured"],
+    training: bool,
 ) -> SlimResult | None:
     """What more can go in the cut network.
 
@@ -228,7 +253,10 @@ def _again(
         live = liveness(graph, best.model, inputs)
     if not Attempt(graph, best.model, live, inputs, tolerance, columns=forms).changes_anything:
         return None
-    more = slim(best.model, inputs, exact, tolerance, columns=forms, round_to=round_to, graph=graph)
+    if training:
+        more = _slim(graph, best.model, inputs, exact, tolerance, forms, round_to, training)
+    else:
+        more = slim(best.model, inputs, exact, tolerance, columns=forms or False, round_to=round_to, graph=graph)
     smaller = more.report.params[1] < more.report.params[0] or more.report.macs[1] < more.report.macs[0]
     return more if smaller else None
 

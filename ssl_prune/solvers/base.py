@@ -76,6 +76,11 @@ class Solver(ABC):
         """Whether the zeros are held and the penalty is off."""
         return self._masks is not None
 
+    @property
+    def masks(self) -> list[Tensor] | None:
+        """Of the frozen zeros: 0 where they are and 1 elsewhere, a tensor a member that broadcasts to it; None before."""
+        return self._masks
+
     def attach(self, *optimizers: Optimizer) -> None:
         """Act after every step of these optimizers, until `detach`.
 
@@ -98,17 +103,20 @@ class Solver(ABC):
             handle.remove()
         self._handles, self._bindings, self._optimizers = [], [], ()
 
-    def rebind(self, groups: Partition) -> None:
+    def rebind(self, groups: Partition, masks: list[Tensor] | None = None) -> None:
         """Go on with another partition of the same network, as after its layers were cut.
 
-        Counts and strength stay; frozen zeros are read again from the parameters. Attached optimizers stay attached and
-        must hold the new parameters.
+        Counts and strength stay. Attached optimizers stay attached and must hold the new parameters.
+
+        Args:
+            groups: the partition.
+            masks: the frozen zeros on its members, see `masks`; None: they are read again from the parameters.
         """
         optimizers, frozen = self._optimizers, self.frozen
         self.detach()
         self.groups, self._masks = groups, None
         if frozen:
-            self._masks = zero_masks(groups, self.penalty)
+            self._masks = zero_masks(groups, self.penalty) if masks is None else masks
         if optimizers:
             self.attach(*optimizers)
 

@@ -98,6 +98,12 @@ class BudgetSolver(Solver):
                 "leave the layers of the others out with exclude"
             )
 
+    def rebind(self, groups: Partition, masks: list[Tensor] | None = None) -> None:
+        """Go on with what is left of the groups, whose numbers must be the same."""
+        names = {self.groups.members[i].name for i in self.score.norms}
+        super().rebind(groups, masks)
+        self.score.rebind(groups, [i for i, member in enumerate(groups.members) if member.name in names])
+
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""
         return {

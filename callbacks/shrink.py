@@ -1,0 +1,226 @@
+"""Cuts the network in the middle of a fit, so that what is zero no longer costs anything."""
+
+import gc
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_prune._lightning import pl
+from ssl_prune.callbacks._network import example_of, graph_of, network_of, remember
+from ssl_prune.callbacks._penalty import PenaltyCallback
+from ssl_prune.shrinking import Lineage, check_optimizers, follow_checkpoints, training_cut
+from ssl_prune.shrinking.agreement import check_agreement
+from ssl_prune.slimming import SlimPlan
+from ssl_prune.slimming.remaining import remaining
+
+__all__ = ["Shrink"]
+
+_AVERAGING = ("WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging")
+
+
+class Shrink(pl.Callback):
+    """Cut while training: what is at zero leaves the network, the optimizers, and every checkpoint from then on.
+
+    The cut is proven like that of `slim`, and is made in place: parameters and modules stay the objects that they are.
+    Optimizer states, gradients, schedulers, hooks, penalties, a `Budget` and the processes of a distributed run follow.
+    Only what takes no part in training goes. `Slim` at the end maps the dense network to the last width.
+
+    A checkpoint holds its widths. With this callback a module built dense, or of any width, takes them on when it loads
+    one, in `fit(ckpt_path=...)` as in `test(ckpt_path="best")`; for `load_from_checkpoint` see `follow_checkpoints`.
+
+    Args:
+        every_n_epochs: look before each n-th epoch.
+        every_n_steps: look after each n-th optimizer step instead.
+        min_gain: cut only where that saves this share of the present multiply-accumulates or parameters.
+        tolerance: allowed relative difference of the outputs; see `slim`.
+        module: name of the submodule to cut; default the one that holds all parameters.
+
+    Attributes:
+        history: of each cut (optimizer step, MACs left, parameters left, seconds), shares of the dense network.
+
+    Raises:
+        ValueError: at construction, a number out of its range; in `setup`, a strategy that divides parameters, a
+            callback that averages weights, or a penalty on another part of the same network.
+        SlimError: during training, an optimizer whose state cannot follow, or processes that disagree.
+
+    Example:
+        >>> Shrink(every_n_epochs=2, min_gain=0.1).every_n_epochs
+        2
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int | None = None,
+        every_n_steps: int | None = None,
+        *,
+        min_gain: float = 0.05,
+        tolerance: float = 1e-4,
+        module: str | None = None,
+    ) -> None:
+        super().__init__()
+        if every_n_epochs is not None and every_n_steps is not None:
+            raise ValueError(
+                f"Shrink: give every_n_epochs or every_n_steps, got both ({every_n_epochs} and {every_n_steps})"
+            )
+        if every_n_steps is None and every_n_epochs is None:
+            every_n_epochs = 1
+        for name, number in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise ValueError(f"Shrink: {name} must be a whole number >= 1, got {number!r}")
+        if not isinstance(min_gain, (int, float)) or not 0 <= min_gain < 1:
+            raise ValueError(f"Shrink: min_gain must be a share in [0, 1), got {min_gain!r}")
+        if not tolerance >= 0:
+            raise ValueError(f"Shrink: tolerance must be a number >= 0, got {tolerance!r}")
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        self.min_gain, self.tolerance, self.module = min_gain, tolerance, module
+        self.history: list[tuple[int, float, float, float]] = []
+        self._looked_at: int | None = None  # optimizer step of the last look
+        self._in_vain: tuple[int, int] | None = None  # what was left at a look that led to no cut
+        self._dense: tuple[int, int] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let checkpoints say their widths, and refuse what cannot follow a cut."""
+        follow_checkpoints(pl_module)
+        self._in_vain, self._dense = None, None
+        if stage != "fit":
+            return
+        strategy, kinds = trainer.strategy, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy)
+        if not isinstance(strategy, kinds):
+            raise ValueError(
+                f"Shrink: {type(strategy).__name__} divides or copies parameters in a way that a cut cannot follow; "
+                'train on one device or with strategy="ddp", or without Shrink: Slim at the end needs none'
+            )
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            if {c.__name__ for c in type(callback).__mro__} & set(_AVERAGING):
+                raise ValueError(
+                    f"Shrink: {type(callback).__name__} keeps a copy of the weights at their first widths, which a cut "
+                    "would not narrow; leave one of the two out"
+                )
+        network = network_of(pl_module, self.module)
+        own = {id(p) for p in network.parameters()}
+        for callback in callbacks:
+            if isinstance(callback, PenaltyCallback):
+                other = network_of(pl_module, callback.module)
+                if other is not network and own & {id(p) for p in other.parameters()}:
+                    raise ValueError(
+                        f"Shrink: module={self.module!r}, but {type(callback).__name__} looks at module="
+                        f"{callback.module!r} of the same network; give both the same module"
+                    )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See to it that the optimizers can follow a cut, before there is one."""
+        check_optimizers(network_of(pl_module, self.module), trainer.optimizers)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep an example input, and cut if it is time to."""
+        network = network_of(pl_module, self.module)
+        if pl_module.example_input_array is None:
+            remember(pl_module, network, batch)
+        step = int(trainer.global_step)
+        if not step or step == self._looked_at:  # in the middle of an accumulation the step is the same
+            return
+        if self.every_n_steps is not None:
+            due = step % self.every_n_steps == 0
+        else:
+            assert self.every_n_epochs is not None
+            due = batch_idx == 0 and trainer.current_epoch % self.every_n_epochs == 0
+        if due:
+            self._looked_at = step
+            self.run(trainer, pl_module)
+
+    def run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Look now, and cut if there is enough to gain.
+
+        Returns:
+            Whether the network was cut.
+
+        Raises:
+            ValueError: no example input.
+            SlimError: an optimizer's state cannot follow, or processes disagree.
+        """
+        start = time.perf_counter()
+        network = network_of(pl_module, self.module)
+        strategy = trainer.strategy
+        alone = trainer.world_size == 1
+        if not alone:
+            check_agreement(network, lambda numbers: _gathered(strategy, numbers))
+        # One process decides: running statistics, which a proof looks at, differ between processes.
+        found = self._plan(pl_module) if trainer.is_global_zero else None
+        text, removed = found if alone else strategy.broadcast(found)  # type: ignore[misc]
+        if text is None:
+            return False
+        lineage = Lineage.of(network)
+        origin = lineage.cut(SlimPlan.from_json(text), trainer.optimizers, removed)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "on_shrink"):
+                callback.on_shrink(trainer, pl_module, network, origin)
+        if not alone:
+            # The reducer knows the parameters of before, and its buckets their sizes.
+            strategy.model = strategy.lightning_module
+            gc.collect()
+            strategy.configure_ddp()
+            check_agreement(network, lambda numbers: _gathered(strategy, numbers), text)
+        self._note(trainer, pl_module, time.perf_counter() - start)
+        return True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what is left after a cut."""
+        if self.history and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            _, macs, params, _ = self.history[-1]
+            pl_module.log_dict({"shrink_macs_left": macs, "shrink_params_left": params}, rank_zero_only=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """When the last look was, and the history: numbers only."""
+        return {"looked_at": self._looked_at, "history": [list(entry) for entry in self.history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self._looked_at = state_dict["looked_at"]
+        self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state_dict["history"]]
+
+    def _plan(self, pl_module: pl.LightningModule) -> tuple[str | None, dict[str, int]]:
+        """The plan as text, None if there is too little to gain; and what it removes."""
+        network = network_of(pl_module, self.module)
+        example = example_of(pl_module, network)
+        if example is None:
+            raise ValueError(f"Shrink: no example input; set example_input_array on {type(pl_module).__name__}")
+        graph = graph_of(network, example)
+        left = remaining(graph, network, example)
+        sizes = (left.macs[1], left.params[1])
+        if not self._enough(left.macs, left.params) or sizes == self._in_vain:
+            return None, {}
+        place = next(network.parameters()).device
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+            found = training_cut(network, example, self.tolerance, graph)
+        if not self._enough(found.report.macs, found.report.params):
+            self._in_vain = sizes
+            return None, {}
+        return found.plan.to_json(), dict(found.report.removed)
+
+    def _enough(self, *sizes: tuple[int, int]) -> bool:
+        gains = [1 - after / max(before, 1) for before, after in sizes]
+        return max(gains) > 0 and max(gains) >= self.min_gain
+
+    def _note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: float) -> None:
+        network = network_of(pl_module, self.module)
+        example = example_of(pl_module, network)
+        assert example is not None
+        lineage = Lineage.of(network)
+        if self._dense is None:
+            before = lineage.cost(example)
+            self._dense = before.macs, before.params
+        now = lineage.cost_now(example)
+        shares = now.macs / max(1, self._dense[0]), now.params / max(1, self._dense[1])
+        self.history.append((int(trainer.global_step), *shares, seconds))
+
+
+def _gathered(strategy: Any, numbers: Tensor) -> Tensor:
+    found: Tensor = strategy.all_gather(numbers.to(strategy.root_device))
+    return found

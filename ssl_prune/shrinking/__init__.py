@@ -1,0 +1,20 @@
+"""Cutting a network while it trains: in place, with its optimizers, and with the way back to the dense form."""
+
+from ssl_prune.shrinking.carry import carry, carry_masks
+from ssl_prune.shrinking.checkpoints import follow_checkpoints
+from ssl_prune.shrinking.graft import check_optimizers, graft
+from ssl_prune.shrinking.lineage import Lineage, lineage_of
+from ssl_prune.shrinking.sources import Source
+from ssl_prune.shrinking.training_cut import training_cut
+
+__all__ = [
+    "Lineage",
+    "Source",
+    "carry",
+    "carry_masks",
+    "check_optimizers",
+    "follow_checkpoints",
+    "graft",
+    "lineage_of",
+    "training_cut",
+]

@@ -1,0 +1,69 @@
+"""Groups of a network on what is left of it after a cut."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.groups import Member, Partition
+from ssl_prune.shrinking.sources import Source
+
+__all__ = ["carry", "carry_masks"]
+
+
+def carry(groups: Partition, origin: Mapping[str, Source], model: nn.Module) -> Partition | None:
+    """The same groups with the same numbers on the entries that are left; a group of which nothing is left is empty.
+
+    Numbers stay so that whatever is kept by group (scores, decisions, strengths) stays right. Groups of single entries
+    are numbered anew: they have no numbers to keep.
+
+    Args:
+        groups: of the network before the cut.
+        origin: where the entries of each parameter after the cut stood.
+        model: the network after the cut.
+
+    Returns:
+        The partition; None if nothing of any group is left.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Linear(2, 3, bias=False))
+        >>> rows, smaller = partition(net, "filter"), nn.Sequential(nn.Linear(2, 2, bias=False))
+        >>> source = Source("0.weight", torch.Size([3, 2]), torch.tensor([[0, 1], [4, 5]]))
+        >>> carry(rows, {"0.weight": source}, smaller).sizes
+        tensor([2., 0., 2.])
+    """
+    now = dict(model.named_parameters())
+    members, layers = [], []
+    starts = _starts(groups)
+    for member in groups.members:
+        for name, source in origin.items():
+            if source.name != member.name:
+                continue
+            if member.index is None:
+                entries = torch.arange(starts[member.name], starts[member.name] + source.shape.numel())
+                layers.append(groups.layer.cpu()[source.take(entries.view(source.shape))].flatten())
+                members.append(Member(name, now[name], None))
+                continue
+            index = source.take(member.index)
+            if bool((index >= 0).any()):
+                members.append(Member(name, now[name], index))
+    if not members:
+        return None
+    layer = torch.cat(layers) if layers else groups.layer.cpu()
+    return Partition(members, groups.layers, layer, groups.kind, allow_empty=True)
+
+
+def _starts(groups: Partition) -> dict[str, int]:
+    # The parameters may have been cut already: what counts is how they were when the groups were made.
+    starts, start = {}, 0
+    for member, length in zip(groups.members, groups.lengths, strict=True):
+        starts[member.name] = start
+        start += length
+    return starts
+
+
+def carry_masks(masks: list[Tensor], before: Partition, after: Partition, origin: Mapping[str, Source]) -> list[Tensor]:
+    """Masks that broadcast to the members of a partition, on those of the carried one."""
+    by_name = {member.name: mask for member, mask in zip(before.members, masks, strict=True)}
+    return [origin[m.name].take(by_name[origin[m.name].name]) for m in after.members]

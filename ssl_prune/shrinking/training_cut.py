@@ -1,0 +1,47 @@
+"""The plan of a cut in the middle of training."""
+
+from torch import nn
+
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.autograd import trace_either
+from ssl_prune.graph.units import AutogradGraph
+from ssl_prune.inputs import Inputs
+from ssl_prune.slimming.second import slim_by_autograd
+from ssl_prune.slimming.slim import SlimResult, slim_in_training
+
+__all__ = ["training_cut"]
+
+
+def training_cut(
+    model: nn.Module, inputs: Inputs, tolerance: float = 1e-4, graph: ChannelGraph | None = None
+) -> SlimResult:
+    """What can go now without a change of the outputs, in evaluation as in training.
+
+    As `slim`, but layers stay what they are: kernels are not cropped, computed weights stay computed, and a channel that
+    carries a constant stays where the constant of training may be another one, or where no bias would take it in.
+
+    Args:
+        model: the network; it is left as it was.
+        inputs: one example.
+        tolerance: allowed relative difference of the outputs.
+        graph: the channel graph, if it was traced before.
+
+    Returns:
+        The cut network, the plan and the report; the plan is empty where nothing can go.
+
+    Raises:
+        GraphError: neither tracer can follow the network.
+        SlimError: the network's outputs are not finite.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> with torch.no_grad():
+        ...     _ = net[2].weight[:, :5].zero_()
+        >>> training_cut(net, torch.randn(1, 4)).model[0]
+        Linear(in_features=4, out_features=3, bias=True)
+    """
+    graph = trace_either(model, inputs) if graph is None else graph
+    if isinstance(graph, AutogradGraph):
+        return SlimResult(*slim_by_autograd(model, inputs, True, tolerance, refusal=graph.refusal))
+    return slim_in_training(graph, model, inputs, tolerance)
