@@ -83,9 +83,9 @@ class Shrink(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let checkpoints say their widths, and refuse what cannot follow a cut."""
         follow_checkpoints(pl_module)
-        self._in_vain, self._dense = None, None
         if stage != "fit":
             return
+        self._in_vain, self._dense, self._looked_at, self.history = None, None, None, []
         strategy, kinds = trainer.strategy, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy)
         if not isinstance(strategy, kinds):
             raise ValueError(
@@ -124,6 +124,8 @@ class Shrink(pl.Callback):
         step = int(trainer.global_step)
         if not step or step == self._looked_at:  # in the middle of an accumulation the step is the same
             return
+        if step == 1:  # the first state there is
+            check_optimizers(network, trainer.optimizers)
         if self.every_n_steps is not None:
             due = step % self.every_n_steps == 0
         else:

@@ -13,6 +13,8 @@ from ssl_prune.slimming.plan import SlimPlan
 
 __all__ = ["check_optimizers", "graft", "replace_data"]
 
+_OTHERS = "Train with another optimizer (SGD, Adam, AdamW, RMSprop, Adagrad, Adafactor), or without Shrink"
+
 
 def check_optimizers(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Refuse optimizers whose state cannot follow a cut, before anything is changed.
@@ -25,6 +27,8 @@ def check_optimizers(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """
     names = {id(p): name for name, p in model.named_parameters()}
     for optimizer in optimizers:
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise SlimError(f"LBFGS keeps a history of all parameters as one vector, which cannot be cut. {_OTHERS}")
         for param, state in optimizer.state.items():
             if id(param) not in names:
                 continue
@@ -33,8 +37,7 @@ def check_optimizers(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
                     got = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
                     raise SlimError(
                         f"{type(optimizer).__name__} keeps {key!r} for {names[id(param)]} {tuple(param.shape)}: {got}, "
-                        "expected a number or a tensor that broadcasts to the parameter, which can be cut as it is. Train "
-                        "with another optimizer (SGD, Adam, AdamW, RMSprop, Adagrad, Adafactor), or without Shrink"
+                        f"expected a number or a tensor that broadcasts to the parameter, which can be cut as it is. {_OTHERS}"
                     )
 
 

@@ -114,7 +114,9 @@ def test_groups_of_single_entries_are_those_that_are_left(kit):
     carried = carry(entries, Lineage.of(net).cut(training_cut(net, x).plan), net)
     fresh = partition(net, "entry")
     assert carried.num_groups == fresh.num_groups
-    assert [carried.describe(g) for g in range(carried.num_groups)] == [fresh.describe(g) for g in range(fresh.num_groups)]
+    assert [carried.describe(g) for g in range(carried.num_groups)] == [
+        fresh.describe(g) for g in range(fresh.num_groups)
+    ]
 
 
 def test_groups_of_a_branch_that_is_gone(kit):
