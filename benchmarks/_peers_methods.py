@@ -15,7 +15,7 @@ from _peers_training import Training, accuracy
 from torch import nn
 
 from ssl_prune import SlimPlan, slim
-from ssl_prune.callbacks import Budget, GroupLasso
+from ssl_prune.callbacks import Budget, GroupLasso, Shrink
 from ssl_prune.models._init import he_init
 
 
@@ -81,7 +81,7 @@ def thin(run: Run) -> nn.Module:
 def ours(run: Run) -> nn.Module:
     network = run.network()
     budget = Budget(macs=run.job.share)
-    run.training.fit(network, callbacks=[GroupLasso("coupled"), budget])
+    run.training.fit(network, callbacks=[GroupLasso("coupled"), budget, Shrink(min_gain=0.02)])
     result = slim(network, example(run.training.shape))
     assert budget.solver is not None
     run.says |= {"plan": result.plan.to_json(), "projected": budget.solver.projected}

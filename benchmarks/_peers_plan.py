@@ -11,7 +11,11 @@ import torch
 from _peers_methods import Job, run_job
 from _peers_networks import DATA, NETWORKS, macs, thin_factor
 
+from ssl_prune.budget import Window
+from ssl_prune.callbacks import Budget
 from ssl_prune.files import replacing
+
+SLACK = 0.03  # of the dense network: what Shrink has not cut yet, having too little to gain
 
 Row = dict[str, Any]
 
@@ -47,7 +51,17 @@ class Settings:
             shape, build = DATA[self.data].input_shape, NETWORKS[self.network]
             factor = thin_factor(build, shape, share)
             return int(self.epochs * macs(build(1.0, shape), shape) / macs(build(factor, shape), shape))
+        if method == "ours":  # cut before each epoch to what is due there, all but for the last few per cent
+            fits = [n for n in range(self.epochs, 4 * self.epochs) if _cost_of_ours(n, share) <= self.epochs]
+            return max(fits)
         return int(self.epochs / share) if method == "ours-shape" else self.epochs
+
+
+def _cost_of_ours(epochs: int, share: float) -> float:
+    """Training MACs in epochs of the dense network, with `SLACK` of the network not yet cut in any epoch."""
+    first, last = Budget(macs=share).window
+    window = Window(round(1000 * first), round(1000 * last), 1)
+    return sum(min(1.0, window.share(1000 * epoch / epochs, share) + SLACK) for epoch in range(epochs))
 
 
 def source_of(job: Job) -> Job | None:

@@ -77,11 +77,20 @@ class Training:
         epochs: of the whole run.
         weight_decay: of SGD.
         precision: of Lightning's trainer.
+        accelerator: of Lightning's trainer.
     """
 
-    def __init__(self, data: ImageData, state: int, epochs: int, weight_decay: float, precision: Any) -> None:
+    def __init__(
+        self,
+        data: ImageData,
+        state: int,
+        epochs: int,
+        weight_decay: float,
+        precision: Any,
+        accelerator: str = "cpu",
+    ) -> None:
         self.data, self.state, self.epochs = data, state, epochs
-        self.weight_decay, self.precision = weight_decay, precision
+        self.weight_decay, self.precision, self.accelerator = weight_decay, precision, accelerator
         self.shape: Shape = data.input_shape
         self.meter = Meter(self.shape)
         self._done = 0
@@ -100,7 +109,7 @@ class Training:
         assert self.data.train_set is not None
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trainer = pl.Trainer(
-            max_epochs=epochs, accelerator="cpu", precision=self.precision, callbacks=[*callbacks, self.meter], logger=False,
+            max_epochs=epochs, accelerator=self.accelerator, precision=self.precision, callbacks=[*callbacks, self.meter], logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
         batches = Batches(self.data.train_set, self.data.batch_size, self.state, lambda: first + trainer.current_epoch)

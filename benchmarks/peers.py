@@ -7,7 +7,7 @@ DATA holds the files of CIFAR-10 or Fashion-MNIST. The methods:
 
     dense       no pruning
     thin        all widths scaled by one factor, the largest that fits, from scratch
-    ours        GroupLasso("coupled") and Budget(macs=share); the slim network is what is measured
+    ours        GroupLasso("coupled"), Budget(macs=share) and Shrink; the slim network is what is measured
     ours-shape  the widths that ours found with the same state, from scratch with new weights
     magnitude   torch-pruning's MagnitudePruner after half of the epochs of dense training, then fine-tuning
     groupnorm   torch-pruning's GroupNormPruner: sparse learning in the first half, then the same; --reg
@@ -20,8 +20,9 @@ network below its share while others can go (for torch-pruning that is added her
 
 The second table (`--equal macs`) lets each method train for as many whole epochs as take no more multiply-accumulates
 than the dense network in --epochs. A step counts 3 · forward MACs · batch of the network as it physically is in that
-step. Hence ours and halfspace, which train a dense network with zeros in it, gain nothing and have the same runs in both
-tables; thin and ours-shape train 1 / share times as long, the two pruners 2 / (1 + share) times, half of it dense. Not
+step. Hence halfspace, which trains a dense network with zeros in it, gains nothing and has the same runs in both tables;
+ours is cut by Shrink before each epoch; thin and ours-shape train 1 / share times as long, the two pruners
+2 / (1 + share) times, half of it dense. Not
 counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning. Training MACs in the tables
 are in units of the dense network in --epochs; seconds are those of training and cutting.
 
