@@ -61,6 +61,7 @@ class ShardedPartition(Partition):
 
     Args:
         whole: the partition of the whole parameters.
+        mesh: the mesh over which to add up; default that of the parameters.
 
     Raises:
         ValueError: a parameter is laid out in another way than ``Shard`` and ``Replicate``, in another mesh than the
@@ -70,9 +71,9 @@ class ShardedPartition(Partition):
     is_sharded = True
     members: tuple[ShardMember, ...]
 
-    def __init__(self, whole: Partition) -> None:
+    def __init__(self, whole: Partition, mesh: DeviceMesh | None = None) -> None:
         self.whole = whole
-        self._mesh = _common_mesh(whole.members)
+        self._mesh = _common_mesh(whole.members) if mesh is None else mesh
         members = [_member_here(m, self._mesh) for m in whole.members]
         super().__init__(members, whole.layers, whole.layer_numbers, whole.kind, allow_empty=True)
 
@@ -87,10 +88,10 @@ class ShardedPartition(Partition):
     def restrict(self, positions: Sequence[int]) -> Partition:
         """The same groups with only some members (by position); single entries are numbered anew."""
         if not self.is_entrywise:
-            return ShardedPartition(self.whole.restrict(positions))
+            return ShardedPartition(self.whole.restrict(positions), self._mesh)
         members = [self.whole.members[i] for i in positions]
         numbers = self.whole.layer_numbers[list(positions)]
-        return ShardedPartition(Partition(members, self.layers, numbers, self.kind))
+        return ShardedPartition(Partition(members, self.layers, numbers, self.kind), self._mesh)
 
     def describe(self, g: int) -> str:
         """Name a group by its layer, kind and position there, in the whole parameter."""

@@ -72,6 +72,7 @@ def test_two_meshes_are_refused():
 def test_whole_parameters_beside_sharded_ones_count_once():
     groups = on_shards(whole(rows(laid(Shard(0)), "a.weight"), rows(torch.ones(4, 3), "b.weight")))
     torch.testing.assert_close(groups.norms(), torch.full((4,), 6**0.5))
+    assert groups.restrict([1]).norms().tolist() == pytest.approx([3**0.5] * 4)
 
 
 def test_a_sharded_network_is_not_traced():
