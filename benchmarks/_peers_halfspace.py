@@ -97,7 +97,7 @@ class HalfSpace(pl.Callback):
         self.dead |= half_space_(self.groups, self._before, self.redundant, (left - 1) / left)
         masks = self.groups.expand((~self.dead).to(self.groups.dtype))
         for member, mask in zip(self.groups.members, masks, strict=True):
-            clear_state(trainer.optimizers[0], member.param, mask)
+            clear_state(trainer.optimizers[0], member, mask)
 
     def _choose(self, period: int) -> Tensor:
         keys = self.score.values().double().cpu()

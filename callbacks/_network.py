@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ssl_prune._lightning import pl
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.autograd import trace_either
+from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 
-__all__ = ["example_of", "forget", "graph_of", "handed_on", "network_of", "remember"]
+__all__ = ["example_of", "forget", "graph_of", "handed_on", "known_graph", "network_of", "refuse_sharded", "remember"]
 
 _GRAPHS: "WeakKeyDictionary[nn.Module, tuple[str, dict[str, ChannelGraph]]]" = WeakKeyDictionary()
 _EXAMPLES: "WeakKeyDictionary[nn.Module, Inputs]" = WeakKeyDictionary()
@@ -75,7 +76,7 @@ def example_of(pl_module: pl.LightningModule, network: nn.Module) -> Inputs | No
 
 def graph_of(network: nn.Module, example: Inputs) -> ChannelGraph:
     """The channel graph of `network`; traced once however many callbacks ask, and again when a shape has changed."""
-    shapes = repr([(name, p.shape) for name, p in network.named_parameters()])
+    shapes = _shapes(network)
     inputs = repr([(t.shape, t.dtype, t.device) for t in leaves(as_call(example))])
     if network not in _GRAPHS or _GRAPHS[network][0] != shapes:
         _GRAPHS[network] = shapes, {}
@@ -83,6 +84,38 @@ def graph_of(network: nn.Module, example: Inputs) -> ChannelGraph:
     if inputs not in known:
         known[inputs] = trace_either(network, example)
     return known[inputs]
+
+
+def known_graph(network: nn.Module) -> ChannelGraph:
+    """The graph of a network that is sharded by now, as it was traced in `setup`: names and shapes are still the same.
+
+    Raises:
+        ValueError: it was not traced before it was sharded.
+    """
+    if network not in _GRAPHS or _GRAPHS[network][0] != _shapes(network):
+        raise ValueError(
+            f"{type(network).__name__} is sharded, and only a whole network can be traced: build it in the __init__ of "
+            "the LightningModule, set example_input_array there, and only shard it in configure_model"
+        )
+    return next(iter(_GRAPHS[network][1].values()))
+
+
+def refuse_sharded(who: object, pl_module: pl.LightningModule, way_out: str) -> None:
+    """Refuse parameters that are DTensors.
+
+    Raises:
+        ValueError: some are.
+    """
+    reshard(pl_module)
+    name = next((name for name, p in pl_module.named_parameters() if is_sharded([p])), None)
+    if name is not None:
+        raise ValueError(
+            f"{type(who).__name__}: {name} is sharded (a DTensor), expected a network that each process holds whole; {way_out}"
+        )
+
+
+def _shapes(network: nn.Module) -> str:
+    return repr([(name, tuple(p.shape)) for name, p in network.named_parameters()])
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward pass early

@@ -7,9 +7,18 @@ import torch
 from torch import nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
+from ssl_prune.callbacks._network import (
+    example_of,
+    forget,
+    graph_of,
+    known_graph,
+    network_of,
+    refuse_sharded,
+    remember,
+)
 from ssl_prune.callbacks.budget import Budget
 from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
+from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.shrinking import Source, carry, carry_masks, lineage_of
@@ -29,6 +38,10 @@ class PenaltyCallback(pl.Callback):
 
     Note:
         `debias_from` as a share counts optimizer steps of the whole run, so it needs a run of known length.
+
+        Under `ModelParallelStrategy`, parameters that `configure_model` shards with `fully_shard` stay sharded: each step
+        all-reduces one number a group. What needs the channel graph is traced in `setup`, so the network must be built in
+        `__init__` and have an `example_input_array`.
     """
 
     def __init__(
@@ -117,6 +130,11 @@ class PenaltyCallback(pl.Callback):
                 f"{type(self).__name__}: give a strength, or a Budget beside it that finds one: "
                 'callbacks=[GroupLasso("coupled"), Budget(macs=0.5)]'
             )
+        if isinstance(trainer.strategy, pl.strategies.FSDPStrategy):
+            raise ValueError(
+                f"{type(self).__name__}: FSDPStrategy flattens parameters, so that they have no rows or channels; use "
+                "ModelParallelStrategy and torch.distributed.fsdp.fully_shard in configure_model"
+            )
         network = network_of(pl_module, self.module)
         forget(network)
         self._nothing_left = False
@@ -128,8 +146,11 @@ class PenaltyCallback(pl.Callback):
         if self._restored is None and self.solver is not None and trainer.global_step:
             self._restored = self.solver.state_dict()  # a second fit that goes on where the first one ended
         self.solver = None
+        reshard(pl_module)  # the sanity check may have left gathered parameters
         if not self._waits_for_batch(pl_module):
             self._attach(trainer, pl_module)
+            return
+        refuse_sharded(self, pl_module, "set example_input_array on the LightningModule")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -146,6 +167,8 @@ class PenaltyCallback(pl.Callback):
             "until": self.until,
             "steps_per_epoch": steps_per_epoch,
         }
+        if self.strength is None:
+            refuse_sharded(self, pl_module, "a Budget works under ddp; or give a strength")
         network = network_of(pl_module, self.module)
         # Of a network that was cut, groups keep the numbers that they have in the dense one.
         lineage = lineage_of(network)
@@ -232,7 +255,9 @@ class PenaltyCallback(pl.Callback):
 
     def _partition(self, pl_module: pl.LightningModule, network: nn.Module) -> Partition:
         graph = None
-        if self._kind.needs_graph:
+        if self._kind.needs_graph and is_sharded(network.parameters()):
+            graph = known_graph(network)
+        elif self._kind.needs_graph:
             example = example_of(pl_module, network_of(pl_module, self.module))
             if example is None:
                 raise ValueError(

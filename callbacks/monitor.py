@@ -3,7 +3,7 @@
 from typing import Any
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
+from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
 from ssl_prune.callbacks._penalty import PenaltyCallback
 from ssl_prune.shrinking import lineage_of
 from ssl_prune.slimming.remaining import remaining
@@ -37,6 +37,10 @@ class SparsityMonitor(pl.Callback):
         """Find the network before anything is trained."""
         if stage == "fit":
             forget(network_of(pl_module, self.module))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a network of which this process has only a part."""
+        refuse_sharded(self, pl_module, "leave this callback out")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -10,7 +10,7 @@ from torch import nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
-from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, remember
+from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
 from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import Evaluation, RunReport
@@ -87,6 +87,15 @@ class Slim(pl.Callback):
             forget(network_of(pl_module, self.module))
             for name in self.exports:
                 require(name)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a network of which this process has only a part."""
+        refuse_sharded(
+            self,
+            pl_module,
+            "save the checkpoint whole, with ModelParallelStrategy(save_distributed_checkpoint=False), and cut it with "
+            "ssl-prune slim --ckpt_path",
+        )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

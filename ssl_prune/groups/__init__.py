@@ -7,8 +7,9 @@ from ssl_prune.groups.coupled import Coupled
 from ssl_prune.groups.depth import Depth
 from ssl_prune.groups.entry import Entry
 from ssl_prune.groups.filter import Filter
+from ssl_prune.groups.member import Member
 from ssl_prune.groups.neuron import Neuron
-from ssl_prune.groups.partition import Member, Partition
+from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import Patterns, select_layers
 from ssl_prune.groups.shape import Shape
 

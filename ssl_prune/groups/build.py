@@ -17,6 +17,7 @@ from ssl_prune.groups.neuron import Neuron
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import Patterns, select_layers
 from ssl_prune.groups.shape import Shape
+from ssl_prune.groups.shards import is_sharded, on_shards
 
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph
@@ -53,10 +54,12 @@ def partition(
         example_inputs: a tensor, a tuple or a dict to trace the model with if there is no graph.
 
     Returns:
-        The partition; it holds the model's parameters, not copies.
+        The partition; it holds the model's parameters, not copies. Of sharded parameters (DTensors) it is a
+        `ShardedPartition`.
 
     Raises:
-        ValueError: an unknown granularity, a pattern without a match, a graph that is needed and missing, or no group.
+        ValueError: an unknown granularity, a pattern without a match, a graph that is needed and missing, no group, or
+            parameters that are sharded in a way that is not known.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -75,7 +78,12 @@ def partition(
                 f"{type(granularity).__name__} groups need to know how layers are connected: "
                 "pass graph=trace(model, example_inputs), or example_inputs"
             )
+        if is_sharded(model.parameters()):
+            raise ValueError(
+                f"{type(model).__name__} is sharded, and only a whole network can be traced: call trace(model, "
+                "example_inputs) before fully_shard(model) and pass graph="
+            )
         from ssl_prune.graph.autograd import trace_either
 
         graph = trace_either(model, example_inputs)
-    return granularity.build(model, graph, select)
+    return on_shards(granularity.build(model, graph, select))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.groups.partition import Member, Partition
+from ssl_prune.groups.member import Member
+from ssl_prune.groups.partition import Partition
 
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ssl_prune.groups.axes import require
 from ssl_prune.groups.collect import Layers, along
-from ssl_prune.groups.partition import Member, Partition
+from ssl_prune.groups.member import Member
+from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import prunable_layers
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ssl_prune.groups.collect import Layers, parameter, prefixed
-from ssl_prune.groups.partition import Member, Partition
+from ssl_prune.groups.member import Member
+from ssl_prune.groups.partition import Partition
 
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph
@@ -35,6 +36,4 @@ class Entry:
             weight = parameter(layer, module)
             weights.setdefault(id(weight), (layer, weight))
         members = [Member(prefixed(layer, "weight"), weight, None) for layer, weight in weights.values()]
-        sizes = torch.tensor([m.param.numel() for m in members])
-        layer_of = torch.arange(len(members)).repeat_interleave(sizes)
-        return Partition(members, [layer for layer, _ in weights.values()], layer_of, "entry")
+        return Partition(members, [layer for layer, _ in weights.values()], torch.arange(len(members)), "entry")

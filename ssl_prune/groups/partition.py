@@ -3,38 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One parameter of a partition and the group of each of its entries.
-
-    Args:
-        name: the parameter's name in the model, such as ``"conv1.weight"``.
-        param: the parameter.
-        index: group numbers in ``[-1, G)``, as many dimensions as ``param``, of size 1 in the dimensions that a group
-            spans; -1 = in no group. ``None``: every entry is a group of its own, numbered in order across members
-            (no index tensor is stored).
-    """
-
-    name: str
-    param: nn.Parameter
-    index: Tensor | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of per-group values laid over the parameter: 1 in the dimensions that a group spans."""
-        return tuple((self.param if self.index is None else self.index).shape)
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The dimensions that a group spans."""
-        return tuple(d for d, size in enumerate(self.shape) if size == 1 and self.param.shape[d] != 1)
+from ssl_prune.groups.member import Member
 
 
 class Partition:
@@ -48,15 +22,16 @@ class Partition:
     Args:
         members: the parameters with their group numbers; a parameter may appear once.
         layers: names of the layers that groups are reported under.
-        layer: ``(G,)`` for each group the position of its layer in ``layers``.
+        layer: ``(G,)`` for each group the position of its layer in ``layers``; of single entries one number a member.
         kind: what a group is called in messages: ``"filter"``, ``"channel"``, ...
         allow_empty: accept groups without entries here; their norm is 0.
 
     Raises:
-        ValueError: an index does not broadcast to its parameter, is out of range, or a group has no entries.
+        ValueError: an index does not broadcast to its parameter, is out of range, or a group has no entries; single
+            entries of one member lie in two layers.
 
     Example:
-        >>> w = nn.Parameter(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        >>> w = torch.nn.Parameter(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
         >>> rows = Partition([Member("fc.weight", w, torch.tensor([[0], [1]]))], ("fc",), torch.tensor([0, 0]), "row")
         >>> rows.norms()
         tensor([5., 0.])
@@ -66,6 +41,8 @@ class Partition:
         >>> rows.alive().tolist(), rows.describe(1)
         ([True, False], 'fc row 1')
     """
+
+    is_sharded = False
 
     def __init__(
         self,
@@ -81,28 +58,23 @@ class Partition:
         self.members = tuple(members)
         self.layers = tuple(layers)
         self.kind = kind
-        self.num_groups = int(layer.numel())
-        self._check()
         self._lengths = [prod(m.shape) for m in self.members]
+        self.is_entrywise = all(m.index is None for m in self.members)
+        self.num_groups = sum(self._lengths) if self.is_entrywise else int(layer.numel())
+        self._check()
+        self.layer_numbers = self._one_a_member(layer) if self.is_entrywise else layer.to(torch.long)
         self._shapes = [m.shape for m in self.members]
         self._dims = [m.dims for m in self.members]
         # Reductions over trailing dimensions are one fast kernel; over leading ones square().sum() is 7 times faster.
         self._trailing = [d == tuple(range(m.param.ndim - len(d), m.param.ndim)) for d, m in self._with_dims()]
         wide = any(m.param.dtype == torch.float64 for m in self.members)
         self.dtype = torch.float64 if wide else torch.float32
-        self.is_entrywise = all(m.index is None for m in self.members)
         self.has_ungrouped = False
         self._scratch: list[list[Tensor]] = []
-        self._tables: dict[str, Tensor] = {"layer": layer.to(torch.long)}
+        self._tables: dict[str, Tensor] = {}
         self._index_groups(allow_empty)
-        per_row = [torch.full((n,), m.param.numel() / n) for n, m in zip(self._lengths, self.members, strict=True)]
-        self._tables["sizes"] = self._per_group(torch.cat(per_row)) if not self.is_entrywise else torch.ones(1)
+        self._tables["sizes"] = torch.ones(1) if self.is_entrywise else self._count_entries()
         self._sync()
-
-    @property
-    def lengths(self) -> list[int]:
-        """How many group numbers each member's index has."""
-        return list(self._lengths)
 
     @property
     def sizes(self) -> Tensor:
@@ -113,13 +85,16 @@ class Partition:
     @property
     def layer(self) -> Tensor:
         """``(G,)`` the position in ``layers`` of the layer that each group is reported under."""
-        return self._sync()["layer"]
+        layer = self.layer_numbers.to(self.members[0].param.device)
+        if not self.is_entrywise:
+            return layer
+        return layer.repeat_interleave(torch.tensor(self._lengths, device=layer.device))
 
     @torch.no_grad()
     def norms(self) -> Tensor:
         """The l2 norm ``(G,)`` of each group, in float32 (float64 if a member is); NaN where a group holds a NaN."""
         self._sync()
-        rows = self._concatenate([self._row_norms(i, m.param) for i, m in enumerate(self.members)])
+        rows = self._concatenate([self._row_norms(i, m.values) for i, m in enumerate(self.members)])
         return rows.abs_() if self._aligned else self._per_group(rows.square_()).sqrt_()
 
     @torch.no_grad()
@@ -136,7 +111,7 @@ class Partition:
     def expand(self, values: Tensor, fill: float = 1.0) -> list[Tensor]:
         """Lay values ``(G,)`` over the parameters: a tensor a member that broadcasts to it; `fill` where ungrouped."""
         tables = self._sync()
-        values = values.to(tables["layer"].device)
+        values = values.to(tables["sizes"].device)
         if "rows" in tables:
             if self.has_ungrouped:
                 values = torch.cat([values, values.new_full((1,), fill)])
@@ -147,18 +122,27 @@ class Partition:
     @torch.no_grad()
     def scale_(self, factor: Tensor) -> None:
         """Multiply each group in place by its factor ``(G,)``; entries in no group are left alone."""
-        torch._foreach_mul_([m.param for m in self.members], self.expand(factor))
+        torch._foreach_mul_([m.values for m in self.members], self.expand(factor))
 
     @torch.no_grad()
     def alive(self) -> Tensor:
         """``(G,)`` bool: any entry of the group is not zero (a NaN is not zero)."""
-        return self.sum([m.param != 0 for m in self.members]) > 0
+        return self.sum([m.values != 0 for m in self.members]) > 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all groups of values ``(G,)``."""
+        return values.sum()
+
+    def at_most(self, count: int) -> bool:
+        """Whether no more than `count` groups are alive."""
+        # Norms are cheap but underflow: what they call few is counted entry by entry.
+        return int(self.total(self.norms() != 0)) <= count and int(self.total(self.alive())) <= count
 
     def scratch(self, count: int) -> list[list[Tensor]]:
         """`count` lists of tensors shaped as the parameters, for results on the way; the next caller gets the same ones."""
         device = self.members[0].param.device
         if len(self._scratch) < count or self._scratch[0][0].device != device:
-            self._scratch = [[torch.empty_like(m.param, dtype=self.dtype) for m in self.members] for _ in range(count)]
+            self._scratch = [[torch.empty_like(m.values, dtype=self.dtype) for m in self.members] for _ in range(count)]
         return self._scratch[:count]
 
     def restrict(self, positions: Sequence[int]) -> Partition:
@@ -208,35 +192,59 @@ class Partition:
             if m.index is None:
                 continue
             if m.index.ndim != m.param.ndim or any(
-                i not in (1, p) for i, p in zip(m.index.shape, m.param.shape, strict=True)
+                i not in (1, p) for i, p in zip(m.index.shape, m.values.shape, strict=True)
             ):
                 raise ValueError(f"{m.name}: index {tuple(m.index.shape)} does not broadcast to {tuple(m.param.shape)}")
+            if not m.index.numel():
+                continue
             low, high = int(m.index.min()), int(m.index.max())
             if low < -1 or high >= self.num_groups:
                 raise ValueError(f"{m.name}: group numbers must be in [-1, {self.num_groups}), got {low} to {high}")
 
     def _index_groups(self, allow_empty: bool) -> None:
         """Cache each row's group and the order that brings rows of one group together."""
-        total = sum(self._lengths)
         self._aligned = True
         if not self.is_entrywise:
             rows = torch.cat([m.index.reshape(-1).cpu() for m in self.members if m.index is not None])
             self.has_ungrouped = bool((rows < 0).any())
-            counts = torch.bincount(rows[rows >= 0], minlength=self.num_groups)
-            if int(counts.min()) == 0 and not allow_empty:
-                raise ValueError(f"group {int(counts.argmin())} has no entries in any member")
-            self._aligned = total == self.num_groups and torch.equal(rows, torch.arange(total))
+            if not allow_empty:
+                counts = torch.bincount(rows[rows >= 0], minlength=self.num_groups)
+                if int(counts.min()) == 0:
+                    raise ValueError(f"group {int(counts.argmin())} has no entries in any member")
+            self._aligned = self._in_order(rows)
             if not self._aligned:
-                order = rows.argsort(stable=True)[int((rows < 0).sum()) :]
-                rows = torch.where(rows < 0, self.num_groups, rows)
-                self._tables.update(rows=rows, order=order, counts=counts)
-        elif total != self.num_groups:
-            raise ValueError(f"an entry-wise partition of {total} entries was given {self.num_groups} groups")
+                self._tables["rows"] = torch.where(rows < 0, self.num_groups, rows)
+                self._tables.update(self._sorted(rows))
+
+    def _one_a_member(self, layer: Tensor) -> Tensor:
+        """Of single entries one number a member: a number an entry would take more memory than the weights."""
+        if layer.numel() == len(self.members):
+            return layer.to(torch.long)
+        if layer.numel() != self.num_groups:
+            raise ValueError(f"an entry-wise partition of {self.num_groups} entries was given {layer.numel()} groups")
+        pieces = torch.split(layer.to(torch.long), self._lengths)
+        mixed = [m.name for m, piece in zip(self.members, pieces, strict=True) if bool((piece != piece[:1]).any())]
+        if mixed:
+            raise ValueError(f"{mixed[0]}: its single entries are in two layers, expected one")
+        return torch.cat([piece[:1] for piece in pieces])
+
+    def _in_order(self, rows: Tensor) -> bool:
+        """Whether each row is the group of its number, so that there is nothing to add up."""
+        return rows.numel() == self.num_groups and torch.equal(rows, torch.arange(rows.numel()))
+
+    def _sorted(self, rows: Tensor) -> dict[str, Tensor]:
+        """The order that brings rows of one group together, and how many rows each group has."""
+        order = rows.argsort(stable=True)[int((rows < 0).sum()) :]
+        return {"order": order, "counts": torch.bincount(rows[rows >= 0], minlength=self.num_groups)}
+
+    def _count_entries(self) -> Tensor:
+        per_row = [torch.full((n,), m.param.numel() / n) for n, m in zip(self._lengths, self.members, strict=True)]
+        return self._per_group(torch.cat(per_row))
 
     def _sync(self) -> dict[str, Tensor]:
         """Move the cached tables to the device of the parameters, which may have changed since the last call."""
         device = self.members[0].param.device
-        if self._tables["layer"].device != device:
+        if self._tables["sizes"].device != device:
             self._tables = {name: table.to(device) for name, table in self._tables.items()}
         return self._tables
 

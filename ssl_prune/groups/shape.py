@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -46,10 +47,10 @@ class Shape:
 
 def _index(module: nn.Module, weight: Tensor) -> Tensor:
     if is_transposed(module):  # (in, out / groups, ...): groups split the inputs, so each input has its own columns
-        return torch.arange(weight.shape[0] * weight[0, 0].numel()).reshape(weight.shape[0], 1, *weight.shape[2:])
-    columns = torch.arange(weight[0].numel()).reshape(1, *weight.shape[1:])
+        return torch.arange(weight.shape[0] * prod(weight.shape[2:])).reshape(weight.shape[0], 1, *weight.shape[2:])
+    columns = torch.arange(prod(weight.shape[1:])).reshape(1, *weight.shape[1:])
     blocks = int(getattr(module, "groups", 1))
     if blocks == 1:
         return columns
     block = torch.arange(blocks).repeat_interleave(weight.shape[0] // blocks)
-    return columns + block.reshape(-1, *[1] * (weight.ndim - 1)) * weight[0].numel()
+    return columns + block.reshape(-1, *[1] * (weight.ndim - 1)) * prod(weight.shape[1:])

@@ -37,8 +37,8 @@ class Penalty(ABC):
     def add_subgradient(self, groups: Partition, strength: float) -> None:
         """Add ``strength * subgradient`` to the members' ``.grad``, which exists."""
         for member, part in zip(groups.members, self.subgradient(groups), strict=True):
-            assert member.param.grad is not None
-            member.param.grad.add_(part, alpha=strength)
+            assert member.grad is not None
+            member.grad.add_(part, alpha=strength)
 
     @abstractmethod
     def prox(self, groups: Partition, step: float | Tensor) -> None:

@@ -62,20 +62,20 @@ class GroupLasso(Penalty):
     def value(self, groups: Partition) -> Tensor:
         """``sum_g a_g ||w_g||``."""
         weights, norms = self.weights(groups), groups.norms()
-        return norms.sum() if weights is None else torch.dot(norms, weights.to(norms.dtype))
+        return groups.total(norms if weights is None else norms * weights)
 
     @torch.no_grad()
     def subgradient(self, groups: Partition) -> list[Tensor]:
         """``a_g w / ||w_g||``, 0 for a group of norm 0."""
         laid = self._scales(groups)
-        return [(m.param * s).to(m.param.dtype) for m, s in zip(groups.members, laid, strict=True)]
+        return [(m.values * s).to(m.param.dtype) for m, s in zip(groups.members, laid, strict=True)]
 
     @torch.no_grad()
     def add_subgradient(self, groups: Partition, strength: float) -> None:
         """``grad <- grad + strength a_g w / ||w_g||``: one pass, and no tensor as large as the weights."""
         for member, scale in zip(groups.members, self._scales(groups), strict=True):
-            assert member.param.grad is not None
-            member.param.grad.addcmul_(member.param, scale.to(member.param.dtype), value=strength)
+            assert member.grad is not None
+            member.grad.addcmul_(member.values, scale.to(member.param.dtype), value=strength)
 
     def _scales(self, groups: Partition) -> list[Tensor]:
         weights, norms = self.weights(groups), groups.norms()
@@ -99,7 +99,7 @@ class GroupLasso(Penalty):
         weights = self.weights(groups)
         scaled = torch.as_tensor(strength, dtype=groups.dtype, device=groups.sizes.device).expand(groups.num_groups)
         scaled = scaled if weights is None else scaled * weights
-        wide = [m.param.to(groups.dtype) for m in groups.members]
+        wide = [m.values.to(groups.dtype) for m in groups.members]
         theta, offsets = metric_norms(
             wide, metric, scaled, groups.sum, lambda v: groups.expand(v, fill=1.0), groups.scratch(3)
         )
@@ -107,4 +107,4 @@ class GroupLasso(Penalty):
             factor = torch.div(t.expand_as(c), c.add_(t), out=c)
             if groups.has_ungrouped:
                 factor.masked_fill_(t.isinf(), 1)
-            m.param.mul_(factor.masked_fill_(t == 0, 0))
+            m.values.mul_(factor.masked_fill_(t == 0, 0))

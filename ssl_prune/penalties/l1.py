@@ -47,18 +47,14 @@ class L1(Penalty):
     @torch.no_grad()
     def value(self, groups: Partition) -> Tensor:
         """``sum_i |w_i|``."""
-        total = torch.zeros((), dtype=groups.dtype, device=groups.members[0].param.device)
-        masks = _in_a_group(groups)
-        for i, w in _weights(groups):
-            entries = w.abs() if masks is None else torch.where(masks[i], w.abs(), 0)
-            total += entries.sum(dtype=groups.dtype)
-        return total
+        sizes = [m.values.abs() if m.param.ndim > 1 else torch.zeros_like(m.values) for m in groups.members]
+        return groups.total(groups.sum(sizes))
 
     @torch.no_grad()
     def subgradient(self, groups: Partition) -> list[Tensor]:
         """``sign(w_i)``, 0 at 0."""
         masks = _in_a_group(groups)
-        signs = [torch.zeros_like(m.param) for m in groups.members]
+        signs = [torch.zeros_like(m.values) for m in groups.members]
         for i, w in _weights(groups):
             sign = torch.where(w.isnan(), w, w.sign())  # torch's sign of NaN is 0
             signs[i] = sign if masks is None else torch.where(masks[i], sign, 0)
@@ -87,7 +83,7 @@ class L1(Penalty):
 
 
 def _weights(groups: Partition) -> list[tuple[int, Tensor]]:
-    return [(i, m.param) for i, m in enumerate(groups.members) if m.param.ndim > 1]
+    return [(i, m.values) for i, m in enumerate(groups.members) if m.param.ndim > 1]
 
 
 def _in_a_group(groups: Partition) -> list[Tensor] | None:

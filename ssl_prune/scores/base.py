@@ -103,6 +103,4 @@ class Moving(Score):
 
 def products(groups: Partition) -> list[Tensor]:
     """``w · ∂w`` a member; zeros where there is no gradient."""
-    return [
-        torch.zeros_like(m.param) if m.param.grad is None else m.param.detach() * m.param.grad for m in groups.members
-    ]
+    return [torch.zeros_like(m.values) if m.grad is None else m.values.detach() * m.grad for m in groups.members]

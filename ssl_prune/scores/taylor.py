@@ -80,7 +80,7 @@ class TaylorScale(Moving):
     def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
         """Divide the members into normalisations and rows."""
         super().rebind(groups, norms)
-        marks = [torch.full_like(m.param, float(i in self.norms)) for i, m in enumerate(groups.members)]
+        marks = [torch.full_like(m.values, float(i in self.norms)) for i, m in enumerate(groups.members)]
         self._normed = groups.sum(marks) > 0
         here = set(self.norms)
         bare = [] if bool(self._normed.all()) else [i for i in range(len(groups.members)) if i not in here]

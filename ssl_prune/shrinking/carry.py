@@ -34,33 +34,21 @@ def carry(groups: Partition, origin: Mapping[str, Source], model: nn.Module) -> 
         tensor([2., 0., 2.])
     """
     now = dict(model.named_parameters())
-    members, layers = [], []
-    starts = _starts(groups)
-    for member in groups.members:
+    members, numbers = [], []
+    for position, member in enumerate(groups.members):
         for name, source in origin.items():
             if source.name != member.name:
                 continue
-            if member.index is None:
-                entries = torch.arange(starts[member.name], starts[member.name] + source.shape.numel())
-                layers.append(groups.layer.cpu()[source.take(entries.view(source.shape))].flatten())
-                members.append(Member(name, now[name], None))
-                continue
-            index = source.take(member.index)
-            if bool((index >= 0).any()):
+            index = None if member.index is None else source.take(member.index)
+            if index is None or bool((index >= 0).any()):
                 members.append(Member(name, now[name], index))
+                numbers.append(position)
     if not members:
         return None
-    layer = torch.cat(layers) if layers else groups.layer.cpu()
+    layer = groups.layer_numbers.cpu()
+    if groups.is_entrywise:  # one number a member
+        layer = layer[numbers]
     return Partition(members, groups.layers, layer, groups.kind, allow_empty=True)
-
-
-def _starts(groups: Partition) -> dict[str, int]:
-    # The parameters may have been cut already: what counts is how they were when the groups were made.
-    starts, start = {}, 0
-    for member, length in zip(groups.members, groups.lengths, strict=True):
-        starts[member.name] = start
-        start += length
-    return starts
 
 
 def carry_masks(masks: list[Tensor], before: Partition, after: Partition, origin: Mapping[str, Source]) -> list[Tensor]:

@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from ssl_prune.groups import Partition
+from ssl_prune.groups.shards import on_shards
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Constant, Schedule
 from ssl_prune.solvers.binding import Binding, bind
-from ssl_prune.solvers.freezing import clear_state, zero_masks
+from ssl_prune.solvers.freezing import clear_state, fitting, read_again, zero_masks
 
 
 class Solver(ABC):
@@ -37,7 +38,7 @@ class Solver(ABC):
             raise ValueError(f"debias_from must be an optimizer step >= 0 or None, got {debias_from}")
         if until is not None and until < 0:
             raise ValueError(f"until must be a number of groups >= 0 or None, got {until}")
-        self.groups = groups
+        self.groups = on_shards(groups)
         self.penalty = penalty
         self.strength = strength
         self.schedule = schedule or Constant()
@@ -49,6 +50,7 @@ class Solver(ABC):
         self._handles: list[RemovableHandle] = []
         self._counts: list[int] = []
         self._masks: list[Tensor] | None = None
+        self._left: int | None = None
 
     @property
     def strength(self) -> float:
@@ -114,9 +116,10 @@ class Solver(ABC):
         """
         optimizers, frozen = self._optimizers, self.frozen
         self.detach()
-        self.groups, self._masks = groups, None
+        self.groups, self._masks = on_shards(groups), None
         if frozen:
-            self._masks = zero_masks(groups, self.penalty) if masks is None else masks
+            self._hold()
+            self._masks = self._masks if masks is None else masks
         if optimizers:
             self.attach(*optimizers)
 
@@ -129,36 +132,42 @@ class Solver(ABC):
         """
         if self.frozen:
             return
-        self._masks = zero_masks(self.groups, self.penalty)
+        masks = self._hold()
         for binding in self._bindings:
             for i in binding.positions:
-                clear_state(binding.optimizer, self.groups.members[i].param, self._masks[i])
+                clear_state(binding.optimizer, self.groups.members[i], masks[i])
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, strength and frozen zeros: numbers, lists and tensors only."""
-        masks = None if self._masks is None else [mask.clone() for mask in self._masks]
-        return {"step_counts": list(self._counts), "strength": self.strength, "masks": masks}
+        """Counts, strength and frozen zeros: numbers, lists and tensors only.
+
+        The same in all processes: where parameters are sharded the masks are left out, and read from the zeros again.
+        """
+        masks = None if self._masks is None or self.groups.is_sharded else [mask.clone() for mask in self._masks]
+        return {"step_counts": list(self._counts), "strength": self.strength, "masks": masks, "alive": self._left}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, before or after `attach`.
 
+        With sharded parameters, then or now, frozen zeros are read from the parameters: load these first.
+
         Raises:
-            ValueError: the frozen zeros are those of another partition.
+            ValueError: the frozen zeros are those of another partition, or not in the parameters.
         """
-        masks = state["masks"]
-        if masks is not None:
-            got = [tuple(mask.shape) for mask in masks]
-            if len(got) != len(self.groups.members) or any(
-                len(g) != m.param.ndim or any(i not in (1, p) for i, p in zip(g, m.param.shape, strict=True))
-                for g, m in zip(got, self.groups.members, strict=True)
-            ):
-                wanted = [tuple(m.param.shape) for m in self.groups.members]
-                raise ValueError(f"the state's masks {got} do not fit this partition's parameters {wanted}")
-            masks = [mask.to(m.param.device) for mask, m in zip(masks, self.groups.members, strict=True)]
+        masks, alive = state["masks"], state.get("alive")
+        if masks is not None and not self.groups.is_sharded:
+            masks = fitting(masks, self.groups)
+        elif masks is not None or alive is not None:
+            masks, alive = read_again(self.groups, self.penalty, alive)
         self._counts = list(state["step_counts"])
         self._counts += [0] * (len(self._optimizers) - len(self._counts))
         self.strength = state["strength"]
-        self._masks = masks
+        self._masks, self._left = masks, alive
+
+    @torch.no_grad()
+    def _hold(self) -> list[Tensor]:
+        self._masks = zero_masks(self.groups, self.penalty)
+        self._left = int(self.groups.total(self.groups.alive()))
+        return self._masks
 
     @abstractmethod
     def _penalise(self, binding: Binding, strength: float) -> None:
@@ -176,7 +185,7 @@ class Solver(ABC):
 
     def _act(self, binding: Binding, strength: float) -> None:
         if self._masks is not None:
-            params: list[Tensor] = [m.param for m in binding.groups.members]
+            params = [m.values for m in binding.groups.members]
             masks: list[Tensor] = [self._masks[i].to(params[0].device) for i in binding.positions]
             torch._foreach_mul_(params, masks)
         elif strength > 0:
@@ -192,7 +201,4 @@ class Solver(ABC):
             self.freeze()
 
     def _few_enough(self) -> bool:
-        if self.until is None:
-            return False
-        # Norms are cheap but underflow: what they call few is counted entry by entry.
-        return int((self.groups.norms() != 0).sum()) <= self.until and int(self.groups.alive().sum()) <= self.until
+        return self.until is not None and self.groups.at_most(self.until)

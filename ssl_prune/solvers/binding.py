@@ -106,7 +106,7 @@ def _spread(part: Partition, places: Sequence[int]) -> Tensor | None:
 def _touched(part: Partition, params: Sequence[nn.Parameter]) -> Tensor:
     """``(G,)`` bool: the group has an entry in one of the parameters."""
     chosen = {id(p) for p in params}
-    marks = [(torch.ones_like if id(m.param) in chosen else torch.zeros_like)(m.param) for m in part.members]
+    marks = [(torch.ones_like if id(m.param) in chosen else torch.zeros_like)(m.values) for m in part.members]
     return part.sum(marks).cpu() > 0
 
 

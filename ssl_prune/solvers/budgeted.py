@@ -54,7 +54,7 @@ class BudgetSolver(Solver):
         history: of each decision (step, share that is due, share that is left, strength), of the first limit.
 
     Raises:
-        ValueError: `every` is not positive, or a negative exponent.
+        ValueError: `every` is not positive, a negative exponent, or sharded parameters.
     """
 
     def __init__(
@@ -71,6 +71,11 @@ class BudgetSolver(Solver):
         look: Callable[[Tensor], None] | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0)
+        if self.groups.is_sharded:
+            raise ValueError(
+                f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget looks at the "
+                "network as it would be cut; train with ddp or in one process, or give the penalty a strength instead"
+            )
         if every < 1 or exponent < 0:
             raise ValueError(f"every must be at least 1 and exponent at least 0, got {every} and {exponent}")
         self.score, self.controller, self.window = score, controller, window
@@ -206,7 +211,7 @@ class BudgetSolver(Solver):
         self.dead |= groups
         masks = self.groups.expand((~self.dead).to(self.groups.dtype))
         for member, mask in zip(self.groups.members, masks, strict=True):
-            clear_state(binding.optimizer, member.param, mask)
+            clear_state(binding.optimizer, member, mask)
 
     @property
     def _length(self) -> int:

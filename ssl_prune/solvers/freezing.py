@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_prune.groups import Partition
+from ssl_prune.groups import Member, Partition
 from ssl_prune.penalties import Penalty
 
 
@@ -22,21 +24,53 @@ def zero_masks(groups: Partition, penalty: Penalty) -> list[Tensor]:
     for member, group in zip(groups.members, alive, strict=True):
         mask = group.bool()
         if penalty.entrywise and member.param.ndim > 1:
-            mask = mask & (member.param != 0) if groups.has_ungrouped is False else _inside(groups, member.param, mask)
+            mask = mask & (member.values != 0) if groups.has_ungrouped is False else _inside(groups, member, mask)
         masks.append(mask.to(member.param.dtype))
     return masks
 
 
-def _inside(groups: Partition, param: nn.Parameter, mask: Tensor) -> Tensor:
+def _inside(groups: Partition, member: Member, mask: Tensor) -> Tensor:
     """Single zeros count only in groups: ungrouped entries are not the penalty's business."""
-    position = next(i for i, m in enumerate(groups.members) if m.param is param)
+    position = next(i for i, m in enumerate(groups.members) if m is member)
     grouped = groups.expand(torch.ones_like(groups.sizes), fill=0.0)[position].bool()
-    return mask & ((param != 0) | ~grouped)
+    return mask & ((member.values != 0) | ~grouped)
 
 
 @torch.no_grad()
-def clear_state(optimizer: Optimizer, param: nn.Parameter, mask: Tensor) -> None:
-    """Multiply every state tensor of the parameter's shape (momentum, second moments) by its mask."""
-    for value in optimizer.state.get(param, {}).values():
-        if isinstance(value, Tensor) and value.shape == param.shape:
-            value.mul_(mask)
+def read_again(groups: Partition, penalty: Penalty, alive: int | None) -> tuple[list[Tensor], int]:
+    """The masks of zeros that were frozen earlier, from parameters that hold them, and how many groups are alive.
+
+    Raises:
+        ValueError: more groups live than the `alive` that were left then.
+    """
+    left = int(groups.total(groups.alive()))
+    if alive is not None and left > alive:
+        raise ValueError(
+            f"the state has frozen all but {alive} groups, but {left} are not zero: with sharded parameters load the "
+            "network's weights before the solver's state"
+        )
+    return zero_masks(groups, penalty), left
+
+
+def fitting(masks: Sequence[Tensor], groups: Partition) -> list[Tensor]:
+    """Saved masks, on the device of the parameters.
+
+    Raises:
+        ValueError: they are those of another partition.
+    """
+    got = [tuple(mask.shape) for mask in masks]
+    if len(got) != len(groups.members) or any(
+        len(g) != m.param.ndim or any(i not in (1, p) for i, p in zip(g, m.param.shape, strict=True))
+        for g, m in zip(got, groups.members, strict=True)
+    ):
+        wanted = [tuple(m.param.shape) for m in groups.members]
+        raise ValueError(f"the state's masks {got} do not fit this partition's parameters {wanted}")
+    return [mask.to(m.param.device) for mask, m in zip(masks, groups.members, strict=True)]
+
+
+@torch.no_grad()
+def clear_state(optimizer: Optimizer, member: Member, mask: Tensor) -> None:
+    """Multiply every state tensor of the parameter's shape (momentum, second moments) by the member's mask."""
+    for value in optimizer.state.get(member.param, {}).values():
+        if isinstance(value, Tensor) and value.shape == member.param.shape:
+            member.local(value).mul_(mask)

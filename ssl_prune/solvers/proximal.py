@@ -99,7 +99,7 @@ class ProximalSolver(Solver):
             self.penalty.prox(groups, strength * rate)
             return
         metric = [
-            diagonal(binding.optimizer, settings, member.param, groups.dtype)
+            member.local(diagonal(binding.optimizer, settings, member.param, groups.dtype))
             if self.metric == "optimizer"
             else torch.as_tensor(settings["lr"], dtype=groups.dtype, device=member.param.device).reciprocal()
             for settings, member in zip(binding.settings(), groups.members, strict=True)

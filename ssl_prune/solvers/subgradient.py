@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ssl_prune.groups import Partition
+from ssl_prune.groups.shards import local
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
@@ -120,7 +121,8 @@ class SubgradientSolver(Solver):
             for param in settings["params"]:
                 if param.requires_grad and (self._only is None or id(param) in self._only):
                     # Zero where |w| <= the next number below the threshold: one pass in place, and NaN stays NaN.
-                    torch.ops.aten.hardshrink.out(param, self._below(param.dtype), out=param)
+                    here = local(param) if binding.groups.is_sharded else param
+                    torch.ops.aten.hardshrink.out(here, self._below(param.dtype), out=here)
 
     def _below(self, dtype: torch.dtype) -> float:
         if dtype not in self._just_below:

@@ -1,5 +1,7 @@
 """What is wrong is refused before training, with the key and the way out."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -91,6 +93,14 @@ def test_without_an_example_input(kit, trainer, callback):
 
     with pytest.raises(ValueError, match="set example_input_array on"):
         trainer(callback).fit(Unreadable(example=False), torch.utils.data.DataLoader([Batch()], batch_size=None))
+
+
+def test_parameters_that_are_flattened(kit):
+    trainer = SimpleNamespace(strategy=pl.strategies.FSDPStrategy())
+    with pytest.raises(
+        ValueError, match=r"L1: FSDPStrategy flattens parameters.*ModelParallelStrategy and .*fully_shard"
+    ):
+        L1(0.1).setup(trainer, kit.Lit(), "fit")
 
 
 def test_a_share_of_a_run_without_an_end(kit, trainer):
