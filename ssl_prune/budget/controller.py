@@ -158,7 +158,12 @@ class Controller:
         if best is not None:
             chosen[best] = True
             return chosen
-        return self.ahead(keys.double().cpu(), dead, self.limits)
+        chosen = self.ahead(keys.double().cpu(), dead, self.limits)
+        if self.excess(dead | chosen) <= 0:
+            return chosen
+        # The floors are met by groups that save little: those that save most come first.
+        alone = torch.eye(len(dead), dtype=torch.bool)
+        return self.ahead(torch.tensor([self.excess(dead | group) for group in alone]).double(), dead, self.limits)
 
     def _order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Tensor:
         """Groups that may go, smallest keys first: of each layer no more than its floor allows."""

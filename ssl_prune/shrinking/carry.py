@@ -25,9 +25,11 @@ def carry(groups: Partition, origin: Mapping[str, Source], model: nn.Module) -> 
         The partition; None if nothing of any group is left.
 
     Example:
+        >>> import torch
         >>> from ssl_prune.groups import partition
-        >>> net = nn.Sequential(nn.Linear(2, 3, bias=False))
-        >>> rows, smaller = partition(net, "filter"), nn.Sequential(nn.Linear(2, 2, bias=False))
+        >>> net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 1))
+        >>> rows = partition(net, "filter", example_inputs=torch.zeros(1, 2))
+        >>> smaller = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
         >>> source = Source("0.weight", torch.Size([3, 2]), torch.tensor([[0, 1], [4, 5]]))
         >>> carry(rows, {"0.weight": source}, smaller).sizes
         tensor([2., 0., 2.])

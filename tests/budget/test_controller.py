@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssl_prune.budget import Controller, Limits, Window
@@ -50,6 +50,7 @@ def test_the_due_share_falls_by_a_cosine():
 
 
 @settings(deadline=None, max_examples=150, derandomize=True)
+@example([(1, 0, 0)] * 3 + [(1, 0, 1), (3, 1, 0), (5, 1, 0)] + [(1, 0, 0)] * 2, 0.625, 0.25)
 @given(
     st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 10), st.integers(0, 3)), min_size=8, max_size=40),
     st.floats(0.05, 0.95),
