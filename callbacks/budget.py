@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Budget(pl.Callback):
         latency_batch: samples of the forward pass that is timed.
         distill: weight of a distillation term in the loss after the window; the teacher is the network at its start.
         temperature: of the distillation.
-        path: a `.json` file for the decisions, with a picture beside it; relative to the trainer's `default_root_dir`.
+        path: a `.json` file for the decisions, with every group's key and the step at which it went, and a picture beside it; relative to the trainer's `default_root_dir`.
         metric: name of the logged value that the picture shows.
 
     Attributes:
@@ -249,12 +250,23 @@ class Budget(pl.Callback):
             "left": self.steering.left(self.solver.dead),
             "projected": self.solver.projected,
             "groups": [int((~self.solver.dead).sum()), len(self.solver.dead)],
+            "channels": self._channels(),
             "history": [dict(zip(("step", "due", "left", "strength"), entry, strict=True)) for entry in history],
             self.metric: self.measured,
         }
         write_json(path, record)
         if history and importlib.util.find_spec("matplotlib") is not None:
             plot_budget(history, path.with_suffix(".png"), kind=kind, metric=self.measured, metric_name=self.metric)
+
+    def _channels(self) -> list[dict[str, Any]]:
+        """Of each group its name, its last key, and the step at which it went."""
+        assert self.solver is not None
+        assert self.steering is not None
+        names, solver = self.steering.parts.groups, self.solver
+        return [
+            {"name": names.describe(g), "key": key if isfinite(key) else None, "gone": step if step >= 0 else None}
+            for g, (key, step) in enumerate(zip(solver.keys.tolist(), solver.gone.tolist(), strict=True))
+        ]
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Let go of the network when a run breaks off."""

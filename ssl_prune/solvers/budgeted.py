@@ -49,7 +49,8 @@ class BudgetSolver(Solver):
 
     Attributes:
         dead: (G,) groups that are gone.
-        keys: (G,) the keys of the last decision.
+        keys: (G,) the keys of the last decision; of a group that is gone, those that it went with.
+        gone: (G,) the step at which each group went, -1 for those that stay.
         projected: how many groups were set to zero at the end of the window.
         history: of each decision (step, share that is due, share that is left, strength), of the first limit.
 
@@ -83,6 +84,7 @@ class BudgetSolver(Solver):
         score.bind(groups, norms)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
+        self.gone = torch.full((groups.num_groups,), -1)
         self.projected = 0
         self.history: list[tuple[int, float, float, float]] = []
         self._weights: Tensor | None = None
@@ -115,6 +117,7 @@ class BudgetSolver(Solver):
             **super().state_dict(),
             "dead": self.dead.clone(),
             "keys": self.keys.clone(),
+            "gone": self.gone.clone(),
             "weights": None if self._weights is None else self._weights.clone(),
             "projected": self.projected,
             "history": [list(entry) for entry in self.history],
@@ -131,7 +134,7 @@ class BudgetSolver(Solver):
             got = tuple(state["dead"].shape) if "dead" in state else "none"
             raise ValueError(f"the state has decisions on {got} groups, expected {tuple(self.dead.shape)}")
         super().load_state_dict(state)
-        self.dead, self.keys = state["dead"].clone(), state["keys"].clone()
+        self.dead, self.keys, self.gone = state["dead"].clone(), state["keys"].clone(), state["gone"].clone()
         self._weights = None if state["weights"] is None else state["weights"].clone()
         self.projected = int(state["projected"])
         self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state["history"]]
@@ -167,9 +170,11 @@ class BudgetSolver(Solver):
                 self._look(self.dead)
         if self._weights is None:  # what was zero before the window is gone already
             self.dead |= ~self.groups.alive().cpu() & ~self.controller.fixed
+            self.gone[self.dead] = step
         saving = self._saving(self.dead).double().clamp_min(0)
         scores = self.score.values().double().cpu()
-        self.keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.exponent, torch.inf)
+        keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.exponent, torch.inf)
+        self.keys = torch.where(self.dead, self.keys, keys)
         norms = self.groups.norms()
         if not bool(norms.isfinite().all()):
             group = self.groups.describe(int((~norms.isfinite()).nonzero()[0]))
@@ -209,6 +214,7 @@ class BudgetSolver(Solver):
 
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
+        self.gone[groups] = self.step_count
         masks = self.groups.expand((~self.dead).to(self.groups.dtype))
         for member, mask in zip(self.groups.members, masks, strict=True):
             clear_state(binding.optimizer, member, mask)

@@ -101,6 +101,8 @@ def test_a_run_that_stopped_goes_on_to_the_same_numbers(trainer, tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
         assert torch.equal(first.solver.dead, budget.solver.dead)
         assert first.solver.history == budget.solver.history
+        assert torch.equal(first.solver.gone, budget.solver.gone)
+        assert torch.equal(first.solver.keys, budget.solver.keys)
 
 
 def test_sizes_are_logged(trainer):
@@ -200,6 +202,13 @@ def test_decisions_are_written_with_a_picture(trainer, tmp_path):
     record = json.loads((tmp_path / "out" / "budget.json").read_text())
     assert record["left"]["macs"] <= record["limits"]["macs"] == 0.5
     assert record["history"][-1].keys() == {"step", "due", "left", "strength"}
+    channels = {entry["name"]: entry for entry in record["channels"]}
+    assert len(channels) == record["groups"][1]
+    assert sum(entry["gone"] is None for entry in channels.values()) == record["groups"][0]
+    assert "conv1 unit 0" in channels
+    first, last = 16, 16 * 20 * 8 // 16  # the window is a part of the run
+    assert all(entry["gone"] is None or first <= entry["gone"] <= last for entry in channels.values())
+    assert all(entry["key"] is not None for entry in channels.values() if entry["gone"] is not None)
     assert (tmp_path / "out" / "budget.png").stat().st_size > 1000
 
 
