@@ -165,7 +165,7 @@ class Shrink(pl.Callback):
             # The reducer knows the parameters of before, and its buckets their sizes.
             strategy.model = strategy.lightning_module
             gc.collect()
-            strategy.configure_ddp()
+            strategy.configure_ddp()  # type: ignore[attr-defined]
             check_agreement(network, lambda numbers: _gathered(strategy, numbers), text)
         self._note(trainer, pl_module, time.perf_counter() - start)
         return True

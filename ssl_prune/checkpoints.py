@@ -8,7 +8,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
+from ssl_prune.shrinking import Lineage
+from ssl_prune.shrinking.checkpoints import KEY, widths_in
 
 __all__ = ["load_weights", "read_state_dict"]
 
@@ -55,6 +58,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, path: str | os.PathLike[str], prefix: str | None = None) -> str:
     """Load a file's weights into `model`, which must be there as a whole, under one prefix.
 
+    A network that was cut while it trained (see `Shrink`) brings `model` to its widths.
+
     Args:
         model: the network; it is changed only when everything fits.
         path: the file, see `read_state_dict`.
@@ -77,7 +82,32 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], prefix: str | N
         'model.'
     """
     tensors = read_state_dict(path)
-    own = model.state_dict(keep_vars=True)
+    widths = widths_in(tensors)
+    tensors = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] != KEY}
+    if not widths:
+        return _load(model, path, prefix, tensors)
+    # Tried on a copy, so that a network that does not fit keeps its own widths.
+    for network in (copied(model), model):
+        found = _follow(network, widths, prefix)
+        prefix = _load(network, path, found if prefix is None else prefix, tensors)
+    return prefix or ""
+
+
+def _follow(model: nn.Module, widths: Mapping[str, str], prefix: str | None) -> str:
+    """Bring the networks in `model` to the widths of a file; returns the prefix that their place in the file tells."""
+    modules = dict(model.named_modules())
+    for place, text in widths.items():
+        inside = place.removeprefix((prefix or "").rstrip(".")).lstrip(".")
+        if inside in modules and (inside or prefix is not None or not place):
+            Lineage.of(modules[inside]).follow(text)
+        else:
+            Lineage.of(model).follow(text)
+            return f"{place}."
+    return prefix or ""
+
+
+def _load(model: nn.Module, path: str | os.PathLike[str], prefix: str | None, tensors: dict[str, Tensor]) -> str:
+    own = {name: t for name, t in model.state_dict(keep_vars=True).items() if name.rpartition(".")[2] != KEY}
     if prefix is None:
         prefix = _prefix(path, model, own, tensors)
     given = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -98,6 +128,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], prefix: str | N
                 f"{path}: {prefix}{name} has shape {tuple(tensor.shape)}, {type(model).__name__} expects "
                 f"{tuple(own[name].shape)}; build the network with the arguments it was trained with"
             )
+    # A module that follows checkpoints would take one without widths for a dense one.
+    given |= {name: tensor for name, tensor in model.state_dict().items() if name.rpartition(".")[2] == KEY}
     model.load_state_dict(given)
     return prefix
 

@@ -105,7 +105,7 @@ def replace_data(param: nn.Parameter, data: Tensor) -> None:
     param.data = data
 
 
-def _follows(value: Any, param: nn.Parameter) -> bool:
+def _follows(value: Any, param: Tensor) -> bool:
     if isinstance(value, Tensor):
         fits = value.dim() == param.dim() and all(n in (1, m) for n, m in zip(value.shape, param.shape, strict=True))
         return value.numel() == 1 or fits

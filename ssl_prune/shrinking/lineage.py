@@ -7,7 +7,6 @@ import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -118,19 +117,19 @@ class Lineage:
             if _at(model, name) is not module:
                 model.set_submodule(name, module.train(model.training))
         for name, twin in structure.named_modules():
-            module = _at(model, name)
+            here = model.get_submodule(name)
             for leaf, shape in ((k, p.shape) for k, p in twin._parameters.items() if p is not None):
                 param = self._params[f"{name}.{leaf}" if name else leaf]
                 if param.shape != shape or param.device != place:
                     replace_data(param, param.data.new_zeros(shape, device=place))
-                setattr(module, leaf, param)
+                setattr(here, leaf, param)
             for leaf, buffer in ((k, b) for k, b in twin._buffers.items() if b is not None):
-                own = module._buffers.get(leaf)
+                own = here._buffers.get(leaf)
                 if own is None or own.shape != buffer.shape or own.device != place:
-                    setattr(module, leaf, torch.zeros(buffer.shape, dtype=buffer.dtype, device=place))
+                    setattr(here, leaf, torch.zeros(buffer.shape, dtype=buffer.dtype, device=place))
             for key in changed.get(name, ()):
                 if hasattr(twin, key):
-                    setattr(module, key, getattr(twin, key))
+                    setattr(here, key, getattr(twin, key))
         self.plan, self.removed = None, Counter()
 
     def dense(self) -> nn.Module:
@@ -226,9 +225,9 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _at(model: nn.Module, name: str) -> nn.Module | None:
     """The submodule of that name; None if there is none any more."""
-    found: Any = model
+    found: nn.Module | None = model
     for part in name.split(".") if name else ():
-        found = found._modules.get(part) if isinstance(found, nn.Module) else None
+        found = None if found is None else found._modules.get(part)
     return found
 
 

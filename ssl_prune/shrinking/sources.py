@@ -80,7 +80,7 @@ def sources(plan: SlimPlan, model: nn.Module, buffers: bool = False) -> dict[str
         start += tensor.numel()
     numbered = _without_folds(plan).apply(copied(model, known), inplace=True)
     names, firsts = list(tensors), torch.tensor(starts)
-    left = list(numbered.named_parameters())
+    left: list[tuple[str, Tensor]] = list(numbered.named_parameters())
     if buffers:  # the constants of dead branches are new
         left += [(name, buffer) for name, buffer in numbered.named_buffers() if name in tensors]
     found: dict[str, Source] = {}

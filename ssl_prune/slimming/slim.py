@@ -120,8 +120,8 @@ def slim(
             refusal = str(error)
     if graph is None or refusal is not None:
         asked = (("threshold", threshold), ("round_to", round_to != 1), ("columns", columns), ("budget", budget))
-        for name, given in asked:
-            if given:
+        for name, wanted in asked:
+            if wanted:
                 raise ValueError(f"{name}: not available for a network that only the second tracer follows ({refusal})")
         result = SlimResult(*slim_by_autograd(model, example_inputs, exact, tolerance, refusal=refusal or ""))
         return _from_the_dense(result, model, example_inputs)

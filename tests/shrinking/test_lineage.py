@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ssl_prune import SlimError, SlimPlan, load_slim, save_slim, slim
+from ssl_prune.checkpoints import load_weights
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
 from ssl_prune.shrinking import Lineage, carry, follow_checkpoints, lineage_of, training_cut
@@ -85,6 +86,33 @@ def test_a_state_dict_brings_its_widths(kit, name, target):
         assert str(other.load_state_dict(state)) == "<All keys matched successfully>"
         torch.testing.assert_close(other.network.eval()(x), outputs)
         assert other.state_dict().keys() == state.keys()
+
+
+class Bare(nn.Module):
+    """A module that knows nothing of widths."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+
+def test_weights_from_a_file_bring_their_widths(kit, tmp_path):
+    net, x = kit.made("residual")
+    around = Around(net)
+    cut(kit, net, x)
+    torch.save({"state_dict": around.state_dict()}, tmp_path / "net.ckpt")
+    outputs = net.eval()(x)
+    for build in (Around, Bare, lambda network: network):
+        fresh = build(kit.made("residual", seed=5)[0])
+        load_weights(fresh, tmp_path / "net.ckpt")
+        inner = getattr(fresh, "network", fresh)
+        assert torch.equal(inner.eval()(x), outputs)
+        assert slim(inner, x).report.params[0] == sum(p.numel() for p in kit.Residual().parameters())
+    other = kit.made("plain")[0]
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(SlimError, match=r"conv1.weight: not in this Plain"):
+        load_weights(other, tmp_path / "net.ckpt")
+    assert all(torch.equal(t, before[n]) for n, t in other.state_dict().items())
 
 
 def test_groups_of_the_dense_network_are_those_of_the_cut_one(kit):
