@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,22 +11,8 @@ from torch import Tensor, nn
 
 from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.attention import cut_attention
+from ssl_prune.slimming.become import replacement
 from ssl_prune.slimming.fold import Fold, gathered
-from ssl_prune.slimming.kernels import (
-    ColumnConv,
-    ColumnConv1d,
-    ColumnConv2d,
-    ColumnConv3d,
-    ColumnLinear,
-    CroppedConv1d,
-    CroppedConv2d,
-    CroppedConv3d,
-    margins,
-)
-from ssl_prune.slimming.modules import Blank, Constant
-from ssl_prune.slimming.plain import plain
-from ssl_prune.slimming.uneven import uneven
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
 
@@ -156,7 +142,7 @@ class SlimPlan:
         # Inner modules first: the one around them may be replaced too.
         for name, module in sorted(self.modules.items(), key=lambda item: -item[0].count(".")):
             if module.becomes is not None:
-                model.set_submodule(name, _replacement(model, model.get_submodule(name), module.becomes))
+                model.set_submodule(name, replacement(model, model.get_submodule(name), module.becomes))
         return model if self.then is None else self.then.apply(model, inplace=True)
 
     def followed_by(self, later: "SlimPlan") -> "SlimPlan":
@@ -237,77 +223,3 @@ def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None,
         like = owner.weight if old is None else old
         learns = isinstance(like, nn.Parameter)
         yield leaf, old, nn.Parameter(tensor.detach(), requires_grad=like.requires_grad) if learns else tensor
-
-
-def _replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
-    kinds: dict[str, Callable[[nn.Module, Any, dict[str, Any]], nn.Module]] = {
-        "Identity": lambda *_: nn.Identity(),
-        "Blank": lambda *args: Blank(args[2]["steps"]),
-        "Constant": _constant,
-        "Columns": _columns,
-        "Cropped": _cropped,
-        "Attention": lambda *args: cut_attention(args[1], args[2]),
-        "Uneven": lambda *args: uneven(args[1]),
-        "Plain": lambda *args: plain(args[1]),
-    }
-    if becomes.get("kind") not in kinds:
-        raise SlimError(
-            f"the plan asks for a module of kind {becomes.get('kind')!r}; this version knows {sorted(kinds)}"
-        )
-    replacement = kinds[becomes["kind"]](model, module, becomes)
-    return replacement.train(module.training)
-
-
-def _constant(model: nn.Module, module: nn.Module, becomes: dict[str, Any]) -> nn.Module:
-    # An activation has no parameters of its own: its device and precision are those of the network.
-    tensor = next(itertools.chain(module.parameters(), model.parameters()))
-    constant = Constant(len(becomes["values"]), becomes["dims"], becomes.get("whole", False)).to(
-        device=tensor.device, dtype=tensor.dtype
-    )
-    constant.value.copy_(torch.tensor(becomes["values"], dtype=torch.float64).view_as(constant.value))
-    return constant
-
-
-def _columns(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
-    kept, weight = becomes["columns"], module.weight.detach()
-    new: ColumnConv | ColumnLinear
-    if isinstance(module, nn.Linear):
-        new = ColumnLinear(module.out_features, kept, module.bias is not None)
-        chosen = weight[:, new.columns]
-    else:
-        kind = (ColumnConv1d, ColumnConv2d, ColumnConv3d)[weight.dim() - 3]
-        new = kind(
-            module.out_channels,
-            kept,
-            module.kernel_size,
-            module.stride,
-            margins(module),
-            module.dilation,
-            module.bias is not None,
-            module.in_channels,
-        )
-        chosen = weight[(slice(None), *new.columns)].view_as(new.weight)
-    new.weight = nn.Parameter(chosen.clone(), requires_grad=module.weight.requires_grad)
-    new.bias = module.bias
-    new.columns = new.columns.to(weight.device)
-    return new
-
-
-def _cropped(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Module:
-    # The kernel was cut before, and the attributes follow it: this one only frames the input.
-    kind = (CroppedConv1d, CroppedConv2d, CroppedConv3d)[module.weight.dim() - 3]
-    new = kind(
-        module.in_channels,
-        module.out_channels,
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.dilation,
-        module.groups,
-        module.bias is not None,
-        frame=becomes["frame"],
-        mode=becomes["mode"],
-        channels=becomes["channels"],
-    )
-    new.weight, new.bias = module.weight, module.bias
-    return new.to(module.weight.device)
