@@ -222,7 +222,8 @@ class Budget(pl.Callback):
             return
         wanted = self.distillation.weight and self.distillation.teacher is None
         if wanted and self._network is not None and self.solver.step_count >= self.solver.window.start:
-            self.distillation.save(self._network)
+            lineage = lineage_of(self._network)  # a resumed run makes the teacher of the dense form again
+            self.distillation.save(self._network if lineage is None else lineage.dense())
         if not self.solver.history or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         _, due, left, strength = self.solver.history[-1]

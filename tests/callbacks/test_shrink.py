@@ -245,6 +245,42 @@ def test_a_copy_of_the_module_can_go_on(trainer, tmp_path):
     trainer(GroupLasso("coupled", 0.1), Shrink(), epochs=1).fit(twin.train(), loader())
 
 
+class Whole(pl.LightningModule):
+    """Its layers are its own, with no network inside."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.bn = nn.Conv2d(1, 12, 3, bias=False), nn.BatchNorm2d(12)
+        self.fc1, self.fc2 = nn.Linear(12 * 16, 16), nn.Linear(16, 3)
+        self.example_input_array = torch.zeros(1, 1, 6, 6)
+
+    def forward(self, x):
+        return self.fc2(torch.relu(self.fc1(torch.relu(self.bn(self.conv(x))).flatten(1))))
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+def test_layers_of_the_module_itself(trainer, tmp_path):
+    def run(**options):
+        model, shrink = Whole(), Shrink()
+        trainer(GroupLasso("coupled"), Budget(macs=0.5, every=2), shrink, Save(tmp_path), epochs=6).fit(
+            model, loader(), **options
+        )
+        return model, shrink
+
+    straight, first = run()
+    again, second = run(ckpt_path=tmp_path / "3.ckpt", weights_only=True)
+    assert first.history[-1][1] <= 0.6
+    assert len(second.history) == len(first.history)
+    assert torch.equal(flat(again), flat(straight))
+    assert params(again) < params(Whole())
+
+
 def test_several_optimizers_and_manual_steps(trainer):
     class Manual(Lit):
         def __init__(self):
