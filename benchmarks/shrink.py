@@ -1,7 +1,7 @@
 """What shrinking saves: the same training dense, with a budget, and with a budget and Shrink.
 
     python benchmarks/shrink.py --root DATA [--network resnet20] [--images 5000] [--epochs 10] [--macs 0.5] \\
-        [--states 0 1 2] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
+        [--window 0.05 0.5] [--states 0 1 2] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. All three see the same batches for as many epochs, with SGD (lr 0.1,
 Nesterov momentum 0.9, cosine to zero). "training MACs" are 3 · forward MACs · images of the network as it physically is
@@ -39,7 +39,7 @@ def callbacks_of(variant: str, options: argparse.Namespace) -> list[pl.Callback]
     """What a variant trains with."""
     if variant == "dense":
         return []
-    found: list[pl.Callback] = [GroupLasso("coupled"), Budget(macs=options.macs)]
+    found: list[pl.Callback] = [GroupLasso("coupled"), Budget(macs=options.macs, window=tuple(options.window))]
     if variant == "budget and Shrink":
         found.append(Shrink(options.every, min_gain=options.min_gain))
     return found
@@ -121,6 +121,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="training images; all if left out")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--macs", type=float, default=0.5, help="the budget")
+    parser.add_argument("--window", nargs=2, type=float, default=[0.05, 0.5], help="of the budget, shares of the run")
     parser.add_argument("--every", type=int, default=1, help="epochs between two looks of Shrink")
     parser.add_argument("--min-gain", type=float, default=0.05)
     parser.add_argument("--weight-decay", type=float, default=5e-4)

@@ -12,6 +12,9 @@ from torch import Tensor
 __all__ = ["Choice", "Controller", "Window"]
 
 STEP_UP = 3.0  # the most that the strength changes at a time
+# How fast the shrinkage of groups that are not next falls with their keys. With 2 those that stay were shrunk noticeably,
+# which cost 0.7 points at a quarter of a ResNet-8 (three states, weight decay tuned for each).
+SHARPNESS = 8
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Controller:
         if before > 0:
             strength = min(max(strength, before / STEP_UP), before * STEP_UP)
         edge = keys[chosen].max()
-        weights = (edge / keys.clamp_min(1e-300)).clamp_max(1).square()
+        weights = (edge / keys.clamp_min(1e-300)).clamp_max(1).pow(SHARPNESS)
         weights[self.fixed | dead] = 0
         return Choice(strength, weights)
 

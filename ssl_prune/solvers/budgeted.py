@@ -29,7 +29,7 @@ ROUNDS = 4  # of projection and look, until the look finds the size met
 class BudgetSolver(Solver):
     r"""Proximal shrinkage of the groups that a budget takes next.
 
-    ``w_g ← w_g · max(0, 1 − lr λ ω_g / ‖w_g‖)``, with ``ω_g = min(1, κ / k_g)²`` and the keys
+    ``w_g ← w_g · max(0, 1 − lr λ ω_g / ‖w_g‖)``, with ``ω_g = min(1, κ / k_g)⁸`` and the keys
     ``k_g = score_g / saving_g^a``. Every `every` steps of the window the controller takes the groups with the smallest
     keys whose removal reaches the size that is due `ahead` steps later; κ is the largest key among them, and λ brings
     the largest of them to zero by then. A group that comes to zero stays there if the budget and the floors have room for

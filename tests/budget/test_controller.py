@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ssl_prune.budget import Controller, Limits, Window
+from ssl_prune.budget.controller import SHARPNESS
 
 
 def additive(costs):
@@ -34,7 +35,7 @@ def test_the_strength_brings_the_largest_of_them_to_zero_in_time():
     keys, norms = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([3.0, 5.0, 100.0, 100.0])
     choice = controller.choose(keys, norms, none(4), {"macs": 0.5}, rates=10.0, before=0.0)
     assert choice.strength == pytest.approx(0.5)
-    assert choice.weights.tolist() == pytest.approx([1, 1, (2 / 4) ** 2, (2 / 8) ** 2])
+    assert choice.weights.tolist() == pytest.approx([1, 1, (2 / 4) ** SHARPNESS, (2 / 8) ** SHARPNESS])
     assert controller.choose(keys, norms, none(4), {"macs": 0.5}, 10.0, before=0.1).strength == pytest.approx(0.3)
     assert controller.choose(keys, norms, none(4), {"macs": 0.5}, 10.0, before=9.0).strength == pytest.approx(3.0)
 
