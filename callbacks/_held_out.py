@@ -37,15 +37,16 @@ def evaluate_on(
     open_batches: Callable[[], Iterable[Any] | None],
     trainer: pl.Trainer,
     pl_module: pl.LightningModule,
+    network: nn.Module,
     sparse: nn.Module,
     slim: nn.Module,
 ) -> Evaluation | None:
-    """Compare the networks; data that cannot be read or are of another form are no reason to lose a finished run."""
+    """Compare the sparse and the slim form of `network`; data that cannot be read or are of another form are no reason to lose a finished run."""
     try:
         batches = open_batches()
         if batches is None:
             return None
-        return evaluate(name, sparse, slim, (_as_seen(batch, trainer, pl_module, sparse) for batch in batches))
+        return evaluate(name, sparse, slim, (_as_seen(batch, trainer, pl_module, network) for batch in batches))
     except Exception as error:
         warnings.warn(f"Slim: the networks were not compared on the {name} data: {error}", stacklevel=2)
         return None

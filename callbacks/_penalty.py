@@ -21,7 +21,7 @@ from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, pa
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
-from ssl_prune.shrinking import Source, carry, carry_masks, lineage_of
+from ssl_prune.shrinking import Source, carry, carry_masks, dense_form, lineage_of
 from ssl_prune.solvers import ProximalSolver, SubgradientSolver
 from ssl_prune.solvers.budgeted import BudgetSolver
 
@@ -172,7 +172,7 @@ class PenaltyCallback(pl.Callback):
         network = network_of(pl_module, self.module)
         # Of a network that was cut, groups keep the numbers that they have in the dense one.
         lineage = lineage_of(network)
-        dense = network if lineage is None else lineage.dense()
+        dense = dense_form(network)
         groups = self._partition(pl_module, dense)
         budget = self._budget(trainer) if self.strength is None else None
         if budget is not None:

@@ -22,7 +22,7 @@ from ssl_prune.latency import compare_latency
 from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.report.files import write_json
 from ssl_prune.scores import Score, TaylorScale
-from ssl_prune.shrinking import Source, lineage_of
+from ssl_prune.shrinking import Source, dense_form
 from ssl_prune.slimming.remaining import cut_unproven
 from ssl_prune.solvers.budgeted import BudgetSolver
 
@@ -184,9 +184,8 @@ class Budget(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, origin: Mapping[str, Source]
     ) -> None:
         """Compare times with the dense network from now on."""
-        lineage = lineage_of(network)
-        if self._network is network and self._reference is network and lineage is not None:
-            self._reference = lineage.dense()
+        if self._network is network and self._reference is network:
+            self._reference = dense_form(network)
 
     def _measure(self, dead: Tensor) -> None:
         """Correct the estimate of the time by that of the network as it would be cut now."""
@@ -222,8 +221,7 @@ class Budget(pl.Callback):
             return
         wanted = self.distillation.weight and self.distillation.teacher is None
         if wanted and self._network is not None and self.solver.step_count >= self.solver.window.start:
-            lineage = lineage_of(self._network)  # a resumed run makes the teacher of the dense form again
-            self.distillation.save(self._network if lineage is None else lineage.dense())
+            self.distillation.save(dense_form(self._network))  # of which a resumed run makes it again
         if not self.solver.history or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         _, due, left, strength = self.solver.history[-1]

@@ -14,6 +14,7 @@ from ssl_prune.callbacks._network import example_of, forget, graph_of, network_o
 from ssl_prune.inputs import Inputs, map_tensors
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import Evaluation, RunReport
+from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import SlimResult, save_slim, slim
 from ssl_prune.slimming.export import EXPORTS, export_beside, require
 from ssl_prune.slimming.threshold import check_threshold
@@ -132,11 +133,12 @@ class Slim(pl.Callback):
         if path is not None:  # before anything that may go wrong with data
             path.parent.mkdir(parents=True, exist_ok=True)
             save_slim(path, self.result)
+        sparse = dense_form(network)  # what Shrink has cut is there again, as zeros
         evaluations = [
-            evaluate_on(name, batches, trainer, pl_module, network, self.result.model)
+            evaluate_on(name, batches, trainer, pl_module, network, sparse, self.result.model)
             for name, batches in held_out(trainer)
         ]
-        self.report = self._report(network, example, [e for e in evaluations if e is not None])
+        self.report = self._report(sparse, example, [e for e in evaluations if e is not None])
         if path is not None:
             self._save(path, example)
         return self.report

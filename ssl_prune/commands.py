@@ -16,6 +16,7 @@ from ssl_prune.errors import SlimError
 from ssl_prune.inputs import Inputs, call, evaluation
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import RunReport
+from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import load_slim, save_slim, slim
 from ssl_prune.slimming.export import EXPORTS, export_beside, require
 
@@ -59,7 +60,7 @@ def slim_command(arguments: Sequence[str]) -> None:
     path = Path(options.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_slim(path, result)
-    times = compare_latency(network, result.model, example)
+    times = compare_latency(dense_form(network), result.model, example)
     samples = next((len(t) for t in example if t.dim()), 1)
     report = RunReport(result.report, (), times, samples, type(network).__name__)
     report.save(path.with_suffix(".json"))

@@ -3,7 +3,7 @@
 from ssl_prune.shrinking.carry import carry, carry_masks
 from ssl_prune.shrinking.checkpoints import follow_checkpoints
 from ssl_prune.shrinking.graft import check_optimizers, graft
-from ssl_prune.shrinking.lineage import Lineage, lineage_of
+from ssl_prune.shrinking.lineage import Lineage, dense_form, lineage_of
 from ssl_prune.shrinking.sources import Source
 from ssl_prune.shrinking.training_cut import training_cut
 
@@ -13,6 +13,7 @@ __all__ = [
     "carry",
     "carry_masks",
     "check_optimizers",
+    "dense_form",
     "follow_checkpoints",
     "graft",
     "lineage_of",

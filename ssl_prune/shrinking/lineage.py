@@ -24,7 +24,7 @@ from ssl_prune.shrinking.sources import Source, sources
 from ssl_prune.slimming.plan import SlimPlan
 from ssl_prune.slimming.report import LayerChange, SlimReport
 
-__all__ = ["Lineage", "lineage_of"]
+__all__ = ["Lineage", "dense_form", "lineage_of"]
 
 _KNOWN: WeakKeyDictionary[nn.Module, Lineage] = WeakKeyDictionary()
 
@@ -33,6 +33,12 @@ def lineage_of(network: nn.Module) -> Lineage | None:
     """The lineage of a network that was cut in place; None for one that is as it was made."""
     found = _KNOWN.get(network)
     return found if found is not None and found.plan is not None else None
+
+
+def dense_form(network: nn.Module) -> nn.Module:
+    """A network as it was made, with zeros where it was cut; the network itself if it never was."""
+    lineage = lineage_of(network)
+    return network if lineage is None else lineage.dense()
 
 
 class Lineage:
