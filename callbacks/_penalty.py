@@ -130,10 +130,10 @@ class PenaltyCallback(pl.Callback):
                 f"{type(self).__name__}: give a strength, or a Budget beside it that finds one: "
                 'callbacks=[GroupLasso("coupled"), Budget(macs=0.5)]'
             )
-        if isinstance(trainer.strategy, pl.strategies.FSDPStrategy):
+        if isinstance(trainer.strategy, (pl.strategies.FSDPStrategy, pl.strategies.DeepSpeedStrategy)):
             raise ValueError(
-                f"{type(self).__name__}: FSDPStrategy flattens parameters, so that they have no rows or channels; use "
-                "ModelParallelStrategy and torch.distributed.fsdp.fully_shard in configure_model"
+                f"{type(self).__name__}: {type(trainer.strategy).__name__} flattens parameters, so that they have no rows or "
+                "channels; use ModelParallelStrategy and torch.distributed.fsdp.fully_shard in configure_model"
             )
         network = network_of(pl_module, self.module)
         forget(network)

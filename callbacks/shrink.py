@@ -127,7 +127,8 @@ class Shrink(pl.Callback):
         if step == 1:  # the first state there is
             check_optimizers(network, trainer.optimizers)
         if self.every_n_steps is not None:
-            due = step % self.every_n_steps == 0
+            # Several optimizers make several steps at a time.
+            due = step // self.every_n_steps > (self._looked_at or 0) // self.every_n_steps
         else:
             assert self.every_n_epochs is not None
             due = batch_idx == 0 and trainer.current_epoch % self.every_n_epochs == 0

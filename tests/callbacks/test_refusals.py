@@ -95,11 +95,11 @@ def test_without_an_example_input(kit, trainer, callback):
         trainer(callback).fit(Unreadable(example=False), torch.utils.data.DataLoader([Batch()], batch_size=None))
 
 
-def test_parameters_that_are_flattened(kit):
-    trainer = SimpleNamespace(strategy=pl.strategies.FSDPStrategy())
-    with pytest.raises(
-        ValueError, match=r"L1: FSDPStrategy flattens parameters.*ModelParallelStrategy and .*fully_shard"
-    ):
+@pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy"])
+def test_parameters_that_are_flattened(kit, name):
+    kind = getattr(pl.strategies, name)
+    trainer = SimpleNamespace(strategy=kind.__new__(kind))  # DeepSpeed itself need not be installed
+    with pytest.raises(ValueError, match=rf"L1: {name} flattens parameters.*ModelParallelStrategy and .*fully_shard"):
         L1(0.1).setup(trainer, kit.Lit(), "fit")
 
 
