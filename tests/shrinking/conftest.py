@@ -8,7 +8,7 @@ from torch import nn
 
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
-from ssl_prune.models import MobileNetV2, ResNet, ViT
+from ssl_prune.models import ResNet, ViT
 
 
 class Residual(nn.Module):
@@ -25,6 +25,24 @@ class Residual(nn.Module):
         x = torch.relu(self.bn1(self.conv1(x)))
         x = torch.relu(x + self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(x))))))
         return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
+
+
+class Inverted(nn.Module):
+    """A depthwise convolution between two of one position, in a branch, and one of two groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.branch = nn.Sequential(
+            nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
+            nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8),
+        )  # fmt: skip
+        self.grouped, self.fc = nn.Conv2d(8, 12, 3, groups=2), nn.Linear(12, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.fc(torch.relu(self.grouped(x + self.branch(x))).mean((2, 3)))
 
 
 class Plain(nn.Module):
@@ -66,7 +84,7 @@ NETWORKS = {
     "residual": (Residual, (1, 6, 6)),
     "plain": (Plain, (1, 6, 6)),
     "resnet": (lambda: ResNet((1, 1, 1), (8, 8, 16), image_size=12), (3, 12, 12)),
-    "mobilenet": (lambda: MobileNetV2(0.25, image_size=16), (3, 16, 16)),
+    "inverted": (Inverted, (1, 6, 6)),
     "vit": (lambda: ViT(4, 16, 2, 2, image_size=8), (3, 8, 8)),
     "attention": (Attending, (1, 6, 6)),
     "lstm": (Recurrent, (1, 6, 6)),
