@@ -352,9 +352,14 @@ def test_half_precision_with_steps_that_are_skipped(trainer):
     assert lit.scaler.get_scale() < 4.0
 
 
-def test_mixed_precision_and_a_compiled_network(trainer):
+@pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks")
+@pytest.mark.parametrize("way", ["in place", "wrapped"])
+def test_mixed_precision_and_a_compiled_network(trainer, way):
     lit, shrink = Lit(), Shrink()
-    lit.net.compile(backend="eager")
+    if way == "wrapped":
+        lit.net = torch.compile(lit.net, backend="eager")
+    else:
+        lit.net.compile(backend="eager")
     trainer(GroupLasso("coupled", 0.1), Zero(), shrink, epochs=4, precision="bf16-mixed").fit(lit, loader())
     assert shrink.history
     lit.eval()
