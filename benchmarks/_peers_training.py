@@ -37,12 +37,12 @@ class Batches:
 class Part(ImageClassifier):
     """The classifier in a part of a run: its lr follows the cosine of the whole run from one share of it to another."""
 
-    def __init__(self, network: nn.Module, weight_decay: float, span: tuple[float, float]) -> None:
+    def __init__(self, network: nn.Module, lr: float, weight_decay: float, span: tuple[float, float]) -> None:
         super().__init__(network)
-        self.weight_decay, self.span = weight_decay, span
+        self.lr, self.weight_decay, self.span = lr, weight_decay, span
 
     def configure_optimizers(self) -> Any:
-        optimizer = SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
+        optimizer = SGD(self.parameters(), lr=self.lr, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
         steps, (first, last) = self.trainer.estimated_stepping_batches, self.span
 
         def factor(step: int) -> float:
@@ -78,6 +78,7 @@ class Training:
         weight_decay: of SGD.
         precision: of Lightning's trainer.
         accelerator: of Lightning's trainer.
+        lr: of SGD at the start.
     """
 
     def __init__(
@@ -88,9 +89,11 @@ class Training:
         weight_decay: float,
         precision: Any,
         accelerator: str = "cpu",
+        lr: float = 0.1,
     ) -> None:
         self.data, self.state, self.epochs = data, state, epochs
-        self.weight_decay, self.precision, self.accelerator = weight_decay, precision, accelerator
+        self.lr, self.weight_decay = lr, weight_decay
+        self.precision, self.accelerator = precision, accelerator
         self.shape: Shape = data.input_shape
         self.meter = Meter(self.shape)
         self._done = 0
@@ -113,7 +116,7 @@ class Training:
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         )  # fmt: skip
         batches = Batches(self.data.train_set, self.data.batch_size, self.state, lambda: first + trainer.current_epoch)
-        part = Part(network, self.weight_decay, (first / self.epochs, self._done / self.epochs)).train()
+        part = Part(network, self.lr, self.weight_decay, (first / self.epochs, self._done / self.epochs)).train()
         trainer.fit(part, batches)
 
 

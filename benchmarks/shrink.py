@@ -3,8 +3,8 @@
     python benchmarks/shrink.py --root DATA [--network resnet20] [--images 5000] [--epochs 10] [--macs 0.5] \\
         [--window 0.05 0.5] [--states 0 1 2] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
 
-DATA holds the files of CIFAR-10 or Fashion-MNIST. All three see the same batches for as many epochs, with SGD (lr 0.1,
-Nesterov momentum 0.9, cosine to zero). "training MACs" are 3 · forward MACs · images of the network as it physically is
+DATA holds the files of CIFAR-10 or Fashion-MNIST. All three see the same batches for as many epochs, with SGD (Nesterov
+momentum 0.9, a cosine from --lr to zero). "training MACs" are 3 · forward MACs · images of the network as it physically is
 in each step, in units of the dense training; PruneTrain's are the paper's. "seconds" are those of the fit with
 everything in it: tracing, proofs, cuts. On a CPU "CPU seconds" are the process's own, which other work on the machine
 disturbs less; ratios are over the dense run of the same state, which runs in the same process just before.
@@ -48,7 +48,7 @@ def callbacks_of(variant: str, options: argparse.Namespace) -> list[pl.Callback]
 def run(variant: str, state: int, options: argparse.Namespace, data: Any) -> dict[str, Any]:
     """One training."""
     training = Training(
-        data, state, options.epochs, options.weight_decay, options.precision, accelerator=options.accelerator
+        data, state, options.epochs, options.weight_decay, options.precision, options.accelerator, options.lr
     )
     network = training.build(lambda: NETWORKS[options.network](1.0, training.shape))
     dense = macs(network, training.shape)
@@ -124,6 +124,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--window", nargs=2, type=float, default=[0.05, 0.5], help="of the budget, shares of the run")
     parser.add_argument("--every", type=int, default=1, help="epochs between two looks of Shrink")
     parser.add_argument("--min-gain", type=float, default=0.05)
+    parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--states", nargs="+", type=int, default=[0])
     parser.add_argument("--precision", default="32-true")
