@@ -10,6 +10,7 @@ from torch import Tensor
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import example_of, graph_of, network_of, remember
 from ssl_prune.callbacks._penalty import PenaltyCallback
+from ssl_prune.errors import SlimError
 from ssl_prune.shrinking import Lineage, check_optimizers, follow_checkpoints, training_cut
 from ssl_prune.shrinking.agreement import check_agreement
 from ssl_prune.slimming import SlimPlan
@@ -153,8 +154,10 @@ class Shrink(pl.Callback):
         if not alone:
             check_agreement(network, lambda numbers: _gathered(strategy, numbers))
         # One process decides: running statistics, which a proof looks at, differ between processes.
-        found = self._plan(pl_module) if trainer.is_global_zero else None
-        text, removed = found if alone else strategy.broadcast(found)  # type: ignore[misc]
+        found = self._plan(pl_module) if alone else strategy.broadcast(self._plan_or_error(trainer, pl_module))
+        if isinstance(found, str):
+            raise SlimError(found)
+        text, removed = found
         if text is None:
             return False
         lineage = Lineage.of(network)
@@ -187,6 +190,15 @@ class Shrink(pl.Callback):
         """Take over what `state_dict` returned."""
         self._looked_at = state_dict["looked_at"]
         self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state_dict["history"]]
+
+    def _plan_or_error(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
+        """What the first process finds; an error as its text, since the others wait to hear of it."""
+        if not trainer.is_global_zero:
+            return None
+        try:
+            return self._plan(pl_module)
+        except (SlimError, ValueError) as error:
+            return str(error)
 
     def _plan(self, pl_module: pl.LightningModule) -> tuple[str | None, dict[str, int]]:
         """The plan as text, None if there is too little to gain; and what it removes."""

@@ -79,12 +79,13 @@ def _read(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: A
     for name in widths:
         state.pop(f"{prefix}{name}.{KEY}" if name else f"{prefix}{KEY}")
     modules = dict(module.named_modules())
-    for name, network in modules.items():
-        if name not in widths and (lineage := lineage_of(network)) is not None:
-            lineage.grow()
-    for name, text in widths.items():
+    for name in widths:
         if name not in modules:
             raise SlimError(
                 f"{name}: the checkpoint has widths for it, but this {type(module).__name__} has no such module"
             )
-        Lineage.of(modules[name]).follow(text)
+    for name, network in modules.items():
+        if name in widths:
+            Lineage.of(network).follow(widths[name])
+        elif (lineage := lineage_of(network)) is not None:
+            lineage.grow()

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 torch.set_num_threads(1)
 from ssl_prune._lightning import pl
+from ssl_prune import SlimError
 from ssl_prune.callbacks import Budget, GroupLasso, Shrink, Slim
 
 folder, devices, strategy, what = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
@@ -53,6 +54,11 @@ class Stray(pl.Callback):
         if what == "stray" and trainer.global_step == 8 and trainer.global_rank == 1:
             with torch.no_grad():
                 pl_module.net[3].weight[2, 1] = 0
+
+if what == "broken":  # the first process alone looks for a plan
+    def fail(self, pl_module):
+        raise SlimError("there is no plan")
+    Shrink._plan = fail
 
 class Save(pl.Callback):
     def on_train_epoch_end(self, trainer, pl_module):
@@ -118,3 +124,9 @@ def test_processes_that_differ_stop_with_the_layer(tmp_path):
     assert done.returncode != 0
     assert "net.3.weight" not in done.stderr.split("SlimError")[0]
     assert "3.weight: processes [1] have other zeros" in done.stderr
+
+
+def test_an_error_of_the_process_that_decides_stops_all(tmp_path):
+    done = run(tmp_path, 2, "broken")
+    assert done.returncode != 0
+    assert done.stderr.count("SlimError: there is no plan") == 2

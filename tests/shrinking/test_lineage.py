@@ -202,3 +202,13 @@ def test_a_damaged_entry_is_refused(kit):
     state["network.slim_widths"] = state["network.slim_widths"][:-20]
     with pytest.raises(SlimError, match=r"widths in this checkpoint cannot be read"):
         Around(kit.made("residual")[0]).load_state_dict(state)
+
+
+def test_widths_for_a_module_that_is_not_there(kit):
+    source, x = kit.made("residual")
+    around = Around(source)
+    cut(kit, source, x)
+    other = nn.Sequential(kit.made("residual")[0])
+    follow_checkpoints(other)
+    with pytest.raises(SlimError, match=r"network: the checkpoint has widths for it, but this Sequential has no such"):
+        other.load_state_dict(around.state_dict())
