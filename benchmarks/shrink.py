@@ -1,7 +1,7 @@
 """What shrinking saves: the same training dense, with a budget, and with a budget and Shrink.
 
     python benchmarks/shrink.py --root DATA [--network resnet20] [--images 5000] [--epochs 10] [--macs 0.5] \\
-        [--window 0.05 0.5] [--states 0 1 2] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
+        [--window 0.05 0.5] [--states 0 1 2] [--round-to 8] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. All three see the same batches for as many epochs, with SGD (Nesterov
 momentum 0.9, a cosine from --lr to zero). "training MACs" are 3 · forward MACs · images of the network as it physically is
@@ -39,9 +39,12 @@ def callbacks_of(variant: str, options: argparse.Namespace) -> list[pl.Callback]
     """What a variant trains with."""
     if variant == "dense":
         return []
-    found: list[pl.Callback] = [GroupLasso("coupled"), Budget(macs=options.macs, window=tuple(options.window))]
+    found: list[pl.Callback] = [
+        GroupLasso("coupled"),
+        Budget(macs=options.macs, window=tuple(options.window), round_to=options.round_to),
+    ]
     if variant == "budget and Shrink":
-        found.append(Shrink(options.every, min_gain=options.min_gain))
+        found.append(Shrink(options.every, min_gain=options.min_gain, round_to=options.round_to))
     return found
 
 
@@ -57,7 +60,9 @@ def run(variant: str, state: int, options: argparse.Namespace, data: Any) -> dic
     training.fit(network, callbacks=callbacks)
     wall, own = time.perf_counter() - wall, time.process_time() - own
     network = network.cpu()
-    small: nn.Module = network if variant == "dense" else slim(network, example(training.shape)).model
+    small: nn.Module = (
+        network if variant == "dense" else slim(network, example(training.shape), round_to=options.round_to).model
+    )
     cuts = callbacks[-1].history if variant == "budget and Shrink" else []  # type: ignore[attr-defined]
     return {
         "variant": variant,
@@ -124,6 +129,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--window", nargs=2, type=float, default=[0.05, 0.5], help="of the budget, shares of the run")
     parser.add_argument("--every", type=int, default=1, help="epochs between two looks of Shrink")
     parser.add_argument("--min-gain", type=float, default=0.05)
+    parser.add_argument("--round-to", type=int, default=1, help="widths are multiples of it")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--states", nargs="+", type=int, default=[0])

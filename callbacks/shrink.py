@@ -35,6 +35,8 @@ class Shrink(pl.Callback):
         every_n_epochs: look before each n-th epoch.
         every_n_steps: look after each n-th optimizer step instead.
         min_gain: cut only where that saves this share of the present multiply-accumulates or parameters.
+        round_to: keep the fewest dead channels with which every width is a multiple of this number, where kernels are
+            faster at such widths; give a `Budget` and `Slim` the same.
         tolerance: allowed relative difference of the outputs; see `slim`.
         module: name of the submodule to cut; default the one that holds all parameters.
 
@@ -57,6 +59,7 @@ class Shrink(pl.Callback):
         every_n_steps: int | None = None,
         *,
         min_gain: float = 0.05,
+        round_to: int = 1,
         tolerance: float = 1e-4,
         module: str | None = None,
     ) -> None:
@@ -72,10 +75,12 @@ class Shrink(pl.Callback):
                 raise ValueError(f"Shrink: {name} must be a whole number >= 1, got {number!r}")
         if not isinstance(min_gain, (int, float)) or not 0 <= min_gain < 1:
             raise ValueError(f"Shrink: min_gain must be a share in [0, 1), got {min_gain!r}")
+        if not isinstance(round_to, int) or round_to < 1:
+            raise ValueError(f"Shrink: round_to must be a whole number of channels >= 1, got {round_to!r}")
         if not tolerance >= 0:
             raise ValueError(f"Shrink: tolerance must be a number >= 0, got {tolerance!r}")
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
-        self.min_gain, self.tolerance, self.module = min_gain, tolerance, module
+        self.min_gain, self.round_to, self.tolerance, self.module = min_gain, round_to, tolerance, module
         self.history: list[tuple[int, float, float, float]] = []
         self._looked_at: int | None = None  # optimizer step of the last look
         self._in_vain: tuple[int, int] | None = None  # what was left at a look that led to no cut
@@ -162,6 +167,9 @@ class Shrink(pl.Callback):
             return False
         lineage = Lineage.of(network)
         origin = lineage.cut(SlimPlan.from_json(text), trainer.optimizers, removed)
+        # What was compiled is for the widths of before; the compiler would take the new ones for sizes that change at
+        # every call, and give up after some cuts.
+        torch.compiler.reset()
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if hasattr(callback, "on_shrink"):
                 callback.on_shrink(trainer, pl_module, network, origin)
@@ -213,7 +221,7 @@ class Shrink(pl.Callback):
             return None, {}
         place = next(network.parameters()).device
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-            found = training_cut(network, example, self.tolerance, graph)
+            found = training_cut(network, example, self.tolerance, graph, self.round_to)
         if not self._enough(found.report.macs, found.report.params):
             self._in_vain = sizes
             return None, {}

@@ -11,7 +11,7 @@ from torch import nn
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
-from ssl_prune.inputs import Inputs, map_tensors
+from ssl_prune.inputs import Inputs, map_tensors, uncompiled
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.shrinking import dense_form
@@ -147,7 +147,8 @@ class Slim(pl.Callback):
         assert self.result is not None
         times = None
         if self.latency_batch:
-            times = compare_latency(network, self.result.model, self._batch(example))
+            with uncompiled():  # the slim network is not compiled either
+                times = compare_latency(network, self.result.model, self._batch(example))
         return RunReport(self.result.report, tuple(evaluations), times, self.latency_batch or 1, type(network).__name__)
 
     def _batch(self, example: Inputs) -> Inputs:

@@ -45,6 +45,8 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         return found
     twin: nn.Module = memo.setdefault(id(module), type(module).__new__(type(module)))
     for key, value in vars(module).items():
+        if key == "_compiled_call_impl":  # of a module compiled in place: it calls the module that it was made from
+            continue
         if type(value) in _PLAIN:
             vars(twin)[key] = value
         elif key == "_modules":

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation
+from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
 from ssl_prune.report.table import table
 
 __all__ = ["Cost", "LayerCost", "cost"]
@@ -137,6 +137,7 @@ def _macs(
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()} if tensors is None else tensors
     with ExitStack() as stack:
         stack.enter_context(evaluation(model))
+        stack.enter_context(uncompiled())  # the compiler would not look at these functions again
         stack.enter_context(_countable(model))
         stack.enter_context(_without_gradients(model))
         for name, module in model.named_modules():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["Inputs", "as_call", "attributes_restored", "call", "evaluation", "leaves", "map_tensors"]
+__all__ = ["Inputs", "as_call", "attributes_restored", "call", "evaluation", "leaves", "map_tensors", "uncompiled"]
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -39,9 +39,21 @@ def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
-    """`model` called with `inputs`."""
+    """`model` called with `inputs`, as it is where it would be compiled: see `uncompiled`."""
     args, kwargs = as_call(inputs)
-    return model(*args, **kwargs)
+    with uncompiled():
+        return model(*args, **kwargs)
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run networks that `torch.compile` was told of as they are.
+
+    A look at a network takes other inputs, other sizes and no gradients, for each of which the compiler would make another
+    version; after some it gives up on the network, and training goes on uncompiled.
+    """
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def leaves(tree: Any) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_prune.copies import copied
 from ssl_prune.graph import ChannelGraph, Reader
-from ssl_prune.inputs import Inputs
+from ssl_prune.inputs import Inputs, uncompiled
 from ssl_prune.latency import latency
 
 __all__ = ["TimeModel"]
@@ -45,7 +45,8 @@ class TimeModel:
     """
 
     def __init__(self, graph: ChannelGraph, model: nn.Module, inputs: Inputs, rounds: int = ROUNDS) -> None:
-        self.dense = latency(model, inputs, rounds=max(rounds, 15))
+        with uncompiled():  # the table is of single layers, which are not compiled
+            self.dense = latency(model, inputs, rounds=max(rounds, 15))
         modules = dict(model.named_modules())
         known: dict[Any, Tensor] = {}
         self._layers: list[tuple[Reader, Tensor, float]] = []

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph.functional import functional
-from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation
+from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
 
 __all__ = [
     "LARGE",
@@ -69,7 +69,8 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
     from ssl_prune.graph.rules import rule_for, unknown  # rules are written in terms of programs
 
     args, kwargs = as_call(example_inputs)
-    with evaluation(model), attributes_restored(model), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    quiet = warnings.catch_warnings()
+    with evaluation(model), attributes_restored(model), torch.random.fork_rng(devices=[]), quiet, uncompiled():
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(model, args, kwargs, strict=False)

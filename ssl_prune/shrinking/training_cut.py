@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.autograd import trace_either
 from ssl_prune.graph.units import AutogradGraph
@@ -13,7 +14,11 @@ __all__ = ["training_cut"]
 
 
 def training_cut(
-    model: nn.Module, inputs: Inputs, tolerance: float = 1e-4, graph: ChannelGraph | None = None
+    model: nn.Module,
+    inputs: Inputs,
+    tolerance: float = 1e-4,
+    graph: ChannelGraph | None = None,
+    round_to: int = 1,
 ) -> SlimResult:
     """What can go now without a change of the outputs, in evaluation as in training.
 
@@ -25,13 +30,15 @@ def training_cut(
         inputs: one example.
         tolerance: allowed relative difference of the outputs.
         graph: the channel graph, if it was traced before.
+        round_to: keep the fewest dead channels with which every width is a multiple of this number.
 
     Returns:
         The cut network, the plan and the report; the plan is empty where nothing can go.
 
     Raises:
         GraphError: neither tracer can follow the network.
-        SlimError: the network's outputs are not finite.
+        SlimError: the network's outputs are not finite, or `round_to` is asked of a network that only the second tracer
+            follows.
 
     Example:
         >>> import torch
@@ -43,5 +50,10 @@ def training_cut(
     """
     graph = trace_either(model, inputs) if graph is None else graph
     if isinstance(graph, AutogradGraph):
+        if round_to != 1:
+            raise SlimError(
+                f"{type(model).__name__}: round_to={round_to} needs torch.export to follow the network, and it refused: "
+                f"{graph.refusal}; leave round_to out"
+            )
         return SlimResult(*slim_by_autograd(model, inputs, True, tolerance, refusal=graph.refusal))
-    return slim_in_training(graph, model, inputs, tolerance)
+    return slim_in_training(graph, model, inputs, tolerance, round_to)

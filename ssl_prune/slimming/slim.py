@@ -216,9 +216,11 @@ def _slim(
     return SlimResult(cut, replace(best.plan, then=more.plan), report)
 
 
-def slim_in_training(graph: ChannelGraph, model: nn.Module, inputs: Inputs, tolerance: float) -> SlimResult:
+def slim_in_training(
+    graph: ChannelGraph, model: nn.Module, inputs: Inputs, tolerance: float, round_to: int = 1
+) -> SlimResult:
     """`slim` of what takes no part in training either; see `training_cut`."""
-    return _slim(graph, model, inputs, True, tolerance, None, 1, training=True)
+    return _slim(graph, model, inputs, True, tolerance, None, round_to, training=True)
 
 
 def _loosened(plan: SlimPlan, model: nn.Module) -> bool:

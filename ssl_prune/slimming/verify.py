@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors
+from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors, uncompiled
 
 __all__ = ["Expected", "Proof", "fresh_inputs", "relative_error", "verify"]
 
@@ -166,7 +166,8 @@ def _call(model: nn.Module, inputs: Inputs) -> Any:
     """`model` called with copies of `inputs` and of its own buffers, because a forward may write into both."""
     args, kwargs = as_call(map_tensors(torch.clone, inputs))
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return torch.func.functional_call(model, buffers, args, kwargs)
+    with uncompiled():
+        return torch.func.functional_call(model, buffers, args, kwargs)
 
 
 SLOW = 0.3  # seconds; above it each of the trials shows several things at once

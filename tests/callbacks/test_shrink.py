@@ -129,6 +129,19 @@ def test_without_zeros_nothing_changes_bit_for_bit(trainer, dropout):
     assert torch.equal(losses[0][1], losses[1][1])
 
 
+def test_widths_stay_multiples(trainer, tmp_path):
+    lit, shrink = Lit(), Shrink(every_n_steps=4, min_gain=0.0, round_to=4)
+    budget, slim = Budget(macs=0.5, every=2, round_to=4), Slim("net.safetensors", latency_batch=0, round_to=4)
+    trainer(GroupLasso("coupled"), budget, shrink, slim, epochs=8).fit(lit, loader())
+    assert shrink.history
+    example = torch.zeros(1, 1, 6, 6)
+    assert cost(lit.net, example).macs <= 0.5 * cost(Wide(), example).macs
+    widths = {n for p in lit.net.parameters() for n in p.shape[:2]} - {1, 3}  # of the input and the output
+    assert widths <= {4, 8, 12, 16} != widths
+    assert torch.equal(budget.solver.dead, ~budget.solver.groups.alive())
+    torch.testing.assert_close(load_slim(tmp_path / "net.safetensors", Wide()).eval()(example), lit.net.eval()(example))
+
+
 @pytest.mark.parametrize("optimizer", [None, adamw], ids=["sgd", "adamw"])
 @pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 3}, {"gradient_clip_val": 0.1}], ids=str)
 def test_training_goes_on_as_without_a_cut(trainer, optimizer, options):
@@ -167,6 +180,28 @@ def test_a_budget_is_met_and_the_file_maps_the_dense_network(trainer, tmp_path):
     torch.testing.assert_close(loaded(x), lit.net.eval()(x))
     assert budget.solver.groups.num_groups == len(budget.solver.dead)
     assert torch.equal(budget.solver.dead, ~budget.solver.groups.alive())
+
+
+def test_times_are_compared_with_the_dense_network(trainer, monkeypatch):
+    seen = []
+
+    def compare(first, second, inputs, **_):
+        """Multiply-accumulates in place of seconds: what is measured, without the noise."""
+        seen.append((params(first), params(second)))
+        return cost(first, inputs).macs, cost(second, inputs).macs
+
+    monkeypatch.setattr("ssl_prune.callbacks.budget.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
+    monkeypatch.setattr("ssl_prune.budget.times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    lit, shrink, budget = Lit(), Shrink(every_n_steps=8, min_gain=0.02), Budget(latency=0.5, every=2, latency_batch=2)
+    trainer(GroupLasso("coupled"), budget, shrink, Slim(None, latency_batch=0), epochs=8).fit(lit, loader())
+    assert len(shrink.history) > 1
+    assert {dense for dense, _ in seen} == {params(Lit())}
+    left = [count for _, count in seen]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == params(lit)
+    dense, now = (cost(net, torch.zeros(2, 1, 6, 6)).macs for net in (Wide(), lit.net))
+    assert now / dense <= 0.5
 
 
 def with_a_penalty():
@@ -354,16 +389,26 @@ def test_half_precision_with_steps_that_are_skipped(trainer):
 
 @pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks")
 @pytest.mark.parametrize("way", ["in place", "wrapped"])
-def test_mixed_precision_and_a_compiled_network(trainer, way):
-    lit, shrink = Lit(), Shrink()
+def test_a_compiled_network_is_compiled_anew_after_a_cut(trainer, way):
+    torch.compiler.reset()
+    lit, shrink, compiled = Lit(), Shrink(), []
+
+    def backend(graph, inputs):
+        compiled.append({tuple(x.shape) for x in inputs if isinstance(x, nn.Parameter)})
+        return graph.forward
+
     if way == "wrapped":
-        lit.net = torch.compile(lit.net, backend="eager")
+        lit.net = torch.compile(lit.net, backend=backend)
     else:
-        lit.net.compile(backend="eager")
+        lit.net.compile(backend=backend)
     trainer(GroupLasso("coupled", 0.1), Zero(), shrink, epochs=4, precision="bf16-mixed").fit(lit, loader())
     assert shrink.history
+    now = {tuple(p.shape) for p in lit.parameters()}
+    assert compiled[0] == {tuple(p.shape) for p in Lit().parameters()} != now
+    assert compiled[-1] == now
     lit.eval()
-    assert lit(torch.randn(2, 1, 6, 6)).shape == (2, 3)
+    x = torch.randn(2, 1, 6, 6)
+    torch.testing.assert_close(lit(x), getattr(lit.net, "_orig_mod", lit.net).forward(x))
 
 
 def test_optimizer_hooks_and_schedules_stay(trainer):
@@ -398,6 +443,8 @@ def test_too_little_to_gain_is_left(trainer):
         ({"min_gain": 1.0}, r"min_gain must be a share in \[0, 1\), got 1.0"),
         ({"min_gain": float("nan")}, r"min_gain must be a share"),
         ({"tolerance": -1}, r"tolerance must be a number >= 0"),
+        ({"round_to": 0}, r"round_to must be a whole number of channels >= 1, got 0"),
+        ({"round_to": "measured"}, r"round_to must be a whole number of channels"),
     ],
 )
 def test_wrong_arguments(arguments, message):
