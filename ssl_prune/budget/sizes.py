@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.slimming.regular import regular
+from ssl_prune.slimming.remaining import product, product_units
 
 __all__ = ["SizeModel"]
 
@@ -51,7 +52,7 @@ class SizeModel:
     def _add_macs(self, reader: Reader, shapes: dict[str, torch.Size]) -> None:
         output = reader.node.meta["val"]
         if reader.weight is None:
-            self._macs.add(_product(reader), torch.where(reader.written >= 0, reader.written, reader.read), None)
+            self._macs.add(product(reader), product_units(reader), None)
             return
         weight = shapes[reader.weight]
         if isinstance(output, (tuple, list)) or "cell" in str(reader.node.target):
@@ -130,17 +131,3 @@ class _Products:
             owner = torch.arange(len(self._sets)).repeat_interleave(lengths)
             self._ready = torch.tensor(self._scale, dtype=torch.float64), units, owner, lengths.double()
         return self._ready
-
-
-def _product(reader: Reader) -> float:
-    """Multiply-accumulates for each channel of a product of two values, as of attention."""
-    node = reader.node
-    values = [n.meta["val"] for n in node.all_input_nodes[:2]]
-    packet, aten = getattr(node.target, "overloadpacket", None), torch.ops.aten
-    if packet is aten.scaled_dot_product_attention:
-        total = values[0].numel() * values[1].shape[-2]
-    elif packet in (aten.matmul, aten.bmm, aten.mm):
-        total = node.meta["val"].numel() * values[0].shape[-1]
-    else:
-        return 0.0
-    return float(total / max(1, len(reader.written)))

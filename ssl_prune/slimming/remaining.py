@@ -13,7 +13,7 @@ from ssl_prune.slimming.liveness import liveness
 from ssl_prune.slimming.planner import folded, make_plan, removable
 from ssl_prune.slimming.second import sizes_left
 
-__all__ = ["Remaining", "cut_unproven", "remaining"]
+__all__ = ["Remaining", "cut_unproven", "product", "product_units", "remaining"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Remaining:
     """Sizes before and after a cut at this moment.
 
     Args:
-        macs: multiply-accumulates of convolutions and linear layers on the example.
+        macs: multiply-accumulates of convolutions, linear layers and products of values, as of attention, on the example.
         params: parameters of the network.
         units: channels that can be removed, and how many of them stay.
     """
@@ -55,6 +55,10 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
         for reader in graph.readers
         if reader.weight is not None
     ]
+    for reader in graph.readers:
+        if reader.weight is None:
+            each, units = product(reader), product_units(reader)
+            macs.append((round(each * len(units)), round(each * int(_stays(units, dead).sum()))))
     sizes = {name: p.shape for name, p in model.named_parameters()}
     left = {name: torch.tensor([float(n) for n in shape]) for name, shape in sizes.items()}
     for axis in graph.axes:
@@ -88,6 +92,25 @@ def cut_unproven(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> nn.Mo
         live = liveness(graph, model, inputs)
     dead = removable(graph, live, branches=True)
     return make_plan(graph, model, live, dead, branches=True, choose=None).apply(model, shared=True)
+
+
+def product(reader: Reader) -> float:
+    """Multiply-accumulates for each channel of a product of two values, as of attention."""
+    node = reader.node
+    values = [n.meta["val"] for n in node.all_input_nodes[:2]]
+    packet, aten = getattr(node.target, "overloadpacket", None), torch.ops.aten
+    if packet is aten.scaled_dot_product_attention:
+        total = values[0].numel() * values[1].shape[-2]
+    elif packet in (aten.matmul, aten.bmm, aten.mm):
+        total = node.meta["val"].numel() * values[0].shape[-1]
+    else:
+        return 0.0
+    return float(total / max(1, len(reader.written)))
+
+
+def product_units(reader: Reader) -> Tensor:
+    """The units whose channels such a product has."""
+    return torch.where(reader.written >= 0, reader.written, reader.read)
 
 
 def _stays(units: Tensor, dead: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune import slim
+from ssl_prune import cost, slim
 from ssl_prune.graph import trace
+from ssl_prune.models import ViT
 from ssl_prune.slimming.remaining import remaining
 
 
@@ -53,6 +54,20 @@ def test_the_numbers_are_those_of_the_cut(share, seed):
     assert left.macs == report.macs
     assert left.params == report.params
     assert left.units[0] - left.units[1] == sum(report.removed.values())
+
+
+@pytest.mark.parametrize("heads", [0, 1, 3, 4])
+def test_products_of_attention_count(heads):
+    net, x = ViT(width=16, depth=2, heads=4, patch=8), torch.randn(1, 3, 32, 32)
+    block = net.blocks[1]
+    with torch.no_grad():
+        for p in (*block.attention.qkv.parameters(), *block.mlp[0].parameters()):
+            rows = p.view(-1, 4, 4, *p.shape[1:])
+            rows[:, :heads] = 0
+    left, report = remaining(trace(net, x), net, x), slim(net, x).report
+    assert left.macs == report.macs
+    assert left.macs[0] == cost(net, x).macs
+    assert (left.macs[1] < left.macs[0]) == (heads > 0)
 
 
 def test_nothing_changes():
