@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+import wide
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from wide import Wide, adamw
 
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
@@ -14,49 +15,13 @@ from ssl_prune.models import ViT
 from ssl_prune.scores import Magnitude
 
 
-class Wide(nn.Module):
-    """Residual, with and without a normalisation."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(1, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
-        self.conv2, self.bn2 = nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
-        self.conv3, self.bn3 = nn.Conv2d(24, 24, 3, padding=1, bias=False), nn.BatchNorm2d(24)
-        self.fc1, self.fc2 = nn.Linear(24, 32), nn.Linear(32, 3)
-
-    def forward(self, x):
-        x = torch.relu(self.bn1(self.conv1(x)))
-        x = torch.relu(x + self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(x))))))
-        return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
-
-
-class Lit(pl.LightningModule):
+class Lit(wide.Lit):
     def __init__(self, optimizer=None):
-        super().__init__()
-        torch.manual_seed(1)
-        self.net = Wide()
-        self.build = optimizer or (lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9))
-        self.example_input_array = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(3))
-
-    def forward(self, x):
-        return self.net(x)
-
-    def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return self.build(self.parameters())
+        super().__init__(optimizer, sizes=(24, 32), decay=1.0)
 
 
 def loader():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(320, 1, 6, 6, generator=generator)
-    y = (x.mean((1, 2, 3)) > 0).long() + (x[:, 0, 0, 0] > 1).long()
-    return DataLoader(TensorDataset(x, y), batch_size=16)
-
-
-def adamw(params):
-    return torch.optim.AdamW(params, lr=3e-3)
+    return wide.loader(320)
 
 
 @pytest.mark.parametrize("optimizer", [None, adamw], ids=["sgd", "adamw"])
@@ -66,7 +31,7 @@ def adamw(params):
 def test_the_stated_size_is_met(trainer, limits, optimizer):
     lit, budget, slim = Lit(optimizer), Budget(**limits), Slim(None, latency_batch=0)
     trainer(GroupLasso("coupled"), budget, slim, epochs=10).fit(lit, loader())
-    dense, got = (cost(net, torch.zeros(1, 1, 6, 6)) for net in (Wide(), slim.result.model))
+    dense, got = (cost(net, torch.zeros(1, 1, 6, 6)) for net in (Wide(24, 32), slim.result.model))
     excess = []
     for kind, value in limits.items():
         share = value if value <= 1 else value / getattr(dense, kind)

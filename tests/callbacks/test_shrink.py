@@ -1,118 +1,13 @@
-"""A fit that cuts its network on the way: nothing else changes, and everything can be resumed."""
-
-import copy
+"""A fit that cuts its network on the way: nothing else changes."""
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from wide import Lit, Save, Wait, Wide, Zero, adamw, flat, frozen, loader, params
 
 from ssl_prune import SlimError, cost, load_slim
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import L1, Budget, GroupLasso, Shrink, Slim, SparsityMonitor
-from ssl_prune.models import ImageClassifier, ResNet
-from ssl_prune.shrinking import follow_checkpoints, lineage_of
-
-
-class Wide(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(1, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
-        self.conv2, self.bn2 = nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
-        self.conv3, self.bn3 = nn.Conv2d(12, 12, 3, padding=1, bias=False), nn.BatchNorm2d(12)
-        self.fc1, self.fc2 = nn.Linear(12, 16), nn.Linear(16, 3)
-
-    def forward(self, x):
-        x = torch.relu(self.bn1(self.conv1(x)))
-        x = torch.relu(x + self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(x))))))
-        return self.fc2(torch.relu(self.fc1(x.mean((2, 3)))))
-
-
-class Lit(pl.LightningModule):
-    """Keeps the losses of its steps, in a class of its own so that a copy does not share them."""
-
-    def __init__(self, optimizer=None, example=True, double=False):
-        super().__init__()
-        torch.manual_seed(1)
-        self.net = Wide()
-        self.build = optimizer or (lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9))
-        self.losses = []
-        if example:
-            self.example_input_array = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(3))
-        if double:
-            self.double()
-
-    def forward(self, x):
-        return self.net(x)
-
-    def training_step(self, batch, batch_idx):
-        loss = nn.functional.cross_entropy(self(batch[0].to(next(self.parameters()).dtype)), batch[1])
-        self.losses.append(float(loss.detach()))
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
-
-    def test_step(self, batch, batch_idx):
-        self.log("test_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
-
-    def configure_optimizers(self):
-        optimizer = self.build(self.parameters())
-        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def loader(samples=128):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(samples, 1, 6, 6, generator=generator)
-    y = (x.mean((1, 2, 3)) > 0).long() + (x[:, 0, 0, 0] > 1).long()
-    return DataLoader(TensorDataset(x, y), batch_size=16)
-
-
-class Zero(pl.Callback):
-    """At the start of the third epoch sets groups to zero, and holds them there."""
-
-    def on_train_epoch_start(self, trainer, pl_module):
-        lasso = next(c for c in trainer.callbacks if isinstance(c, GroupLasso))
-        if trainer.current_epoch == 2 and not lasso.solver.frozen:
-            keep = torch.rand(lasso.groups.num_groups, generator=torch.Generator().manual_seed(3)) > 0.4
-            lasso.groups.scale_(keep.to(lasso.groups.dtype))
-            lasso.solver.freeze()
-
-
-def frozen():
-    """Zeros from the third epoch on, and a cut before the fourth one."""
-    return [GroupLasso("coupled", 0.1), Zero(), Shrink(every_n_epochs=3)]
-
-
-def adamw(params):
-    return torch.optim.AdamW(params, lr=3e-3, fused=True)
-
-
-def flat(module):
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
-
-
-def params(module):
-    return sum(p.numel() for p in module.parameters())
-
-
-class Save(pl.Callback):
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}.ckpt")
-
-
-class Wait(pl.Callback):
-    """Counts what other callbacks are told of cuts."""
-
-    def __init__(self):
-        self.told = []
-
-    def on_shrink(self, trainer, pl_module, network, origin):
-        self.told.append((trainer.global_step, network, origin))
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -202,82 +97,6 @@ def test_times_are_compared_with_the_dense_network(trainer, monkeypatch):
     assert left[-1] == params(lit)
     dense, now = (cost(net, torch.zeros(2, 1, 6, 6)).macs for net in (Wide(), lit.net))
     assert now / dense <= 0.5
-
-
-def with_a_penalty():
-    return [GroupLasso("coupled", 0.8, debias_from=4), L1(1e-4, include="fc*"), Shrink(min_gain=0.0)]
-
-
-def with_a_budget():
-    return [GroupLasso("coupled"), Budget(macs=0.4, every=2, distill=0.5), Shrink(every_n_steps=6, min_gain=0.02)]
-
-
-@pytest.mark.parametrize("example", [True, False], ids=["example", "batch"])
-@pytest.mark.parametrize("callbacks", [with_a_penalty, with_a_budget])
-@pytest.mark.parametrize("epoch", [1, 3])
-def test_a_resumed_run_equals_one_that_was_not_stopped(trainer, tmp_path, callbacks, epoch, example):
-    straight, first = Lit(example=example), callbacks()
-    trainer(*first, Save(tmp_path), epochs=6).fit(straight, loader())
-    model, second = Lit(example=example), callbacks()
-    again = trainer(*second, epochs=6)
-    again.fit(model, loader(), ckpt_path=tmp_path / f"{epoch}.ckpt", weights_only=True)
-    assert params(model) == params(straight) < params(Lit())
-    assert torch.equal(flat(model), flat(straight))
-    assert [e[:3] for e in first[-1].history] == [e[:3] for e in second[-1].history]
-    assert len(first[-1].history) > 1
-    assert torch.equal(first[0].groups.alive(), second[0].groups.alive())
-    assert lineage_of(model.net).plan == lineage_of(straight.net).plan
-
-
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-def test_checkpoints_of_any_width_can_be_tested(trainer, tmp_path):
-    lit, shrink = Lit(), Shrink(every_n_steps=8)
-    run = trainer(GroupLasso("coupled"), Budget(macs=0.4, every=2), shrink, Save(tmp_path), epochs=8)
-    run.fit(lit, loader())
-    expected, seen = {}, {}
-    for epoch in (0, 3, 7):
-        fresh = trainer(Shrink())
-        expected[epoch] = fresh.test(
-            Lit(), loader(), ckpt_path=tmp_path / f"{epoch}.ckpt", verbose=False, weights_only=True
-        )
-    for epoch in (7, 0, 3):  # narrower and wider than the network is
-        seen[epoch] = run.test(lit, loader(), ckpt_path=tmp_path / f"{epoch}.ckpt", verbose=False, weights_only=True)
-    assert seen == expected
-    assert len({str(v) for v in seen.values()}) == 3
-
-
-def test_the_best_checkpoint_of_a_run(trainer, tmp_path):
-    keep = pl.callbacks.ModelCheckpoint(tmp_path, monitor="val_loss", mode="max")  # the first one, which is wide
-    lit = Lit()
-    run = trainer(GroupLasso("coupled"), Budget(macs=0.4, every=2), Shrink(), keep, epochs=8, enable_checkpointing=True)
-    run.fit(lit, loader(), loader())
-    narrow = params(lit)
-    run.test(lit, loader(), ckpt_path="best", verbose=False, weights_only=True)
-    assert params(lit) > narrow
-
-
-def test_load_from_checkpoint_knows_the_widths(trainer, tmp_path):
-    torch.manual_seed(0)
-    build = lambda: ResNet((1, 1, 1), (8, 8, 8), in_channels=1, image_size=6, num_classes=3)  # noqa: E731
-    model = ImageClassifier(build(), optimizer=lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9))
-    run = trainer(GroupLasso("coupled"), Budget(macs=0.5, every=2), Shrink(), epochs=6)
-    run.fit(model, loader())
-    run.save_checkpoint(tmp_path / "net.ckpt")
-    loaded = ImageClassifier.load_from_checkpoint(tmp_path / "net.ckpt", network=build(), weights_only=True)
-    x = torch.randn(3, 1, 6, 6)
-    assert params(loaded) == params(model) < params(build())
-    assert torch.equal(loaded.eval()(x), model.eval()(x))
-
-
-def test_a_copy_of_the_module_can_go_on(trainer, tmp_path):
-    lit = Lit()
-    trainer(*frozen(), epochs=4).fit(lit, loader())
-    twin = Lit()
-    follow_checkpoints(twin)
-    twin.load_state_dict(lit.state_dict())
-    x = torch.randn(3, 1, 6, 6)
-    assert torch.equal(twin.eval()(x), lit.eval()(x))
-    trainer(GroupLasso("coupled", 0.1), Shrink(), epochs=1).fit(twin.train(), loader())
 
 
 class Whole(pl.LightningModule):
@@ -470,13 +289,3 @@ def test_a_strategy_that_divides_parameters_is_refused(trainer):
     run.strategy.__class__ = type("FSDPStrategy", (pl.strategies.Strategy,), dict(vars(pl.strategies.Strategy)))
     with pytest.raises(ValueError, match=r"FSDPStrategy divides or copies parameters"):
         run.callbacks[0].setup(run, Lit(), "fit")
-
-
-def test_the_state_is_plain_data(trainer, tmp_path):
-    lit, callbacks = Lit(), frozen()
-    run = trainer(*callbacks, epochs=4)
-    run.fit(lit, loader())
-    run.save_checkpoint(tmp_path / "a.ckpt")
-    state = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    assert state["state_dict"]["net.slim_widths"].dtype == torch.uint8
-    assert copy.deepcopy(state["callbacks"]["Shrink"]) == callbacks[2].state_dict()
