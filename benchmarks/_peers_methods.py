@@ -34,6 +34,8 @@ class Job:
         precision: of Lightning's trainer.
         split: "test" or "validation": which images the accuracy is of.
         widths_from: epochs and weight decay of the run of `ours` whose widths these are; None for the other methods.
+        window: of the budget of `ours`, of the run that `widths_from` tells of, and for the pruners the moment of the cut
+            (its end, but half of the run at the latest); None for the other methods.
     """
 
     method: str
@@ -48,6 +50,7 @@ class Job:
     precision: str
     split: str
     widths_from: tuple[int, float] | None = None
+    window: tuple[float, float] | None = None
 
 
 @dataclass
@@ -80,7 +83,8 @@ def thin(run: Run) -> nn.Module:
 
 def ours(run: Run) -> nn.Module:
     network = run.network()
-    budget = Budget(macs=run.job.share)
+    assert run.job.window is not None
+    budget = Budget(macs=run.job.share, window=run.job.window)
     run.training.fit(network, callbacks=[GroupLasso("coupled"), budget, Shrink(min_gain=0.02)])
     result = slim(network, example(run.training.shape))
     assert budget.solver is not None
@@ -103,8 +107,9 @@ def torch_pruning(run: Run, reg: float | None) -> nn.Module:
     from _peers_torch_pruning import SparseLearning, cut, pruner
 
     network, inputs = run.network(), example(run.training.shape)
-    half, made = run.training.epochs // 2, pruner(network, inputs, reg)
-    run.training.fit(network, half, [] if reg is None else [SparseLearning(made)])
+    assert run.job.window is not None
+    first, made = cut_after(run.training.epochs, run.job.window), pruner(network, inputs, reg)
+    run.training.fit(network, first, [] if reg is None else [SparseLearning(made)])
     cut(made, inputs, run.job.share)
     run.training.fit(network)  # a fit of its own: the parameters are new ones, which the old optimizer does not know
     return network
@@ -114,6 +119,14 @@ def halfspace(run: Run) -> nn.Module:
     network, inputs = run.network(), example(run.training.shape)
     run.training.fit(network, callbacks=[HalfSpace(network, inputs, run.job.share)])
     return slim(network, inputs).model
+
+
+PRUNERS = ("magnitude", "groupnorm")
+
+
+def cut_after(epochs: int, window: tuple[float, float]) -> int:
+    """Epochs before torch-pruning's cut: half of the run, or as long as the window where that is shorter."""
+    return max(1, round(min(0.5, window[1]) * epochs))
 
 
 METHODS: dict[str, Callable[[Run], nn.Module]] = {

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _peers_methods import Job, run_job
+from _peers_methods import PRUNERS, Job, cut_after, run_job
 from _peers_networks import DATA, NETWORKS, macs, thin_factor
 
 from ssl_prune.budget import Window
-from ssl_prune.callbacks import Budget
 from ssl_prune.files import replacing
 
 SLACK = 0.03  # of the dense network: what Shrink has not cut yet, having too little to gain
@@ -22,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run of the benchmark was asked for; `weight_decay` is by method."""
+    """What a run of the benchmark was asked for: `weight_decay` is by method, `windows` by table."""
 
     network: str
     data: str
@@ -32,34 +31,39 @@ class Settings:
     reg: float
     precision: str
     split: str
+    windows: Mapping[str, tuple[float, float]]
 
     def job(self, method: str, share: float, state: int, equal: str = "epochs") -> Job:
         """The run of a method, at equal epochs or at equal training MACs ("macs")."""
         epochs = self.epochs if equal == "epochs" else self._longer(method, share)
+        window = self.windows[equal] if method in ("ours", *PRUNERS) else None
+        window = self.windows["epochs"] if method == "ours-shape" else window
         reg = self.reg if method == "groupnorm" else 0.0
         source = (self.epochs, self.weight_decay["ours"]) if method == "ours-shape" else None
         return Job(
             method, self.network, self.data, self.images, 1.0 if method == "dense" else share, state, epochs,
-            self.weight_decay[method], reg, self.precision, self.split, source,
+            self.weight_decay[method], reg, self.precision, self.split, source, window,
         )  # fmt: skip
 
     def _longer(self, method: str, share: float) -> int:
         """Epochs that take no more training MACs than `self.epochs` of the dense network."""
-        if method in ("magnitude", "groupnorm"):  # half of the epochs at 1, the other half at the share
-            return int(2 * self.epochs / (1 + share))
+        early = self.windows["macs"]
+        longest = range(self.epochs, int(self.epochs / share) + 1)
+        if method in PRUNERS:
+            before = {n: cut_after(n, early) for n in longest}
+            return max(n for n in longest if before[n] + (n - before[n]) * share <= self.epochs)
         if method == "thin":
             shape, build = DATA[self.data].input_shape, NETWORKS[self.network]
             factor = thin_factor(build, shape, share)
             return int(self.epochs * macs(build(1.0, shape), shape) / macs(build(factor, shape), shape))
         if method == "ours":  # cut before each epoch to what is due there, all but for the last few per cent
-            fits = [n for n in range(self.epochs, 4 * self.epochs) if _cost_of_ours(n, share) <= self.epochs]
-            return max(fits)
+            return max(n for n in longest if _cost_of_ours(n, share, early) <= self.epochs)
         return int(self.epochs / share) if method == "ours-shape" else self.epochs
 
 
-def _cost_of_ours(epochs: int, share: float) -> float:
+def _cost_of_ours(epochs: int, share: float, moments: tuple[float, float]) -> float:
     """Training MACs in epochs of the dense network, with `SLACK` of the network not yet cut in any epoch."""
-    first, last = Budget(macs=share).window
+    first, last = moments
     window = Window(round(1000 * first), round(1000 * last), 1)
     return sum(min(1.0, window.share(1000 * epoch / epochs, share) + SLACK) for epoch in range(epochs))
 
@@ -75,8 +79,7 @@ def source_of(job: Job) -> Job | None:
 def job_of(row: Row) -> Job:
     """The job that a row is of."""
     values = {f.name: row[f.name] for f in fields(Job)}
-    source = values["widths_from"]
-    return Job(**{**values, "widths_from": None if source is None else tuple(source)})
+    return Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 class Rows:
