@@ -42,10 +42,12 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         getattr(type(module), name, None) is not getattr(nn.Module, name, None) for name in _OWN
     ):
         found: nn.Module = copy.deepcopy(module, memo)
+        for child in found.modules():
+            vars(child).pop("_compiled_call_impl", None)
         return found
     twin: nn.Module = memo.setdefault(id(module), type(module).__new__(type(module)))
     for key, value in vars(module).items():
-        if key == "_compiled_call_impl":  # of a module compiled in place: it calls the module that it was made from
+        if key == "_compiled_call_impl":  # of a module compiled in place: it calls the module that it was made of
             continue
         if type(value) in _PLAIN:
             vars(twin)[key] = value

@@ -64,6 +64,21 @@ def test_what_is_cut_calls_its_own_weights(way):
     torch.testing.assert_close(net(x), network()(x))
 
 
+def test_a_module_that_says_what_is_copied():
+    class Keeper(Net):
+        def __getstate__(self):
+            return dict(vars(self))
+
+    net = Keeper().eval()
+    net.compile(backend="eager")
+    twin, x = copied(net), torch.randn(1, 2, 7, 7)
+    with torch.no_grad():
+        for param in twin.parameters():
+            param.zero_()
+    assert not twin(x).any()
+    assert net(x).any()
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("look", [cost, trace, slim], ids=lambda look: look.__name__)
 def test_a_look_compiles_nothing_and_leaves_the_network_compiled(way, look):
