@@ -1,7 +1,7 @@
 """What shrinking saves: the same training dense, with a budget, and with a budget and Shrink.
 
     python benchmarks/shrink.py --root DATA [--network resnet20] [--images 5000] [--epochs 10] [--macs 0.5] \\
-        [--window 0.05 0.5] [--states 0 1 2] [--round-to 8] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
+        [--window 0.05 0.5] [--states 0 1 2] [--round-to 8] [--exponent 1] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. All three see the same batches for as many epochs, with SGD (Nesterov
 momentum 0.9, a cosine from --lr to zero). "training MACs" are 3 · forward MACs · images of the network as it physically is
@@ -41,7 +41,7 @@ def callbacks_of(variant: str, options: argparse.Namespace) -> list[pl.Callback]
         return []
     found: list[pl.Callback] = [
         GroupLasso("coupled"),
-        Budget(macs=options.macs, window=tuple(options.window), round_to=options.round_to),
+        Budget(macs=options.macs, window=tuple(options.window), exponent=options.exponent, round_to=options.round_to),
     ]
     if variant == "budget and Shrink":
         found.append(Shrink(options.every, min_gain=options.min_gain, round_to=options.round_to))
@@ -130,6 +130,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="epochs between two looks of Shrink")
     parser.add_argument("--min-gain", type=float, default=0.05)
     parser.add_argument("--round-to", type=int, default=1, help="widths are multiples of it")
+    parser.add_argument("--exponent", type=float, default=0.5, help="of the budget: 1 takes more of what costs much")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--states", nargs="+", type=int, default=[0])
