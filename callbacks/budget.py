@@ -28,6 +28,8 @@ from ssl_prune.solvers.budgeted import BudgetSolver
 
 __all__ = ["Budget"]
 
+DECISIONS = 60  # at least so many where the window has as many steps: fewer leave groups over at the end of a short run
+
 
 class Budget(pl.Callback):
     r"""Meet a stated size: beside `GroupLasso("coupled")` without a strength.
@@ -45,7 +47,7 @@ class Budget(pl.Callback):
         round_to: count widths as multiples of this, for `Slim(round_to=...)`.
         score: which channels matter; default `TaylorScale`.
         exponent: power of a channel's saving that its score is divided by.
-        every: optimizer steps between two decisions.
+        every: optimizer steps between two decisions; fewer where the window has less than 60 times as many.
         lookahead: how far ahead the strength looks, as a share of the run.
         latency_batch: samples of the forward pass that is timed.
         distill: weight of a distillation term in the loss after the window; the teacher is the network at its start.
@@ -174,7 +176,7 @@ class Budget(pl.Callback):
             self.steering.saving,
             window,
             exponent=self.exponent,
-            every=self.every,
+            every=max(1, min(self.every, (window.end - window.start) // DECISIONS)),
             norms=self.steering.norms,
             look=None if self.steering.times is None else self._measure,
         )
