@@ -15,6 +15,9 @@ STEP_UP = 3.0  # the most that the strength changes at a time
 # How fast the shrinkage of groups that are not next falls with their keys. With 2 those that stay were shrunk noticeably,
 # which cost 0.7 points at a quarter of a ResNet-8 (three states, weight decay tuned for each).
 SHARPNESS = 8
+# What may take the place of the last group, so that the size ends close to its limit: of the next so many one, and one
+# more for each so many groups of the network. Many that save little would cost more than the one that saves much.
+TRIED, EACH = 64, 50
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Controller:
         floor: share of a layer's groups that stay in any case, at least one.
         fixed: (G,) groups that always stay.
         band: how far below its limit a size may come.
+        near: how far it comes where groups can be found that fit.
     """
 
     def __init__(
@@ -74,8 +78,9 @@ class Controller:
         floor: float = 0.0,
         fixed: Tensor | None = None,
         band: float = 0.015,
+        near: float = 0.003,
     ) -> None:
-        self._size, self.limits, self._layer, self.band = size, dict(limits), layer.cpu(), band
+        self._size, self.limits, self._layer, self.band, self.near = size, dict(limits), layer.cpu(), band, near
         self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
         counts = torch.bincount(self._layer)
         self._least = torch.tensor([max(1, ceil(floor * n)) if n else 0 for n in counts.tolist()])
@@ -91,8 +96,20 @@ class Controller:
         return self._first(self._order(torch.arange(len(none)).double(), none), len(none))
 
     def ahead(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
-        """``(G,)`` the groups with the smallest keys whose removal meets the limits, beside those that are dead."""
+        """``(G,)`` the groups with the smallest keys whose removal meets the limits, beside those that are dead.
+
+        Where the last of them would end well below the final limits, others that fit take its place if there are any.
+        """
         order = self._order(keys, dead)
+        low = self._count(order, dead, limits)
+        chosen = self._first(order, low)
+        final = all(limits[kind] <= limit + 1e-9 for kind, limit in self.limits.items())
+        if not final or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
+            return chosen
+        return self._fitting(order, low, dead, limits, chosen)
+
+    def _count(self, order: Tensor, dead: Tensor, limits: Mapping[str, float]) -> int:
+        """How many of the groups in this order it takes to meet the limits."""
         low, high = 0, len(order)
         while low < high:  # the size falls with every group
             middle = (low + high) // 2
@@ -100,7 +117,22 @@ class Controller:
                 high = middle
             else:
                 low = middle + 1
-        return self._first(order, low)
+        return low
+
+    def _fitting(self, order: Tensor, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor) -> Tensor:
+        """The first groups in this order without the last of the `chosen` ones, and others that fit better; else those."""
+        fitting = self._first(order, low - 1)
+        left = 1 + len(dead) // EACH
+        for group in order[low : low + TRIED].tolist():
+            fitting[group] = True
+            excess = self.excess(dead | fitting, limits)
+            if -self.near <= excess <= 0:
+                return fitting
+            fitting[group] = excess > 0
+            left -= excess > 0
+            if not left:
+                break
+        return chosen
 
     def choose(
         self, keys: Tensor, norms: Tensor, dead: Tensor, limits: Mapping[str, float], rates: float, before: float
@@ -137,16 +169,22 @@ class Controller:
                 break
             dead[group] = True
             now = self.excess(dead)
-            if now < -self.band:
+            if now < -self.near:
                 dead[group] = False
-                continue
+                if now < -self.band or not self.ahead(keys.double().cpu(), dead, self.limits)[group]:
+                    continue
+                dead[group] = True
             admitted[group], excess = True, now
         return admitted
 
     def project(self, keys: Tensor, dead: Tensor) -> Tensor:
         """``(G,)`` what goes at last so that the limits are met: small keys first, passing over what is too large."""
-        left = torch.ones_like(dead)
-        chosen = self.admit(left, keys, dead)
+        # As few as can be, all of them near zero by now: others that would fit better are not.
+        order = self._order(keys.double().cpu(), dead)
+        chosen = self._first(order, self._count(order, dead, self.limits))
+        if -self.band <= self.excess(dead | chosen) <= 0:
+            return chosen
+        chosen = self.admit(torch.ones_like(dead), keys, dead)
         if self.excess(dead | chosen) <= 0:
             return chosen
         # Nothing fits into the band: the group that comes closest to it from below.

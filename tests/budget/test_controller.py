@@ -78,6 +78,25 @@ def test_a_projection_passes_over_what_is_too_large():
     assert chosen.tolist() == [False, False, True, False]
 
 
+def test_the_last_group_gives_way_to_those_that_fit():
+    size = additive([2.0] * 40 + [0.75] * 20 + [0.25] * 20)  # the first alone would end half a per cent below
+    controller = Controller(size, {"macs": 0.985}, torch.zeros(80, dtype=torch.long))
+    keys, every = torch.arange(80.0).double(), torch.ones(80, dtype=torch.bool)
+    fitting = [40, 41]
+    assert controller.ahead(keys, none(80), controller.limits).nonzero().flatten().tolist() == fitting
+    assert controller.admit(every, keys, none(80)).nonzero().flatten().tolist() == fitting
+    assert controller.project(keys, none(80)).nonzero().flatten().tolist() == [0]  # at last as few as can be
+    many = Controller(additive([2.0] * 40 + [0.25] * 80), {"macs": 0.985}, torch.zeros(120, dtype=torch.long))
+    assert many.ahead(torch.arange(120.0).double(), none(120), many.limits).nonzero().flatten().tolist() == [
+        0
+    ]  # six of them
+    # On the way to the limit there is no need to be close.
+    assert controller.ahead(keys, none(80), {"macs": 0.99}).nonzero().flatten().tolist() == [0]
+    # Where nothing else fits it goes all the same, as long as it stays in the band.
+    alone = Controller(additive([2.0] * 50), {"macs": 0.985}, torch.zeros(50, dtype=torch.long))
+    assert alone.admit(every[:50], keys[:50], none(50)).nonzero().flatten().tolist() == [0]
+
+
 def test_zeros_are_admitted_by_their_keys_and_never_past_the_limit():
     controller = Controller(additive([1] * 10), {"macs": 0.7}, torch.zeros(10, dtype=torch.long))
     keys = torch.arange(10.0).flip(0)
