@@ -57,8 +57,8 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
     ]
     for reader in graph.readers:
         if reader.weight is None:
-            each, units = product(reader), product_units(reader)
-            macs.append((round(each * len(units)), round(each * int(_stays(units, dead).sum()))))
+            each, channels = product(reader), product_units(reader)
+            macs.append((round(each * len(channels)), round(each * int(_stays(channels, dead).sum()))))
     sizes = {name: p.shape for name, p in model.named_parameters()}
     left = {name: torch.tensor([float(n) for n in shape]) for name, shape in sizes.items()}
     for axis in graph.axes:
