@@ -167,7 +167,7 @@ class BudgetSolver(Solver):
         if self._look is not None:
             regular = (step - self.window.start) % max(1, self._length // LOOKS) < self.every
             if regular or self.controller.excess(self.dead) < NEAR:
-                self._look(self.dead)
+                self._see()
         if self._weights is None:  # what was zero before the window is gone already
             self.dead |= ~self.groups.alive().cpu() & ~self.controller.fixed
             self.gone[self.dead] = step
@@ -212,6 +212,12 @@ class BudgetSolver(Solver):
         factor[self.dead.to(factor.device)] = 0
         self.groups.scale_(factor)
 
+    def _see(self) -> None:
+        """Have the network looked at as it is without the dead groups, which the step just made may have moved."""
+        if self._look is not None:
+            self.groups.scale_((~self.dead).to(self.groups.norms()))
+            self._look(self.dead)
+
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
         self.gone[groups] = self.step_count
@@ -225,8 +231,7 @@ class BudgetSolver(Solver):
 
     def _project(self, binding: Binding) -> None:
         for _ in range(1 if self._look is None else ROUNDS):
-            if self._look is not None:
-                self._look(self.dead)
+            self._see()
             chosen = self.controller.project(self.keys, self.dead)
             if not bool(chosen.any()):
                 break

@@ -254,6 +254,26 @@ def test_a_network_that_only_the_second_tracer_follows_is_refused(trainer):
         trainer(GroupLasso("coupled"), Budget(macs=0.5), epochs=2).fit(lit, loader())
 
 
+def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
+    looks = []
+
+    def compare(first, second, inputs, **_):
+        sizes = budget.steering.sizes(budget.steering.parts.dead_units(budget.solver.dead))
+        looks.append((cost(second, inputs).macs, sizes["macs"]))
+        return cost(first, inputs).macs, cost(second, inputs).macs
+
+    monkeypatch.setattr("ssl_prune.callbacks.budget.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
+    monkeypatch.setattr("ssl_prune.budget.times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    lit, budget = Lit(), Budget(latency=0.5, latency_batch=2)
+    # No activation: what is dead has a gradient, and every step moves it.
+    lit.net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 16, 2), nn.Flatten(), nn.Linear(16, 3))
+    trainer(GroupLasso("coupled"), budget, epochs=4).fit(lit, loader())
+    assert len({macs for macs, _ in looks}) > 3
+    assert all(macs == expected for macs, expected in looks)
+    assert 0.4 < budget.steering.left(budget.solver.dead)["latency"] <= 0.5
+
+
 def test_times_of_several_processes_are_refused(trainer, monkeypatch):
     monkeypatch.setattr(pl.Trainer, "world_size", property(lambda self: 2))
     with pytest.raises(ValueError, match="latency with 2 processes"):
