@@ -156,7 +156,8 @@ class Controller:
             strength = min(max(strength, before / STEP_UP), before * STEP_UP)
         edge = keys[chosen].max()
         weights = (edge / keys.clamp_min(1e-300)).clamp_max(1).pow(SHARPNESS)
-        weights[self.fixed | dead] = 0
+        # Those that a floor keeps, or that others took the place of, stay: shrunk like the chosen ones they would be crushed.
+        weights[self.fixed | dead | (~chosen & (keys <= edge))] = 0
         return Choice(strength, weights)
 
     def admit(self, dying: Tensor, keys: Tensor, dead: Tensor) -> Tensor:
@@ -179,9 +180,7 @@ class Controller:
 
     def project(self, keys: Tensor, dead: Tensor) -> Tensor:
         """``(G,)`` what goes at last so that the limits are met: small keys first, passing over what is too large."""
-        # As few as can be, all of them near zero by now: others that would fit better are not.
-        order = self._order(keys.double().cpu(), dead)
-        chosen = self._first(order, self._count(order, dead, self.limits))
+        chosen = self.ahead(keys.double().cpu(), dead, self.limits)  # which the strength was for
         if -self.band <= self.excess(dead | chosen) <= 0:
             return chosen
         chosen = self.admit(torch.ones_like(dead), keys, dead)

@@ -85,7 +85,7 @@ def test_the_last_group_gives_way_to_those_that_fit():
     fitting = [40, 41]
     assert controller.ahead(keys, none(80), controller.limits).nonzero().flatten().tolist() == fitting
     assert controller.admit(every, keys, none(80)).nonzero().flatten().tolist() == fitting
-    assert controller.project(keys, none(80)).nonzero().flatten().tolist() == [0]  # at last as few as can be
+    assert controller.project(keys, none(80)).nonzero().flatten().tolist() == fitting
     many = Controller(additive([2.0] * 40 + [0.25] * 80), {"macs": 0.985}, torch.zeros(120, dtype=torch.long))
     assert many.ahead(torch.arange(120.0).double(), none(120), many.limits).nonzero().flatten().tolist() == [
         0
@@ -95,6 +95,21 @@ def test_the_last_group_gives_way_to_those_that_fit():
     # Where nothing else fits it goes all the same, as long as it stays in the band.
     alone = Controller(additive([2.0] * 50), {"macs": 0.985}, torch.zeros(50, dtype=torch.long))
     assert alone.admit(every[:50], keys[:50], none(50)).nonzero().flatten().tolist() == [0]
+
+
+def test_what_stays_is_not_pushed():
+    floors = Controller(additive([1.0] * 8), {"macs": 0.5}, torch.tensor([0] * 4 + [1] * 4), floor=0.5)
+    keys = torch.arange(1.0, 9.0).double()
+    choice = floors.choose(keys, torch.ones(8), none(8), {"macs": 0.5}, 1.0, 0.0)
+    assert choice.weights[[0, 1, 4, 5]].tolist() == [1] * 4
+    assert choice.weights[[2, 3]].tolist() == [0, 0]  # smaller keys than those that go, but a floor keeps them
+    assert ((choice.weights[6:] > 0) & (choice.weights[6:] < 1)).all()
+    passed = Controller(
+        additive([2.0] * 40 + [0.75] * 20 + [0.25] * 20), {"macs": 0.985}, torch.zeros(80, dtype=torch.long)
+    )
+    weights = passed.choose(torch.arange(1.0, 81.0), torch.ones(80), none(80), passed.limits, 1.0, 0.0).weights
+    assert weights.nonzero()[0] == 40  # and none of those passed over
+    assert weights[[40, 41]].tolist() == [1, 1]
 
 
 def test_zeros_are_admitted_by_their_keys_and_never_past_the_limit():
