@@ -1,16 +1,14 @@
 """The ways to a stated share of the multiply-accumulates: each trains and returns a physical network."""
 
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from _peers_halfspace import HalfSpace
 from _peers_networks import NETWORKS, example, macs, open_data, thin_factor
+from _peers_options import quiet
 from _peers_training import Training, accuracy
 from torch import nn
 
@@ -151,9 +149,7 @@ def reset(network: nn.Module) -> nn.Module:
 
 def run_job(job: Job, root: str, plan: str | None, threads: int) -> dict[str, Any]:
     """The row of one job."""
-    torch.set_num_threads(threads)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    quiet(threads)
     start = time.perf_counter()
     data = open_data(job.data, root, job.images)
     data.setup("fit")

@@ -16,16 +16,15 @@ starts from it, all fine-tunes with the same batches, lr 0.02 and a cosine to ze
 import argparse
 import copy
 import json
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-import torch
-from _peers_networks import DATA, NETWORKS, example, macs, open_data
+from _peers_networks import NETWORKS, example, macs, open_data
+from _peers_options import parser as base
+from _peers_options import quiet, spread
 from _peers_torch_pruning import cut, pruner
 from _peers_training import Batches, Training, accuracy
 from torch import nn
@@ -98,20 +97,14 @@ def summary(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
     for share, way in dict.fromkeys((row["share"], row["way"]) for row in rows):
         own = [row for row in rows if (row["share"], row["way"]) == (share, way)]
         right = [row["accuracy"] for row in own]
-        spread = f" ± {stdev(right):.2f}" if len(right) > 1 else ""
         left = mean(row["macs_left"] for row in own)
-        lines.append([f"{share:.0%}", way, f"{100 * left:.1f} %", f"{mean(right):.2f}{spread}", len(own)])
+        lines.append([f"{share:.0%}", way, f"{100 * left:.1f} %", spread(right), len(own)])
     title = f"{options.network}, {options.data}, {options.epochs} epochs, then {options.fine_tune}; test images"
     return table(["stated", "way", "MACs left", "accuracy, %", "states"], lines, title=title)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data", help="folder of the data")
-    parser.add_argument("--data", choices=list(DATA), default="cifar10")
-    parser.add_argument("--network", choices=list(NETWORKS), default="resnet8")
-    parser.add_argument("--images", type=int, help="training images; all if left out")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser = base(__doc__, "resnet8", 8)
     parser.add_argument("--fine-tune", type=int, default=2, help="epochs")
     parser.add_argument("--share", nargs="+", type=float, default=[0.5, 0.25], help="of the multiply-accumulates")
     parser.add_argument("--weight-decay", type=float, default=1.5e-3)
@@ -119,9 +112,7 @@ def main() -> None:
     parser.add_argument("--states", nargs="+", type=int, default=[0])
     parser.add_argument("--json", type=Path, default=Path("one_shot.json"))
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    quiet(threads=1)
     data = open_data(options.data, options.root, options.images)
     data.setup("fit")
     data.setup("test")

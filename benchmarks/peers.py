@@ -34,10 +34,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from _peers_methods import METHODS, Job
-from _peers_networks import DATA, NETWORKS
+from _peers_options import parser as base
+from _peers_options import spread
 from _peers_plan import Row, Rows, Settings, run_all
 
 from ssl_prune.report.table import table
@@ -55,12 +56,6 @@ def by_method(items: Sequence[str]) -> dict[str, float]:
     if missing:
         raise SystemExit(f"no weight decay for {', '.join(missing)}: give one for all, such as 0.0005, first")
     return found
-
-
-def spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean ± deviation."""
-    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{mean(values):{sign}.2f}{deviation}"
 
 
 def line(jobs: Sequence[Job], ours: Sequence[Job], rows: Rows, epochs: int) -> list[object] | None:
@@ -145,14 +140,9 @@ def progress(row: Row | str) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data", help="folder of the data")
-    parser.add_argument("--data", choices=list(DATA), default="cifar10")
-    parser.add_argument("--network", choices=list(NETWORKS), default="resnet8")
+    parser = base(__doc__, "resnet8", 8)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--share", nargs="+", type=float, default=[0.25], help="of the multiply-accumulates")
-    parser.add_argument("--images", type=int, help="training images; all that are not held back if left out")
-    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--states", nargs="+", type=int, default=[0, 1, 2], help="random states")
     parser.add_argument("--weight-decay", nargs="+", default=["0.0005"], help="for all, or METHOD=NUMBER, or both")
     parser.add_argument("--reg", type=float, default=1e-4, help="strength of groupnorm's sparse learning")

@@ -12,16 +12,15 @@ disturbs less; ratios are over the dense run of the same state, which runs in th
 
 import argparse
 import json
-import logging
 import time
-import warnings
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from _peers_networks import DATA, NETWORKS, example, macs, open_data
+from _peers_networks import NETWORKS, example, macs, open_data
+from _peers_options import parser as base
+from _peers_options import quiet, spread
 from _peers_training import Training, accuracy
 from torch import nn
 
@@ -77,11 +76,6 @@ def run(variant: str, state: int, options: argparse.Namespace, data: Any) -> dic
     }
 
 
-def spread(values: list[float]) -> str:
-    """Mean ± deviation."""
-    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
-
-
 def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     """The table."""
     dense = {row["state"]: row for row in rows if row["variant"] == "dense"}
@@ -119,12 +113,7 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data", help="folder of the data")
-    parser.add_argument("--data", choices=list(DATA), default="cifar10")
-    parser.add_argument("--network", choices=list(NETWORKS), default="resnet20")
-    parser.add_argument("--images", type=int, help="training images; all if left out")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser = base(__doc__, "resnet20", 10)
     parser.add_argument("--macs", type=float, default=0.5, help="the budget")
     parser.add_argument("--window", nargs=2, type=float, default=[0.05, 0.5], help="of the budget, shares of the run")
     parser.add_argument("--every", type=int, default=1, help="epochs between two looks of Shrink")
@@ -143,9 +132,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    torch.set_num_threads(options.threads)
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
+    quiet(options.threads)
     data = open_data(options.data, options.root, options.images)
     data.setup("fit")
     data.setup("test")
