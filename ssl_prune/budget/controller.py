@@ -121,18 +121,21 @@ class Controller:
 
     def _fitting(self, order: Tensor, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor) -> Tensor:
         """The first groups in this order without the last of the `chosen` ones, and others that fit better; else those."""
-        fitting = self._first(order, low - 1)
-        left = 1 + len(dead) // EACH
+        fitting, best, closest = self._first(order, low - 1), chosen, self.excess(dead | chosen, limits)
+        # Where the last one would end below the band it cannot go at all, so others must, however many it takes.
+        left = 1 + len(dead) // EACH if closest >= -self.band else len(order)
         for group in order[low : low + TRIED].tolist():
             fitting[group] = True
             excess = self.excess(dead | fitting, limits)
-            if -self.near <= excess <= 0:
-                return fitting
+            if closest < excess <= 0:
+                best, closest = fitting.clone(), excess
+            if closest >= -self.near:
+                break
             fitting[group] = excess > 0
             left -= excess > 0
             if not left:
                 break
-        return chosen
+        return best
 
     def choose(
         self, keys: Tensor, norms: Tensor, dead: Tensor, limits: Mapping[str, float], rates: float, before: float
@@ -178,11 +181,19 @@ class Controller:
             admitted[group], excess = True, now
         return admitted
 
-    def project(self, keys: Tensor, dead: Tensor) -> Tensor:
-        """``(G,)`` what goes at last so that the limits are met: small keys first, passing over what is too large."""
-        chosen = self.ahead(keys.double().cpu(), dead, self.limits)  # which the strength was for
-        if -self.band <= self.excess(dead | chosen) <= 0:
-            return chosen
+    def project(self, keys: Tensor, dead: Tensor, pushed: Tensor | None = None) -> Tensor:
+        """``(G,)`` what goes at last so that the limits are met: small keys first, passing over what is too large.
+
+        Args:
+            keys: (G,) how much each group is worth.
+            dead: (G,) those that are gone.
+            pushed: (G,) those that the strength was for. They are nearly at zero, so they go if they are what is missing,
+                even where the order of the keys has changed since.
+        """
+        chosen = torch.zeros_like(dead) if pushed is None else pushed.cpu() & ~dead
+        for candidate in (chosen, self.ahead(keys.double().cpu(), dead, self.limits)):
+            if -self.band <= self.excess(dead | candidate) <= 0:
+                return candidate
         chosen = self.admit(torch.ones_like(dead), keys, dead)
         if self.excess(dead | chosen) <= 0:
             return chosen

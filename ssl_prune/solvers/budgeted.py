@@ -232,7 +232,9 @@ class BudgetSolver(Solver):
     def _project(self, binding: Binding) -> None:
         for _ in range(1 if self._look is None else ROUNDS):
             self._see()
-            chosen = self.controller.project(self.keys, self.dead)
+            chosen = self.controller.project(
+                self.keys, self.dead, None if self._weights is None else self._weights == 1
+            )
             if not bool(chosen.any()):
                 break
             self.projected += int(chosen.sum())

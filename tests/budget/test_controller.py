@@ -97,6 +97,27 @@ def test_the_last_group_gives_way_to_those_that_fit():
     assert alone.admit(every[:50], keys[:50], none(50)).nonzero().flatten().tolist() == [0]
 
 
+def test_what_would_end_below_the_band_is_not_what_the_strength_is_for():
+    size = additive([5.0] * 10 + [1.0] * 50)
+    controller = Controller(size, {"macs": 0.97}, torch.zeros(60, dtype=torch.long))
+    # The first of these groups alone would end two points below; three of those that save less are what can go.
+    assert controller.ahead(torch.arange(60.0).double(), none(60), controller.limits).nonzero().flatten().tolist() == [
+        10,
+        11,
+        12,
+    ]
+
+
+def test_a_projection_takes_what_was_pushed_even_if_the_keys_have_changed():
+    controller = Controller(additive([1.0] * 50), {"macs": 0.96}, torch.zeros(50, dtype=torch.long))
+    keys, pushed = torch.arange(50.0).double(), none(50)
+    assert controller.project(keys, none(50)).nonzero().flatten().tolist() == [0, 1]
+    pushed[[7, 9]] = True
+    assert controller.project(keys, none(50), pushed).nonzero().flatten().tolist() == [7, 9]
+    pushed[9] = False  # not enough
+    assert controller.project(keys, none(50), pushed).nonzero().flatten().tolist() == [0, 1]
+
+
 def test_what_stays_is_not_pushed():
     floors = Controller(additive([1.0] * 8), {"macs": 0.5}, torch.tensor([0] * 4 + [1] * 4), floor=0.5)
     keys = torch.arange(1.0, 9.0).double()
