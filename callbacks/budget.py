@@ -44,7 +44,7 @@ class Budget(pl.Callback):
         latency: time of one forward pass of `latency_batch` samples on this machine: a share, or milliseconds above 1.
         window: first and last moment of the shrinkage, as shares of the run.
         floor: share of each layer's channels that stay in any case; at least one always does.
-        round_to: count widths as multiples of this, for `Slim(round_to=...)`.
+        round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
         score: which channels matter; default `TaylorScale`.
         exponent: power of a channel's saving that its score is divided by.
         every: optimizer steps between two decisions; fewer where the window has less than 60 times as many.

@@ -53,6 +53,28 @@ class Choice:
     weights: Tensor
 
 
+@dataclass(frozen=True)
+class Order:
+    """Groups in the order in which they may go, in steps of those that go together.
+
+    Args:
+        groups: (K,) their numbers.
+        keys: (K,) their keys; those of a step have the same one.
+        ends: (S,) how many groups there are up to each step and with it.
+    """
+
+    groups: Tensor
+    keys: Tensor
+    ends: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def step(self, number: int) -> Tensor:
+        """The groups of one step."""
+        return self.groups[int(self.ends[number - 1]) if number else 0 : int(self.ends[number])]
+
+
 class Controller:
     """Chooses among groups by keys, smallest first.
 
@@ -67,6 +89,7 @@ class Controller:
         fixed: (G,) groups that always stay.
         band: how far below its limit a size may come.
         near: how far it comes where groups can be found that fit.
+        block: (L,) how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
     """
 
     def __init__(
@@ -79,11 +102,14 @@ class Controller:
         fixed: Tensor | None = None,
         band: float = 0.015,
         near: float = 0.003,
+        block: Tensor | None = None,
     ) -> None:
         self._size, self.limits, self._layer, self.band, self.near = size, dict(limits), layer.cpu(), band, near
         self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
         counts = torch.bincount(self._layer)
-        self._least = torch.tensor([max(1, ceil(floor * n)) if n else 0 for n in counts.tolist()])
+        self._block = torch.ones_like(counts) if block is None else block.cpu()
+        least = torch.tensor([max(1, ceil(floor * n)) if n else 0 for n in counts.tolist()], dtype=torch.long)
+        self._least = torch.minimum((least + self._block - 1) // self._block * self._block, counts)
 
     def excess(self, dead: Tensor, limits: Mapping[str, float] | None = None) -> float:
         """The largest amount by which a size is above its limit; at most 0 when all are met."""
@@ -93,7 +119,8 @@ class Controller:
     def smallest(self) -> Tensor:
         """``(G,)`` dead groups of the smallest network that the floors allow: of equal layers, whichever."""
         none = torch.zeros(len(self._layer), dtype=torch.bool)
-        return self._first(self._order(torch.arange(len(none)).double(), none), len(none))
+        order = self._order(torch.arange(len(none)).double(), none)
+        return self._first(order, len(order))
 
     def ahead(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
         """``(G,)`` the groups with the smallest keys whose removal meets the limits, beside those that are dead.
@@ -108,8 +135,8 @@ class Controller:
             return chosen
         return self._fitting(order, low, dead, limits, chosen)
 
-    def _count(self, order: Tensor, dead: Tensor, limits: Mapping[str, float]) -> int:
-        """How many of the groups in this order it takes to meet the limits."""
+    def _count(self, order: Order, dead: Tensor, limits: Mapping[str, float]) -> int:
+        """How many steps of this order it takes to meet the limits."""
         low, high = 0, len(order)
         while low < high:  # the size falls with every group
             middle = (low + high) // 2
@@ -119,19 +146,20 @@ class Controller:
                 low = middle + 1
         return low
 
-    def _fitting(self, order: Tensor, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor) -> Tensor:
-        """The first groups in this order without the last of the `chosen` ones, and others that fit better; else those."""
+    def _fitting(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor) -> Tensor:
+        """The first steps of this order without the last of the `chosen` ones, and others that fit better; else those."""
         fitting, best, closest = self._first(order, low - 1), chosen, self.excess(dead | chosen, limits)
         # Where the last one would end below the band it cannot go at all, so others must, however many it takes.
         left = 1 + len(dead) // EACH if closest >= -self.band else len(order)
-        for group in order[low : low + TRIED].tolist():
-            fitting[group] = True
+        for step in range(low, min(low + TRIED, len(order))):
+            groups = order.step(step)
+            fitting[groups] = True
             excess = self.excess(dead | fitting, limits)
             if closest < excess <= 0:
                 best, closest = fitting.clone(), excess
             if closest >= -self.near:
                 break
-            fitting[group] = excess > 0
+            fitting[groups] = excess > 0
             left -= excess > 0
             if not left:
                 break
@@ -157,6 +185,8 @@ class Controller:
         strength = float(norms[chosen].max()) / max(rates, 1e-12)
         if before > 0:
             strength = min(max(strength, before / STEP_UP), before * STEP_UP)
+        order = self._order(keys, dead)
+        keys = keys.index_put((order.groups,), order.keys)
         edge = keys[chosen].max()
         weights = (edge / keys.clamp_min(1e-300)).clamp_max(1).pow(SHARPNESS)
         # Those that a floor keeps, or that others took the place of, stay: shrunk like the chosen ones they would be crushed.
@@ -166,9 +196,11 @@ class Controller:
     def admit(self, dying: Tensor, keys: Tensor, dead: Tensor) -> Tensor:
         """``(G,)`` those of the `dying` groups that may go: in the order of their keys, never past the limit or a floor."""
         dead = dead.clone()
+        if bool((self._block > 1).any()):  # one of a block saves nothing by itself
+            return dying.cpu() & self.ahead(keys.double().cpu(), dead, self.limits)
         admitted = torch.zeros_like(dead)
         excess = self.excess(dead)
-        for group in self._order(keys.double().cpu(), dead, among=dying.cpu()).tolist():
+        for group in self._order(keys.double().cpu(), dead, among=dying.cpu()).groups.tolist():
             if excess <= 0:
                 break
             dead[group] = True
@@ -197,15 +229,16 @@ class Controller:
         chosen = self.admit(torch.ones_like(dead), keys, dead)
         if self.excess(dead | chosen) <= 0:
             return chosen
-        # Nothing fits into the band: the group that comes closest to it from below.
+        # Nothing fits into the band: what comes closest to it from below.
         gone = dead | chosen
         best, closest = None, -float("inf")
-        for group in self._order(keys.double().cpu(), gone).tolist():
+        order = self._order(keys.double().cpu(), gone)
+        for step in range(len(order)):
             trial = gone.clone()
-            trial[group] = True
+            trial[order.step(step)] = True
             excess = self.excess(trial)
             if closest < excess <= 0:
-                best, closest = group, excess
+                best, closest = order.step(step), excess
         if best is not None:
             chosen[best] = True
             return chosen
@@ -216,8 +249,11 @@ class Controller:
         alone = torch.eye(len(dead), dtype=torch.bool)
         return self.ahead(torch.tensor([self.excess(dead | group) for group in alone]).double(), dead, self.limits)
 
-    def _order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Tensor:
-        """Groups that may go, smallest keys first: of each layer no more than its floor allows."""
+    def _order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Order:
+        """Groups that may go, smallest keys first: of each layer no more than its floor allows.
+
+        A block has the mean key of its groups; one that has begun counts what is gone of it as nothing.
+        """
         free = ~dead & ~self.fixed
         if among is not None:
             free &= among
@@ -231,9 +267,20 @@ class Controller:
         starts = torch.searchsorted(sorted_layers, sorted_layers)
         rank = torch.empty_like(order)
         rank[by_layer] = torch.arange(len(order)) - starts
-        return order[rank < spare[self._layer[order]]]
+        stays = rank < spare[self._layer[order]]
+        order, rank = order[stays], rank[stays]
+        layer = self._layer[order]
+        size, over = self._block[layer], (alive % self._block)[layer]
+        number = (rank - over + size) // size  # of the block in its layer: the groups over a multiple are the first one
+        block, inverse = torch.unique(layer * (len(keys) + 1) + number, return_inverse=True)
+        total = torch.zeros(len(block), dtype=keys.dtype).index_add_(0, inverse, keys[order] / size)
+        together = total[inverse]
+        arranged = torch.argsort(inverse, stable=True)
+        arranged = arranged[together[arranged].argsort(stable=True)]
+        _, counts = torch.unique_consecutive(inverse[arranged], return_counts=True)
+        return Order(order[arranged], together[arranged], counts.cumsum(0))
 
-    def _first(self, order: Tensor, count: int) -> Tensor:
+    def _first(self, order: Order, steps: int) -> Tensor:
         found = torch.zeros(len(self._layer), dtype=torch.bool)
-        found[order[:count]] = True
+        found[order.groups[: int(order.ends[steps - 1]) if steps else 0]] = True
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ def steer(
         limits: the stated size.
         inputs: for a limit on the latency, the batch that is timed.
         floor: share of each layer's groups that stay.
-        round_to: count widths as multiples of this.
+        round_to: have widths go by so many channels.
 
     Raises:
         ValueError: the size is met already, or cannot be reached; the message has the smallest that can. Or the network
@@ -108,20 +109,30 @@ def steer(
     dense = sizes.dense if times is None else {**sizes.dense, "latency": times.dense}
     shares = limits.shares(dense)
     controller = Controller(
-        lambda dead: _shares(parts, sizes, times, dead), shares, parts.groups.layer, floor=floor, fixed=parts.fixed
-    )
+        lambda dead: _shares(parts, sizes, times, dead), shares, parts.groups.layer, floor=floor, fixed=parts.fixed,
+        block=_blocks(parts, graph.num_units, round_to),
+    )  # fmt: skip
     none = torch.zeros(parts.groups.num_groups, dtype=torch.bool)
     now, least = (_shares(parts, sizes, times, dead) for dead in (none, controller.smallest()))
     if all(now[kind] <= share for kind, share in shares.items()):
         raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
     if any(least[kind] > share for kind, share in shares.items()):
         raise ValueError(
-            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor}) the network "
-            f"is at {_text(least, shares)}. State a larger size, a lower floor, or exclude fewer layers"
+            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor}, "
+            f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower floor or "
+            "round_to, or exclude fewer layers"
         )
     names = {axis.name for axis in graph.axes if axis.role == "norm"}
     norms = tuple(i for i, member in enumerate(parts.groups.members) if member.name in names)
     return Steering(parts, sizes, times, controller, norms)
+
+
+def _blocks(parts: Atoms, num_units: int, round_to: int) -> Tensor:
+    """``(L,)`` how many groups of each layer make a multiple of `round_to` units."""
+    units = parts.sum(torch.ones(num_units, dtype=torch.long))
+    most = torch.zeros(int(parts.groups.layer.max()) + 1, dtype=torch.long)
+    most.scatter_reduce_(0, parts.groups.layer.cpu(), units, "amax")
+    return torch.tensor([round_to // gcd(round_to, n) for n in most.tolist()])
 
 
 def _text(shares: Mapping[str, float], kinds: Mapping[str, float] | None = None) -> str:

@@ -118,6 +118,55 @@ def test_a_projection_takes_what_was_pushed_even_if_the_keys_have_changed():
     assert controller.project(keys, none(50), pushed).nonzero().flatten().tolist() == [0, 1]
 
 
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(st.data(), st.floats(0.1, 0.95), st.floats(0, 0.4))
+def test_channels_of_a_multiple_go_together(data, limit, floor):
+    widths = data.draw(st.lists(st.integers(1, 24), min_size=1, max_size=4))
+    block = torch.tensor(data.draw(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=len(widths), max_size=len(widths))))
+    count, full = sum(widths), torch.tensor(widths)
+    layer = torch.arange(len(widths)).repeat_interleave(full)
+    keys = torch.tensor(data.draw(st.lists(st.floats(0.01, 10), min_size=count, max_size=count)), dtype=torch.float64)
+
+    def left(dead):
+        return torch.bincount(layer[~dead], minlength=len(widths))
+
+    def size(dead):  # a product of widths, each counted as the next multiple
+        counted = torch.minimum((left(dead) + block - 1) // block * block, full)
+        return {"macs": float((counted * counted.roll(1)).sum() / (full * full.roll(1)).sum())}
+
+    controller = Controller(size, {"macs": limit}, layer, floor=floor, block=block)
+    next_ones = controller.ahead(keys, none(count), controller.limits)
+    some = torch.rand(count, generator=torch.Generator().manual_seed(count)) < 0.3  # of them come to zero by themselves
+    dead = controller.admit(next_ones & some, keys, none(count))
+    assert torch.equal(dead, next_ones & some)
+    dead |= controller.project(keys, dead)
+    alive = left(dead)
+    assert ((alive >= torch.ceil(floor * full)) & (alive >= 1)).all()
+    assert ((alive == full) | (alive % block == 0)).all()
+    if size(controller.smallest())["macs"] <= limit:
+        assert size(dead)["macs"] <= limit
+
+
+def test_a_block_has_the_mean_of_its_keys_and_one_strength():
+    layer = torch.tensor([0] * 8 + [1] * 8)
+    keys = torch.tensor([0.0, 9, 0, 9, 10, 10, 10, 10] + [3.0] * 8).double()
+    block = torch.tensor([4, 4])
+
+    def size(dead):
+        left = torch.bincount(layer[~dead], minlength=2)
+        return {"macs": float(((left + 3) // 4).sum() / 4)}
+
+    controller = Controller(size, {"macs": 0.75}, layer, block=block)
+    assert controller.ahead(keys, none(16), controller.limits).nonzero().flatten().tolist() == [8, 9, 10, 11]
+    choice = controller.choose(keys, torch.ones(16), none(16), controller.limits, 10.0, before=0.0)
+    assert choice.weights[8:12].tolist() == [1.0] * 4
+    assert choice.weights[:4].tolist() == pytest.approx([(3 / 4.5) ** SHARPNESS] * 4)
+    # Three quarters of a block are gone: the last of it is next, whatever it is worth by itself.
+    begun = none(16)
+    begun[:3] = True
+    assert controller.ahead(keys, begun, controller.limits).nonzero().flatten().tolist() == [3]
+
+
 def test_what_stays_is_not_pushed():
     floors = Controller(additive([1.0] * 8), {"macs": 0.5}, torch.tensor([0] * 4 + [1] * 4), floor=0.5)
     keys = torch.arange(1.0, 9.0).double()

@@ -33,6 +33,8 @@ def test_widths_stay_multiples(trainer, tmp_path):
     assert cost(lit.net, example).macs <= 0.5 * cost(Wide(), example).macs
     widths = {n for p in lit.net.parameters() for n in p.shape[:2]} - {1, 3}  # of the input and the output
     assert widths <= {4, 8, 12, 16} != widths
+    groups = budget.solver.groups  # and no channel of them is one that went for nothing
+    assert (torch.bincount(groups.layer, budget.solver.groups.alive().double()) % 4 == 0).all()
     assert torch.equal(budget.solver.dead, ~budget.solver.groups.alive())
     torch.testing.assert_close(load_slim(tmp_path / "net.safetensors", Wide()).eval()(example), lit.net.eval()(example))
 
