@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
+from ssl_prune.slimming.multiplications import each_pair, product, product_units
 from ssl_prune.slimming.regular import regular
-from ssl_prune.slimming.remaining import product, product_units
 
 __all__ = ["SizeModel"]
 
@@ -50,23 +50,12 @@ class SizeModel:
         return {"macs": self._macs.each(~dead), "params": self._params.each(~dead)}
 
     def _add_macs(self, reader: Reader, shapes: dict[str, torch.Size]) -> None:
-        output = reader.node.meta["val"]
         if reader.weight is None:
             self._macs.add(product(reader), product_units(reader), None)
             return
-        weight = shapes[reader.weight]
-        if isinstance(output, (tuple, list)) or "cell" in str(reader.node.target):
-            first = output if isinstance(output, Tensor) else output[0]
-            positions = first.numel() // first.shape[-1]
-        elif reader.in_axis == 0:  # a transposed convolution multiplies at every input position
-            assert reader.source is not None
-            positions = reader.source.meta["val"].numel() // len(reader.read)
-        else:
-            positions = output.numel() // len(reader.written)
-        kernel = weight.numel() // (weight[0] * weight[1])
         read = None if reader.depthwise else reader.read
         scale = len(reader.read) // reader.groups if reader.depthwise else 1 / reader.groups
-        self._macs.add(positions * kernel * scale, reader.written, read)
+        self._macs.add(each_pair(reader, shapes[reader.weight]) * scale, reader.written, read)
 
     def _add_params(self, model: nn.Module) -> None:
         axes: dict[str, dict[int, Tensor]] = {}

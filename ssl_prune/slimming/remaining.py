@@ -10,10 +10,11 @@ from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.inputs import Inputs, evaluation
 from ssl_prune.slimming.branches import gone_modules
 from ssl_prune.slimming.liveness import liveness
+from ssl_prune.slimming.multiplications import each_pair, product, product_units
 from ssl_prune.slimming.planner import folded, make_plan, removable
 from ssl_prune.slimming.second import sizes_left
 
-__all__ = ["Remaining", "cut_unproven", "product", "product_units", "remaining"]
+__all__ = ["Remaining", "cut_unproven", "remaining"]
 
 
 @dataclass(frozen=True)
@@ -94,49 +95,19 @@ def cut_unproven(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> nn.Mo
     return make_plan(graph, model, live, dead, branches=True, choose=None).apply(model, shared=True)
 
 
-def product(reader: Reader) -> float:
-    """Multiply-accumulates for each channel of a product of two values, as of attention."""
-    node = reader.node
-    values = [n.meta["val"] for n in node.all_input_nodes[:2]]
-    packet, aten = getattr(node.target, "overloadpacket", None), torch.ops.aten
-    if packet is aten.scaled_dot_product_attention:
-        total = values[0].numel() * values[1].shape[-2]
-    elif packet in (aten.matmul, aten.bmm, aten.mm):
-        total = node.meta["val"].numel() * values[0].shape[-1]
-    else:
-        return 0.0
-    return float(total / max(1, len(reader.written)))
-
-
-def product_units(reader: Reader) -> Tensor:
-    """The units whose channels such a product has."""
-    return torch.where(reader.written >= 0, reader.written, reader.read)
-
-
 def _stays(units: Tensor, dead: Tensor) -> Tensor:
     return torch.cat([~dead, torch.ones(1, dtype=torch.bool)])[units]  # unit -1 always stays
 
 
 def _macs(reader: Reader, weight: torch.Size, dead: Tensor, gone: bool) -> tuple[int, int]:
-    output = reader.node.meta["val"]
-    if isinstance(output, (tuple, list)) or "cell" in str(
-        reader.node.target
-    ):  # a recurrent layer: hidden units come last
-        first = output if isinstance(output, Tensor) else output[0]
-        positions = first.numel() // first.shape[-1]
-    else:
-        positions = output.numel() // len(reader.written)
-    if reader.in_axis == 0:  # a transposed convolution multiplies at every input position
-        assert reader.source is not None
-        positions = reader.source.meta["val"].numel() // len(reader.read)
-    kernel = weight.numel() // (weight[0] * weight[1])
+    each = each_pair(reader, weight)
     rows, columns = int(_stays(reader.written, dead).sum()), int(_stays(reader.read, dead).sum())
-    dense = positions * kernel * len(reader.written) * len(reader.read) // reader.groups
+    dense = each * len(reader.written) * len(reader.read) // reader.groups
     if reader.depthwise:
-        return dense, 0 if gone else positions * kernel * rows
+        return dense, 0 if gone else each * rows
     if reader.grouped:
         columns = _per_group(reader, dead, True)
-    return dense, 0 if gone else positions * kernel * rows * columns
+    return dense, 0 if gone else each * rows * columns
 
 
 def _per_group(reader: Reader, dead: Tensor, into: bool) -> int:
