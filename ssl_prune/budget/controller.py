@@ -223,6 +223,9 @@ class Controller:
                 even where the order of the keys has changed since.
         """
         chosen = torch.zeros_like(dead) if pushed is None else pushed.cpu() & ~dead
+        left = torch.bincount(self._layer[~(dead | chosen)], minlength=len(self._least))
+        if bool((left < self._least).any()):  # others of a layer have gone since
+            chosen = torch.zeros_like(dead)
         for candidate in (chosen, self.ahead(keys.double().cpu(), dead, self.limits)):
             if -self.band <= self.excess(dead | candidate) <= 0:
                 return candidate

@@ -116,6 +116,11 @@ def test_a_projection_takes_what_was_pushed_even_if_the_keys_have_changed():
     assert controller.project(keys, none(50), pushed).nonzero().flatten().tolist() == [7, 9]
     pushed[9] = False  # not enough
     assert controller.project(keys, none(50), pushed).nonzero().flatten().tolist() == [0, 1]
+    layer = torch.arange(50) // 25
+    floors = Controller(additive([1.0] * 50), {"macs": 0.94}, layer, floor=0.96)
+    gone, pushed = none(50), none(50)
+    gone[0], pushed[[1, 30]] = True, True  # another one of the first layer has gone since, which it can spare one of
+    assert floors.project(keys, gone, pushed).nonzero().flatten().tolist() == [25]
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
