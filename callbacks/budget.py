@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering, Window, steer
 from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._network import graph_of
+from ssl_prune.copies import copied
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
-from ssl_prune.inputs import Inputs, map_tensors, uncompiled
+from ssl_prune.inputs import Inputs, batch_of, uncompiled
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.report.files import write_json
 from ssl_prune.scores import Score, TaylorScale
-from ssl_prune.shrinking import Source, dense_form
+from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming.remaining import cut_unproven
 from ssl_prune.solvers.budgeted import BudgetSolver
 
@@ -162,10 +162,12 @@ class Budget(pl.Callback):
         if self.distillation.weight:
             self.distillation.load_state_dict(self._teacher, network)
             self.distillation.watch(self._network)
-        inputs = map_tensors(lambda t: t.repeat_interleave(size, 0) if t.dim() and len(t) == 1 else t, example)
+        inputs = batch_of(example, size)
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
-        self._reference, self._batch = network, inputs
+        # Its times are those of the network as it is now: later, with channels at zero, each comparison of theirs is foreseen.
+        self._reference = copied(network) if "latency" in self.limits.kinds else None
+        self._batch = inputs
         self.steering = steer(
             timed, network, groups, self.limits, inputs=inputs, floor=self.floor, round_to=self.round_to
         )
@@ -181,13 +183,6 @@ class Budget(pl.Callback):
             look=None if self.steering.times is None else self._measure,
         )
         return self.solver
-
-    def on_shrink(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, origin: Mapping[str, Source]
-    ) -> None:
-        """Compare times with the dense network from now on."""
-        if self._network is network and self._reference is network:
-            self._reference = dense_form(network)
 
     def _measure(self, dead: Tensor) -> None:
         """Correct the estimate of the time by that of the network as it would be cut now."""

@@ -11,7 +11,7 @@ from torch import nn
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
-from ssl_prune.inputs import Inputs, map_tensors, uncompiled
+from ssl_prune.inputs import Inputs, batch_of, uncompiled
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.shrinking import dense_form
@@ -152,8 +152,7 @@ class Slim(pl.Callback):
         return RunReport(self.result.report, tuple(evaluations), times, self.latency_batch or 1, type(network).__name__)
 
     def _batch(self, example: Inputs) -> Inputs:
-        size = max(1, self.latency_batch)
-        return map_tensors(lambda t: t.repeat_interleave(size, 0) if t.dim() and len(t) == 1 else t, example)
+        return batch_of(example, max(1, self.latency_batch))
 
     def _save(self, path: Path, example: Inputs) -> None:
         assert self.result is not None

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_prune.inputs import batch_of
 from ssl_prune.latency import compare_latency, latency
 
 
@@ -38,3 +39,18 @@ def test_two_networks_run_in_turns():
 def test_no_rounds_are_refused():
     with pytest.raises(ValueError, match="rounds is 0"):
         latency(nn.Identity(), torch.zeros(1), rounds=0)
+
+
+def test_a_batch_to_time_has_the_numbers_of_the_example_in_other_orders():
+    image = torch.randn(1, 2, 5, 5)
+    tokens, scale = torch.arange(6)[None], torch.tensor(3.0)
+    made = batch_of({"image": image, "tokens": tokens, "scale": scale}, 8)
+    assert made["image"].shape == (8, 2, 5, 5)
+    assert torch.equal(made["image"][0], image[0])
+    assert torch.equal(made["image"].flatten(1).sort(1).values, image.flatten(1).sort(1).values.expand(8, -1))
+    assert len(made["image"].unique(dim=0)) == 8
+    assert torch.equal(made["tokens"], tokens.expand(8, -1))  # they name things
+    assert made["scale"] is scale
+    assert torch.equal(image, batch_of(image, 1))
+    again = batch_of(image, 8)
+    assert torch.equal(again, made["image"])  # every process times the same
