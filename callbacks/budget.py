@@ -11,19 +11,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.budget import Limits, Steering, Window, steer
+from ssl_prune.budget import Limits, Steering, Window, look, steer
 from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._network import graph_of
-from ssl_prune.copies import copied
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
-from ssl_prune.inputs import Inputs, batch_of, uncompiled
-from ssl_prune.latency import compare_latency
+from ssl_prune.inputs import Inputs, batch_of
+from ssl_prune.latency import without_zeros
 from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.report.files import write_json
 from ssl_prune.scores import Score, TaylorScale
 from ssl_prune.shrinking import dense_form
-from ssl_prune.slimming.remaining import cut_unproven
 from ssl_prune.solvers.budgeted import BudgetSolver
 
 __all__ = ["Budget"]
@@ -165,8 +163,7 @@ class Budget(pl.Callback):
         inputs = batch_of(example, size)
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
-        # Its times are those of the network as it is now: later, with channels at zero, each comparison of theirs is foreseen.
-        self._reference = copied(network) if "latency" in self.limits.kinds else None
+        self._reference = without_zeros(network) if "latency" in self.limits.kinds else None
         self._batch = inputs
         self.steering = steer(
             timed, network, groups, self.limits, inputs=inputs, floor=self.floor, round_to=self.round_to
@@ -184,18 +181,14 @@ class Budget(pl.Callback):
         )
         return self.solver
 
-    def _measure(self, dead: Tensor) -> None:
-        """Correct the estimate of the time by that of the network as it would be cut now."""
+    def _measure(self, dead: Tensor) -> dict[str, float]:
+        """The share of the time that the network takes as it would be cut now; the estimate is corrected by it."""
         assert self.steering is not None
         assert self.steering.times is not None
         assert self._network is not None
         assert self._reference is not None
-        inputs = self._batch
-        cut = cut_unproven(graph_of(self._network, inputs), self._network, inputs)
-        with uncompiled():  # what is cut is not compiled either
-            before, after = compare_latency(self._reference, cut, inputs, rounds=15)
-        seconds = self.steering.times.dense * after / before
-        self.steering.times.correct(self.steering.parts.dead_units(dead), seconds)
+        graph = graph_of(self._network, self._batch)
+        return look(self.steering, graph, self._network, self._reference, self._batch, dead)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add the distillation term to the loss, once the network has its size."""

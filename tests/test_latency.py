@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssl_prune.inputs import batch_of
-from ssl_prune.latency import compare_latency, latency
+from ssl_prune.latency import compare_latency, latency, without_zeros
 
 
 class Sleeps(nn.Module):
@@ -54,3 +54,15 @@ def test_a_batch_to_time_has_the_numbers_of_the_example_in_other_orders():
     assert torch.equal(image, batch_of(image, 1))
     again = batch_of(image, 8)
     assert torch.equal(again, made["image"])  # every process times the same
+
+
+def test_a_copy_to_time_has_no_channel_at_zero():
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2))
+    with torch.no_grad():
+        net[0].weight[2], net[0].bias[2], net[1].weight[2], net[2].bias[:] = 0, 0, 0, 0
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    filled = without_zeros(net)
+    assert all((p != 0).all() for name, p in filled.named_parameters() if name != "1.bias")
+    assert filled[0].weight[2].abs().max() <= net[0].weight.abs().max()  # values of the same size
+    assert torch.equal(filled[0].weight[:2], net[0].weight[:2])
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())

@@ -4,6 +4,8 @@ from ssl_prune.budget.atoms import Atoms, atoms, units_of
 from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.controller import Choice, Controller, Window
 from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.looks import at_zero, look
+from ssl_prune.budget.measured import fit, within
 from ssl_prune.budget.one_shot import apply_budget
 from ssl_prune.budget.sizes import SizeModel
 from ssl_prune.budget.steering import Steering, steer
@@ -20,7 +22,11 @@ __all__ = [
     "TimeModel",
     "Window",
     "apply_budget",
+    "at_zero",
     "atoms",
+    "fit",
+    "look",
     "steer",
     "units_of",
+    "within",
 ]

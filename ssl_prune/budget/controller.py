@@ -104,22 +104,30 @@ class Controller:
         near: float = 0.003,
         block: Tensor | None = None,
     ) -> None:
-        self._size, self.limits, self._layer, self.band, self.near = size, dict(limits), layer.cpu(), band, near
+        self._size, self.limits, self.layer, self.band, self.near = size, dict(limits), layer.cpu(), band, near
         self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
-        counts = torch.bincount(self._layer)
+        counts = torch.bincount(self.layer)
         self._block = torch.ones_like(counts) if block is None else block.cpu()
         least = torch.tensor([max(1, ceil(floor * n)) if n else 0 for n in counts.tolist()], dtype=torch.long)
         self._least = torch.minimum((least + self._block - 1) // self._block * self._block, counts)
 
-    def excess(self, dead: Tensor, limits: Mapping[str, float] | None = None) -> float:
-        """The largest amount by which a size is above its limit; at most 0 when all are met."""
-        size = self._size(dead)
+    def excess(
+        self, dead: Tensor, limits: Mapping[str, float] | None = None, measured: Mapping[str, float] | None = None
+    ) -> float:
+        """The largest amount by which a size is above its limit; at most 0 when all are met.
+
+        Args:
+            dead: (G,) the groups that are gone.
+            limits: kind -> share; default those of the controller.
+            measured: kind -> share, in place of what is estimated.
+        """
+        size = {**self._size(dead), **(measured or {})}
         return max(size[kind] - limit for kind, limit in (limits or self.limits).items())
 
     def smallest(self) -> Tensor:
         """``(G,)`` dead groups of the smallest network that the floors allow: of equal layers, whichever."""
-        none = torch.zeros(len(self._layer), dtype=torch.bool)
-        order = self._order(torch.arange(len(none)).double(), none)
+        none = torch.zeros(len(self.layer), dtype=torch.bool)
+        order = self.order(torch.arange(len(none)).double(), none)
         return self._first(order, len(order))
 
     def ahead(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
@@ -127,7 +135,7 @@ class Controller:
 
         Where the last of them would end well below the final limits, others that fit take its place if there are any.
         """
-        order = self._order(keys, dead)
+        order = self.order(keys, dead)
         low = self._count(order, dead, limits)
         chosen = self._first(order, low)
         final = all(limits[kind] <= limit + 1e-9 for kind, limit in self.limits.items())
@@ -185,7 +193,7 @@ class Controller:
         strength = float(norms[chosen].max()) / max(rates, 1e-12)
         if before > 0:
             strength = min(max(strength, before / STEP_UP), before * STEP_UP)
-        order = self._order(keys, dead)
+        order = self.order(keys, dead)
         keys = keys.index_put((order.groups,), order.keys)
         edge = keys[chosen].max()
         weights = (edge / keys.clamp_min(1e-300)).clamp_max(1).pow(SHARPNESS)
@@ -200,7 +208,7 @@ class Controller:
             return dying.cpu() & self.ahead(keys.double().cpu(), dead, self.limits)
         admitted = torch.zeros_like(dead)
         excess = self.excess(dead)
-        for group in self._order(keys.double().cpu(), dead, among=dying.cpu()).groups.tolist():
+        for group in self.order(keys.double().cpu(), dead, among=dying.cpu()).groups.tolist():
             if excess <= 0:
                 break
             dead[group] = True
@@ -223,7 +231,7 @@ class Controller:
                 even where the order of the keys has changed since.
         """
         chosen = torch.zeros_like(dead) if pushed is None else pushed.cpu() & ~dead
-        left = torch.bincount(self._layer[~(dead | chosen)], minlength=len(self._least))
+        left = torch.bincount(self.layer[~(dead | chosen)], minlength=len(self._least))
         if bool((left < self._least).any()):  # others of a layer have gone since
             chosen = torch.zeros_like(dead)
         for candidate in (chosen, self.ahead(keys.double().cpu(), dead, self.limits)):
@@ -235,7 +243,7 @@ class Controller:
         # Nothing fits into the band: what comes closest to it from below.
         gone = dead | chosen
         best, closest = None, -float("inf")
-        order = self._order(keys.double().cpu(), gone)
+        order = self.order(keys.double().cpu(), gone)
         for step in range(len(order)):
             trial = gone.clone()
             trial[order.step(step)] = True
@@ -252,7 +260,7 @@ class Controller:
         alone = torch.eye(len(dead), dtype=torch.bool)
         return self.ahead(torch.tensor([self.excess(dead | group) for group in alone]).double(), dead, self.limits)
 
-    def _order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Order:
+    def order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Order:
         """Groups that may go, smallest keys first: of each layer no more than its floor allows.
 
         A block has the mean key of its groups; one that has begun counts what is gone of it as nothing.
@@ -262,17 +270,17 @@ class Controller:
             free &= among
         order = keys.argsort(stable=True)
         order = order[free[order]]
-        alive = torch.bincount(self._layer[~dead], minlength=len(self._least))
+        alive = torch.bincount(self.layer[~dead], minlength=len(self._least))
         spare = (alive - self._least).clamp_min(0)
         # The rank of each group among those of its layer, in this order.
-        by_layer = self._layer[order].argsort(stable=True)
-        sorted_layers = self._layer[order][by_layer]
+        by_layer = self.layer[order].argsort(stable=True)
+        sorted_layers = self.layer[order][by_layer]
         starts = torch.searchsorted(sorted_layers, sorted_layers)
         rank = torch.empty_like(order)
         rank[by_layer] = torch.arange(len(order)) - starts
-        stays = rank < spare[self._layer[order]]
+        stays = rank < spare[self.layer[order]]
         order, rank = order[stays], rank[stays]
-        layer = self._layer[order]
+        layer = self.layer[order]
         size, over = self._block[layer], (alive % self._block)[layer]
         number = (rank - over + size) // size  # of the block in its layer: the groups over a multiple are the first one
         block, inverse = torch.unique(layer * (len(keys) + 1) + number, return_inverse=True)
@@ -284,6 +292,6 @@ class Controller:
         return Order(order[arranged], together[arranged], counts.cumsum(0))
 
     def _first(self, order: Order, steps: int) -> Tensor:
-        found = torch.zeros(len(self._layer), dtype=torch.bool)
+        found = torch.zeros(len(self.layer), dtype=torch.bool)
         found[order.groups[: int(order.ends[steps - 1]) if steps else 0]] = True
         return found

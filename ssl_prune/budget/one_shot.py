@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.looks import at_zero, look
+from ssl_prune.budget.measured import fit
 from ssl_prune.budget.steering import steer
 from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import partition
 from ssl_prune.inputs import Inputs, call
+from ssl_prune.latency import without_zeros
 from ssl_prune.scores import Magnitude, Score, TaylorScale
 from ssl_prune.slimming.verify import verify
 
@@ -70,13 +73,25 @@ def apply_budget(
     none = torch.zeros(groups.num_groups, dtype=torch.bool)
     saving = steering.saving(none).clamp_min(0)
     keys = torch.where(saving > 0, score.values().double().cpu() / saving.clamp_min(1e-300) ** exponent, torch.inf)
-    dead = steering.controller.project(keys, none)
+    left: dict[str, float] = {}
+    if steering.times is None:
+        dead = steering.controller.project(keys, none)
+    else:
+        reference = without_zeros(model)
+
+        def excess(dead: Tensor) -> float:
+            with at_zero(groups, dead):
+                left.update(look(steering, graph, changed, reference, inputs, dead))
+            return steering.controller.excess(dead, measured=left)
+
+        dead = fit(steering.controller, keys, none, excess)
+        excess(dead)
     groups.scale_((~dead).to(groups.dtype))
     difference = verify(model, changed, inputs, math.inf).max_error
     if not math.isfinite(difference):
         raise SlimError("budget: the network's outputs are not finite, or not zero where they were, after its cut")
     layers = Counter(groups.layers[i] for i in groups.layer.cpu()[dead].tolist())
-    change = BudgetChange(dict(steering.controller.limits), steering.left(dead), dict(layers), difference)
+    change = BudgetChange(dict(steering.controller.limits), {**steering.left(dead), **left}, dict(layers), difference)
     return changed, change
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller, Window
+from ssl_prune.budget.looks import at_zero
+from ssl_prune.budget.measured import fit, within
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
 from ssl_prune.penalties import GroupLasso
@@ -22,8 +24,7 @@ from ssl_prune.solvers.freezing import clear_state
 __all__ = ["BudgetSolver"]
 
 LOOKS = 8  # in the window
-NEAR = 0.08  # of the limit, from where on every decision looks
-ROUNDS = 4  # of projection and look, until the look finds the size met
+NEAR = 0.08  # above the limit, from where on every decision looks and no group goes without a look
 
 
 class BudgetSolver(Solver):
@@ -44,8 +45,8 @@ class BudgetSolver(Solver):
         exponent: a; 0: cost does not count.
         every: optimizer steps between two decisions.
         norms: positions of the members that are scales and shifts of normalisations.
-        look: called with the dead groups a few times in the window and around the projection, to measure what the
-            sizes are estimates of.
+        look: measures what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
+            is at that moment, where these are at zero. Called a few times in the window and for every choice near its end.
 
     Attributes:
         dead: (G,) groups that are gone.
@@ -69,7 +70,7 @@ class BudgetSolver(Solver):
         exponent: float = 0.5,
         every: int = 10,
         norms: tuple[int, ...] = (),
-        look: Callable[[Tensor], None] | None = None,
+        look: Callable[[Tensor], Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0)
         if self.groups.is_sharded:
@@ -88,6 +89,8 @@ class BudgetSolver(Solver):
         self.projected = 0
         self.history: list[tuple[int, float, float, float]] = []
         self._weights: Tensor | None = None
+        self._held = torch.zeros_like(self.dead)  # those that came to zero and wait for a look
+        self._measured: float | None = None  # what the last look found above the limit, of those dead now
 
     def attach(self, *optimizers: Optimizer) -> None:
         """Act on every step of the optimizer that trains the groups, until `detach`.
@@ -155,7 +158,8 @@ class BudgetSolver(Solver):
         if (step - self.window.start) % self.every == 0 or self._weights is None:
             self._decide(step, binding)
         self._shrink(binding)
-        if self.controller.excess(self.dead) <= 0:
+        over = self.controller.excess(self.dead) if self._measured is None else self._measured
+        if over <= 0:
             self._project(binding)  # nothing, unless a look shows that the size was not met
         elif step + 1 >= self.window.end:
             self._project(binding)
@@ -164,10 +168,10 @@ class BudgetSolver(Solver):
         raise AssertionError("a budget acts by itself")
 
     def _decide(self, step: int, binding: Binding) -> None:
-        if self._look is not None:
-            regular = (step - self.window.start) % max(1, self._length // LOOKS) < self.every
-            if regular or self.controller.excess(self.dead) < NEAR:
-                self._see()
+        if self._near:
+            self._admit_held(binding)
+        elif self._look is not None and (step - self.window.start) % max(1, self._length // LOOKS) < self.every:
+            self._excess(self.dead)
         if self._weights is None:  # what was zero before the window is gone already
             self.dead |= ~self.groups.alive().cpu() & ~self.controller.fixed
             self.gone[self.dead] = step
@@ -205,21 +209,37 @@ class BudgetSolver(Solver):
         factor = torch.where(size > 0, shrink_factor(norms, size), 1.0)
         dead = self.dead.to(factor.device)
         dying = (factor == 0) & ~dead
-        if bool(dying.any()):
+        if bool(dying.any()) and self._near:
+            self._held |= dying.cpu()
+            factor[dying] = 1
+        elif bool(dying.any()):
             admitted = self.controller.admit(dying, self.keys, self.dead)
             factor[dying & ~admitted.to(dying.device)] = 1
             self._bury(admitted, binding)
         factor[self.dead.to(factor.device)] = 0
         self.groups.scale_(factor)
 
-    def _see(self) -> None:
-        """Have the network looked at as it is without the dead groups, which the step just made may have moved."""
-        if self._look is not None:
-            self.groups.scale_((~self.dead).to(self.groups.norms()))
-            self._look(self.dead)
+    @property
+    def _near(self) -> bool:
+        """So near to the limit that groups go by what is measured."""
+        return self._look is not None and self.controller.excess(self.dead) < NEAR
+
+    def _excess(self, dead: Tensor) -> float:
+        """By how much the network without the dead groups is above its limit, measured; it is left as it was."""
+        assert self._look is not None
+        with at_zero(self.groups, dead):  # those that are gone too: the step just made may have moved them
+            measured = self._look(dead)
+        return self.controller.excess(dead, measured=measured)
+
+    def _admit_held(self, binding: Binding) -> None:
+        going = within(self.controller, self.keys, self.dead, self._held, self._excess)
+        self._held = torch.zeros_like(self.dead)
+        self._bury(going, binding)
+        self._measured = self._excess(self.dead)
 
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
+        self._measured = None
         self.gone[groups] = self.step_count
         masks = self.groups.expand((~self.dead).to(self.groups.dtype))
         for member, mask in zip(self.groups.members, masks, strict=True):
@@ -230,16 +250,14 @@ class BudgetSolver(Solver):
         return self.window.end - self.window.start
 
     def _project(self, binding: Binding) -> None:
-        for _ in range(1 if self._look is None else ROUNDS):
-            self._see()
-            chosen = self.controller.project(
-                self.keys, self.dead, None if self._weights is None else self._weights == 1
-            )
-            if not bool(chosen.any()):
-                break
-            self.projected += int(chosen.sum())
-            self._bury(chosen, binding)
-            self.groups.scale_((~self.dead).to(self.groups.norms()))
+        pushed = None if self._weights is None else self._weights == 1
+        if self._look is None:
+            chosen = self.controller.project(self.keys, self.dead, pushed)
+        else:
+            chosen = fit(self.controller, self.keys, self.dead, self._excess, first=pushed)
+        self.projected += int(chosen.sum())
+        self._bury(chosen, binding)
+        self.groups.scale_((~self.dead).to(self.groups.norms()))
         self.freeze()
         self.strength = 0.0
         self._note(self.step_count)

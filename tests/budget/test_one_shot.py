@@ -116,3 +116,23 @@ def test_data_without_a_budget_are_refused(net):
     x, y = data()
     with pytest.raises(ValueError, match="only used to choose for a budget"):
         slim(net, x[:1], data=[(x, y)])
+
+
+def test_a_latency_is_measured(net, monkeypatch):
+    """Multiply-accumulates to the power 1.5 in place of seconds, so that the table is wrong and only looks can meet it."""
+    looks = []
+
+    def compare(first, second, inputs, **_):
+        looks.append(cost(second, inputs).macs)
+        assert not any((p == 0).any() for p in first.parameters())
+        return cost(first, inputs).macs ** 1.5, cost(second, inputs).macs ** 1.5
+
+    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
+    monkeypatch.setattr("ssl_prune.budget.times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    x, y = data()
+    result = slim(net, x[:1], budget={"latency": 0.5}, data=[(x, y)])
+    share = (cost(result.model, x[:1]).macs / cost(net, x[:1]).macs) ** 1.5
+    assert 0.47 <= share <= 0.5
+    assert result.report.budget.left["latency"] == pytest.approx(share)
+    assert 1 < len(looks) < 15

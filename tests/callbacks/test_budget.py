@@ -255,14 +255,22 @@ def test_a_network_that_only_the_second_tracer_follows_is_refused(trainer):
 
 
 def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
-    looks = []
+    looks, now = [], []
 
     def compare(first, second, inputs, **_):
-        sizes = budget.steering.sizes(budget.steering.parts.dead_units(budget.solver.dead))
+        sizes = budget.steering.sizes(budget.steering.parts.dead_units(now[-1]))
         looks.append((cost(second, inputs).macs, sizes["macs"]))
+        assert all((p != 0).all() for p in first.parameters())  # which would make it too fast
         return cost(first, inputs).macs, cost(second, inputs).macs
 
-    monkeypatch.setattr("ssl_prune.callbacks.budget.compare_latency", compare)
+    def measure(self, dead):
+        now.append(dead.clone())
+        return original(self, dead)
+
+    original = Budget._measure
+    monkeypatch.setattr(Budget, "_measure", measure)
+
+    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
     monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
     monkeypatch.setattr("ssl_prune.budget.times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     lit, budget = Lit(), Budget(latency=0.5, latency_batch=2)

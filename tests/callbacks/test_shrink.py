@@ -87,7 +87,7 @@ def test_times_are_compared_with_the_dense_network(trainer, monkeypatch):
         seen.append((params(first), params(second)))
         return cost(first, inputs).macs, cost(second, inputs).macs
 
-    monkeypatch.setattr("ssl_prune.callbacks.budget.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
     monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
     monkeypatch.setattr("ssl_prune.budget.times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     lit, shrink, budget = Lit(), Shrink(every_n_steps=8, min_gain=0.02), Budget(latency=0.5, every=2, latency_batch=2)
@@ -95,8 +95,8 @@ def test_times_are_compared_with_the_dense_network(trainer, monkeypatch):
     assert len(shrink.history) > 1
     assert {dense for dense, _ in seen} == {params(Lit())}
     left = [count for _, count in seen]
-    assert left == sorted(left, reverse=True)
-    assert left[-1] == params(lit)
+    assert len(set(left)) > 3
+    assert params(lit) in left  # nothing is chosen that was not measured
     dense, now = (cost(net, torch.zeros(2, 1, 6, 6)).macs for net in (Wide(), lit.net))
     assert now / dense <= 0.5
 

@@ -1,0 +1,57 @@
+"""A look at the network as it would be without some groups: it is timed, and left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.budget.steering import Steering
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.groups import Partition
+from ssl_prune.inputs import Inputs, uncompiled
+from ssl_prune.latency import compare_latency
+from ssl_prune.slimming.remaining import cut_unproven
+
+__all__ = ["at_zero", "look"]
+
+ROUNDS = 25  # passes of each network, of which the median counts
+
+
+@contextmanager
+def at_zero(groups: Partition, dead: Tensor) -> Iterator[None]:
+    """With the dead groups (G,) at zero, and every value as it was afterwards."""
+    before = [member.param.detach().clone() for member in groups.members]
+    groups.scale_((~dead).to(groups.norms()))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for member, values in zip(groups.members, before, strict=True):
+                member.param.copy_(values)
+
+
+def look(
+    steering: Steering, graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, dead: Tensor
+) -> dict[str, float]:
+    """The share of the time that a network takes as it would be cut now; the estimate is corrected by it.
+
+    Args:
+        steering: with a limit on the latency.
+        graph: of the network.
+        network: with the dead groups at zero.
+        reference: the dense network, of which no channel is at zero.
+        inputs: the batch that is timed.
+        dead: (G,) groups that are at zero.
+
+    Returns:
+        Of the latency, in the form of the limits.
+    """
+    assert steering.times is not None
+    cut = cut_unproven(graph, network, inputs)
+    with uncompiled():  # what is cut is not compiled either
+        before, after = compare_latency(reference, cut, inputs, rounds=ROUNDS)
+    steering.times.correct(steering.parts.dead_units(dead), steering.times.dense * after / before)
+    return {"latency": after / before}

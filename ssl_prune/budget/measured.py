@@ -1,0 +1,128 @@
+"""Which groups go at last where a size is known only by measuring it: times fall in steps that no table foresees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_prune.budget.controller import Controller
+
+__all__ = ["fit", "within"]
+
+TRIES = 40  # measurements at most
+SLACK = 0.03  # of the limit: how far below it a measured size may come
+
+
+def fit(
+    controller: Controller,
+    keys: Tensor,
+    dead: Tensor,
+    excess: Callable[[Tensor], float],
+    band: float | None = None,
+    first: Tensor | None = None,
+) -> Tensor:
+    """``(G,)`` what goes beside the dead groups so that the measured size ends in the band below its limit.
+
+    Small keys go first, as many at a time as the estimates say; twice as many each time they were too few. Where one step
+    leads from above the limit to below the band (a kernel that likes the new width), its layer is passed over and others
+    go in its place. If nothing ends in the band, what comes closest to it from below.
+
+    Args:
+        controller: of the estimates, floors and multiples.
+        keys: (G,) how much each group is worth.
+        dead: (G,) those that are gone.
+        excess: of the dead groups (G,), by how much the measured size is above its limit.
+        band: how far below its limit it may end; default 3 % of the smallest limit, or the controller's band if that is less.
+        first: (G,) groups that go before the others.
+
+    Returns:
+        (G,) none if the size is met already; all that may go if it is not met even then.
+    """
+    band = _band(controller) if band is None else band
+    now, over = dead.clone(), excess(dead)
+    if over <= 0:
+        return torch.zeros_like(dead)
+    keys = keys.double().cpu()
+    if first is not None:
+        keys = keys.argsort(stable=True).argsort(stable=True).double()
+        keys = torch.where(first.cpu(), keys - len(keys), keys)
+    order = controller.order(keys, dead)
+    steps = [order.step(number) for number in range(len(order))]
+    best: Tensor | None = None
+    closest = -float("inf")
+    least, upper = 1, 0  # of the next steps: how many are tried at least, and how many are known to be too many
+    for _ in range(TRIES):
+        if upper == 1:
+            layer = controller.layer[steps[0][0]]
+            steps = [step for step in steps if controller.layer[step[0]] != layer]
+            least, upper = 1, 0
+        if not steps:
+            break
+        count = upper // 2 or min(len(steps), max(least, _estimated(controller, steps, now, over, band)))
+        trial = _with(now, steps[:count])
+        found = excess(trial)
+        if -band <= found <= 0:
+            return trial & ~dead
+        if found > 0:
+            now, over, steps = trial, found, steps[count:]
+            least, upper = 2 * count, upper and upper - count
+        else:
+            upper = count
+            if best is None or found > closest or (found == closest and int(trial.sum()) < int(best.sum())):
+                best, closest = trial, found
+    return (_with(now, steps) if best is None else best) & ~dead
+
+
+def within(
+    controller: Controller,
+    keys: Tensor,
+    dead: Tensor,
+    going: Tensor,
+    excess: Callable[[Tensor], float],
+    band: float | None = None,
+) -> Tensor:
+    """``(G,)`` as many of the `going` groups, smallest keys first, as do not end below the band.
+
+    Args:
+        controller: of the floors and multiples.
+        keys: (G,) how much each group is worth.
+        dead: (G,) those that are gone.
+        going: (G,) those that would go now.
+        excess: of the dead groups (G,), by how much the measured size is above its limit.
+        band: how far below its limit it may end; default 3 % of the smallest limit, or the controller's band if that is less.
+    """
+    band = _band(controller) if band is None else band
+    order = controller.order(keys.double().cpu(), dead, among=going.cpu())
+    steps = [order.step(number) for number in range(len(order))]
+    while steps:
+        trial = _with(dead, steps)
+        if excess(trial) >= -band:
+            return trial & ~dead
+        steps = steps[: len(steps) // 2]
+    return torch.zeros_like(dead)
+
+
+def _band(controller: Controller) -> float:
+    return min(controller.band, SLACK * min(controller.limits.values()))
+
+
+def _estimated(controller: Controller, steps: Sequence[Tensor], now: Tensor, over: float, band: float) -> int:
+    """How many steps lead to the middle of the band, if the estimates are right about the difference."""
+    aim = controller.excess(now) - over - band / 2
+    low, high = 1, len(steps)
+    while low < high:
+        middle = (low + high) // 2
+        if controller.excess(_with(now, steps[:middle])) <= aim:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _with(dead: Tensor, steps: Sequence[Tensor]) -> Tensor:
+    found = dead.clone()
+    if steps:
+        found[torch.cat(list(steps))] = True
+    return found

@@ -1,0 +1,130 @@
+"""Sizes that are known only by measuring: what goes ends in the band, or as close to it as measured sizes allow."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssl_prune.budget.controller import Controller
+from ssl_prune.budget.measured import fit, within
+
+
+def smooth(widths):
+    return lambda dead, layer: sum(
+        share * float((~dead[layer == number]).float().mean()) for number, (_, share) in enumerate(widths)
+    )
+
+
+def stepped(widths, block):
+    """A layer costs the same until a whole block of its channels is gone, as with kernels that pad to a vector."""
+
+    def size(dead, layer):
+        total = 0.0
+        for number, (width, share) in enumerate(widths):
+            left = int((~dead[layer == number]).sum())
+            total += share * -(-left // block) * block / width
+        return total
+
+    return size
+
+
+class Machine:
+    """A controller whose estimates are smooth, and the measured size beside it."""
+
+    def __init__(self, widths, limit, measured, floor=0.0):
+        self.layer = torch.cat([torch.full((width,), number) for number, (width, _) in enumerate(widths)])
+        self.estimate, self.measured, self.limit, self.looks = smooth(widths), measured, limit, []
+        self.controller = Controller(
+            lambda dead: {"latency": self.estimate(dead, self.layer)}, {"latency": limit}, self.layer, floor=floor
+        )
+
+    def excess(self, dead):
+        self.looks.append(dead.clone())
+        return self.measured(dead, self.layer) - self.limit
+
+    def keys(self, seed=0):
+        return torch.rand(len(self.layer), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    @property
+    def none(self):
+        return torch.zeros(len(self.layer), dtype=torch.bool)
+
+
+WIDTHS = [(32, 0.5), (32, 0.3), (64, 0.2)]
+
+
+def test_what_the_estimate_is_right_about_takes_few_looks():
+    machine = Machine(WIDTHS, 0.5, smooth(WIDTHS))
+    keys = machine.keys()
+    chosen = fit(machine.controller, keys, machine.none, machine.excess, 0.02)
+    assert -0.02 <= machine.excess(chosen) <= 0
+    assert len(machine.looks) <= 4
+    assert keys[chosen].max() < keys[~chosen].min()  # and goes by the keys alone
+
+
+@pytest.mark.parametrize("bias", [0.7, 1.4])
+def test_an_estimate_that_is_wrong_is_made_up_for(bias):
+    machine = Machine(WIDTHS, 0.5, lambda dead, layer: 1 - bias * (1 - smooth(WIDTHS)(dead, layer)))
+    chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02)
+    assert -0.02 <= machine.excess(chosen) <= 0
+
+
+def test_where_a_layer_jumps_over_the_band_others_go():
+    # At 16 of the first layer 0.5 of the time is saved at once, which is far too much for 0.75.
+    measured = stepped([(32, 1.0)], 16)
+
+    def size(dead, layer):
+        return 0.5 * measured(dead[layer == 0], layer[layer == 0]) + 0.5 * float((~dead[layer == 1]).float().mean())
+
+    widths = [(32, 0.5), (64, 0.5)]
+    machine = Machine(widths, 0.8, size)
+    keys = torch.where(machine.layer == 0, 0.0, 1.0) + 0.001 * machine.keys()  # the first layer would go first
+    chosen = fit(machine.controller, keys, machine.none, machine.excess, 0.02)
+    assert -0.02 <= machine.excess(chosen) <= 0
+    assert bool((chosen & (machine.layer == 1)).any())
+
+
+def test_nothing_in_the_band_is_met_from_below():
+    machine = Machine([(32, 1.0)], 0.6, stepped([(32, 1.0)], 16))
+    chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02)
+    assert machine.excess(chosen) == pytest.approx(-0.1)
+    assert int(chosen.sum()) == 16
+
+
+def test_what_is_met_stays_as_it_is():
+    machine = Machine(WIDTHS, 0.5, smooth(WIDTHS))
+    dead = machine.keys() < 0.7
+    assert not fit(machine.controller, machine.keys(), dead, machine.excess, 0.02).any()
+    assert len(machine.looks) == 1
+
+
+def test_out_of_reach_takes_all_that_floors_allow():
+    machine = Machine(WIDTHS, 0.5, lambda dead, layer: 0.9, floor=0.25)
+    chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02)
+    assert torch.bincount(machine.layer[~chosen]).tolist() == [8, 8, 16]
+
+
+def test_groups_named_first_go_first():
+    machine = Machine(WIDTHS, 0.5, smooth(WIDTHS))
+    first = machine.layer == 2
+    chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02, first)
+    assert int((chosen & first).sum()) == 63  # all but the one that stays in any case
+
+
+@given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 2, 4, 8, 16]), limit=st.floats(0.2, 0.9))
+def test_never_above_the_limit_and_floors_kept(seed, block, limit):
+    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), floor=0.1)
+    dead = machine.keys(seed + 1) < 0.1
+    chosen = fit(machine.controller, machine.keys(seed), dead, machine.excess, 0.02)
+    assert machine.excess(dead | chosen) <= max(0.0, machine.excess(machine.controller.smallest())) + 1e-9
+    assert not (chosen & dead).any()
+    assert (torch.bincount(machine.layer[~(dead | chosen)], minlength=3) >= torch.tensor([4, 4, 7])).all()
+
+
+@given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 4, 16]), limit=st.floats(0.3, 0.9))
+def test_what_comes_to_zero_goes_only_as_far_as_the_band(seed, block, limit):
+    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block))
+    going = machine.keys(seed + 1) < 0.6
+    chosen = within(machine.controller, machine.keys(seed), machine.none, going, machine.excess, 0.02)
+    assert not (chosen & ~going).any()
+    assert machine.excess(chosen) >= -0.02 - 1e-9
