@@ -18,6 +18,8 @@ SHARPNESS = 8
 # What may take the place of the last group, so that the size ends close to its limit: of the next so many one, and one
 # more for each so many groups of the network. Many that save little would cost more than the one that saves much.
 TRIED, EACH = 64, 50
+IDLE = 0.25  # of what a group of its layer saves in the mean, below which it saves nothing
+IDLE_ROUNDS = 2  # of choosing others in place of those
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Controller:
         band: how far below its limit a size may come.
         near: how far it comes where groups can be found that fit.
         block: (L,) how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
+        stepped: the size falls in steps of its own, so that some groups save nothing beside the others that go.
     """
 
     def __init__(
@@ -103,7 +106,9 @@ class Controller:
         band: float = 0.015,
         near: float = 0.003,
         block: Tensor | None = None,
+        stepped: bool = False,
     ) -> None:
+        self.stepped = stepped
         self._size, self.limits, self.layer, self.band, self.near = size, dict(limits), layer.cpu(), band, near
         self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
         counts = torch.bincount(self.layer)
@@ -130,18 +135,71 @@ class Controller:
         order = self.order(torch.arange(len(none)).double(), none)
         return self._first(order, len(order))
 
-    def ahead(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
+    def ahead(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float], among: Tensor | None = None) -> Tensor:
         """``(G,)`` the groups with the smallest keys whose removal meets the limits, beside those that are dead.
 
-        Where the last of them would end well below the final limits, others that fit take its place if there are any.
+        Where the last of them would end well below the final limits, others that fit take its place if there are any; or
+        it goes and others of them stay, where it alone leads from above the limits to below the band (as times do that
+        fall in steps) and that costs less.
+
+        Args:
+            keys: (G,) how much each group is worth.
+            dead: (G,) those that are gone.
+            limits: the shares to come to.
+            among: (G,) those that may go; default all.
         """
-        order = self.order(keys, dead)
+        chosen = self._meeting(keys, dead, limits, among)
+        may = torch.ones_like(dead) if among is None else among.clone()
+        for _ in range(IDLE_ROUNDS if self.stepped else 0):
+            idle = self._idle(keys, dead, chosen)
+            may &= ~idle
+            others = self._meeting(keys, dead, limits, may) if bool(idle.any()) else chosen
+            if others is chosen or self.excess(dead | others, limits) > 0:
+                break
+            chosen = others
+        return chosen
+
+    def _meeting(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float], among: Tensor | None) -> Tensor:
+        order = self.order(keys, dead, among)
         low = self._count(order, dead, limits)
         chosen = self._first(order, low)
         final = all(limits[kind] <= limit + 1e-9 for kind, limit in self.limits.items())
         if not final or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
             return chosen
-        return self._fitting(order, low, dead, limits, chosen)
+        fitting = self._fitting(order, low, dead, limits, chosen)
+        if self.excess(dead | chosen, limits) >= -self.band:
+            return fitting
+        trimmed = self._trimmed(order, low, dead, limits)
+
+        def badness(choice: Tensor) -> tuple[bool, float]:
+            return self.excess(dead | choice, limits) < -self.band, float(keys[choice].sum())
+
+        return min(fitting, trimmed, key=badness)
+
+    def _idle(self, keys: Tensor, dead: Tensor, chosen: Tensor) -> Tensor:
+        """Those of the chosen groups that save nothing: of their layer, the ones with the largest keys, down to a step."""
+        idle, least = torch.zeros_like(dead), self.excess(dead | chosen)
+        for layer in self.layer[chosen].unique().tolist():
+            groups = (chosen & (self.layer == layer)).nonzero().flatten()
+            groups = groups[keys[groups].argsort(descending=True, stable=True)]
+
+            def cost(count: int, groups: Tensor = groups) -> float:
+                trial = dead | chosen
+                trial[groups[:count]] = False
+                return self.excess(trial) - least
+
+            each = IDLE * cost(len(groups)) / len(groups)
+            low, high = 0, len(groups)
+            while low < high:
+                middle = 1 if low == 0 and high == len(groups) else (low + high + 1) // 2
+                if cost(middle) <= each * middle:
+                    low = middle
+                else:
+                    high = middle - 1
+                    if middle == 1:
+                        break
+            idle[groups[:low]] = low < len(groups)
+        return idle
 
     def _count(self, order: Order, dead: Tensor, limits: Mapping[str, float]) -> int:
         """How many steps of this order it takes to meet the limits."""
@@ -173,6 +231,26 @@ class Controller:
                 break
         return best
 
+    def _trimmed(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
+        """The first steps of this order without those of the largest keys that the last one makes up for."""
+        chosen, excess = self._first(order, low), -float("inf")
+        step, size = low - 2, 1
+        for _ in range(TRIED):
+            if step < 0 or excess >= -self.near:
+                break
+            trial = chosen.clone()
+            for number in range(max(0, step - size + 1), step + 1):
+                trial[order.step(number)] = False
+            now = self.excess(dead | trial, limits)
+            if now <= 0:
+                chosen, excess = trial, now
+                step, size = step - size, 2 * size
+            elif size > 1:
+                size = 1
+            else:
+                step -= 1
+        return chosen
+
     def choose(
         self, keys: Tensor, norms: Tensor, dead: Tensor, limits: Mapping[str, float], rates: float, before: float
     ) -> Choice:
@@ -187,7 +265,8 @@ class Controller:
             before: the strength up to now; 0 if there was none.
         """
         keys, norms = keys.double().cpu(), norms.double().cpu()
-        chosen = self.ahead(keys, dead, limits)
+        # Nothing goes on the way that would not have to go in the end.
+        chosen = self.ahead(keys, dead, limits, among=self.ahead(keys, dead, self.limits))
         if not bool(chosen.any()):
             return Choice(0.0, torch.zeros_like(keys))
         strength = float(norms[chosen].max()) / max(rates, 1e-12)

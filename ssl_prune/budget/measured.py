@@ -13,6 +13,7 @@ __all__ = ["fit", "within"]
 
 TRIES = 40  # measurements at most
 SLACK = 0.03  # of the limit: how far below it a measured size may come
+NOISE = 0.01  # of the limit: how far below it a measured size has to come, as the next measurement finds another one
 
 
 def fit(
@@ -41,8 +42,9 @@ def fit(
         (G,) none if the size is met already; all that may go if it is not met even then.
     """
     band = _band(controller) if band is None else band
+    noise = min(NOISE * min(controller.limits.values()), band / 3)
     now, over = dead.clone(), excess(dead)
-    if over <= 0:
+    if over <= -noise:
         return torch.zeros_like(dead)
     keys = keys.double().cpu()
     if first is not None:
@@ -63,9 +65,9 @@ def fit(
         count = upper // 2 or min(len(steps), max(least, _estimated(controller, steps, now, over, band)))
         trial = _with(now, steps[:count])
         found = excess(trial)
-        if -band <= found <= 0:
+        if -band <= found <= -noise:
             return trial & ~dead
-        if found > 0:
+        if found > -noise:
             now, over, steps = trial, found, steps[count:]
             least, upper = 2 * count, upper and upper - count
         else:

@@ -110,7 +110,7 @@ def steer(
     shares = limits.shares(dense)
     controller = Controller(
         lambda dead: _shares(parts, sizes, times, dead), shares, parts.groups.layer, floor=floor, fixed=parts.fixed,
-        block=_blocks(parts, graph.num_units, round_to),
+        block=_blocks(parts, graph.num_units, round_to), stepped=times is not None,
     )  # fmt: skip
     none = torch.zeros(parts.groups.num_groups, dtype=torch.bool)
     now, least = (_shares(parts, sizes, times, dead) for dead in (none, controller.smallest()))

@@ -90,7 +90,7 @@ class BudgetSolver(Solver):
         self.history: list[tuple[int, float, float, float]] = []
         self._weights: Tensor | None = None
         self._held = torch.zeros_like(self.dead)  # those that came to zero and wait for a look
-        self._measured: float | None = None  # what the last look found above the limit, of those dead now
+        self._seen: tuple[Tensor, float] | None = None  # the groups of the last look, and what it found above the limit
 
     def attach(self, *optimizers: Optimizer) -> None:
         """Act on every step of the optimizer that trains the groups, until `detach`.
@@ -158,8 +158,7 @@ class BudgetSolver(Solver):
         if (step - self.window.start) % self.every == 0 or self._weights is None:
             self._decide(step, binding)
         self._shrink(binding)
-        over = self.controller.excess(self.dead) if self._measured is None else self._measured
-        if over <= 0:
+        if self._over <= 0:
             self._project(binding)  # nothing, unless a look shows that the size was not met
         elif step + 1 >= self.window.end:
             self._project(binding)
@@ -227,19 +226,27 @@ class BudgetSolver(Solver):
     def _excess(self, dead: Tensor) -> float:
         """By how much the network without the dead groups is above its limit, measured; it is left as it was."""
         assert self._look is not None
-        with at_zero(self.groups, dead):  # those that are gone too: the step just made may have moved them
-            measured = self._look(dead)
-        return self.controller.excess(dead, measured=measured)
+        if self._seen is None or not torch.equal(self._seen[0], dead):
+            with at_zero(self.groups, dead):  # those that are gone too: the step just made may have moved them
+                measured = self._look(dead)
+            self._seen = dead.clone(), self.controller.excess(dead, measured=measured)
+        return self._seen[1]
+
+    @property
+    def _over(self) -> float:
+        """By how much the network is above its limit now, measured if it was looked at."""
+        if self._seen is not None and torch.equal(self._seen[0], self.dead):
+            return self._seen[1]
+        return self.controller.excess(self.dead)
 
     def _admit_held(self, binding: Binding) -> None:
         going = within(self.controller, self.keys, self.dead, self._held, self._excess)
         self._held = torch.zeros_like(self.dead)
         self._bury(going, binding)
-        self._measured = self._excess(self.dead)
+        self._excess(self.dead)
 
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
-        self._measured = None
         self.gone[groups] = self.step_count
         masks = self.groups.expand((~self.dead).to(self.groups.dtype))
         for member, mask in zip(self.groups.members, masks, strict=True):

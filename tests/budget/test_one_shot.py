@@ -129,7 +129,7 @@ def test_a_latency_is_measured(net, monkeypatch):
 
     monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
     monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
-    monkeypatch.setattr("ssl_prune.budget.times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    monkeypatch.setattr("ssl_prune.budget.layer_times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     x, y = data()
     result = slim(net, x[:1], budget={"latency": 0.5}, data=[(x, y)])
     share = (cost(result.model, x[:1]).macs / cost(net, x[:1]).macs) ** 1.5

@@ -272,7 +272,7 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
 
     monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
     monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
-    monkeypatch.setattr("ssl_prune.budget.times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    monkeypatch.setattr("ssl_prune.budget.layer_times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     lit, budget = Lit(), Budget(latency=0.5, latency_batch=2)
     # No activation: what is dead has a gradient, and every step moves it.
     lit.net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 16, 2), nn.Flatten(), nn.Linear(16, 3))
