@@ -15,6 +15,10 @@ from torch import nn
 from ssl_prune import SlimPlan, slim
 from ssl_prune.callbacks import Budget, GroupLasso, Shrink
 from ssl_prune.models._init import he_init
+from ssl_prune.scores import Ranks
+
+EARLY = 0.1  # of the run: where ours ends its window before, scores tell layers apart badly, and epochs are too long
+CUT_EVERY = 40  # steps, in such a run
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,11 @@ def thin(run: Run) -> nn.Module:
 def ours(run: Run) -> nn.Module:
     network = run.network()
     assert run.job.window is not None
-    budget = Budget(macs=run.job.share, window=run.job.window)
-    run.training.fit(network, callbacks=[GroupLasso("coupled"), budget, Shrink(min_gain=0.02)])
+    early = run.job.window[1] <= EARLY
+    options: dict[str, Any] = {"score": Ranks(), "exponent": 0.25} if early else {}
+    budget = Budget(macs=run.job.share, window=run.job.window, **options)
+    shrink = Shrink(every_n_steps=CUT_EVERY, min_gain=0.02) if early else Shrink(min_gain=0.02)
+    run.training.fit(network, callbacks=[GroupLasso("coupled"), budget, shrink])
     result = slim(network, example(run.training.shape))
     assert budget.solver is not None
     run.says |= {"plan": result.plan.to_json(), "projected": budget.solver.projected}

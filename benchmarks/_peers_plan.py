@@ -1,6 +1,7 @@
 """Which runs a table of `peers.py` is made of, and in which order they go."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields, replace
@@ -8,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _peers_methods import PRUNERS, Job, cut_after, run_job
+from _peers_methods import CUT_EVERY, EARLY, PRUNERS, Job, cut_after, run_job
 from _peers_networks import DATA, NETWORKS, macs, thin_factor
 
 from ssl_prune.budget import Window
 from ssl_prune.files import replacing
 
-SLACK = 0.03  # of the dense network: what Shrink has not cut yet, having too little to gain
+BATCH, FULL = 128, 45_000  # of the training set, where all of it is asked for, about
+SLACK = 0.02  # of the network: what Shrink has not cut yet, having too little to gain
 
 Row = dict[str, Any]
 
@@ -56,16 +58,23 @@ class Settings:
             shape, build = DATA[self.data].input_shape, NETWORKS[self.network]
             factor = thin_factor(build, shape, share)
             return int(self.epochs * macs(build(1.0, shape), shape) / macs(build(factor, shape), shape))
-        if method == "ours":  # cut before each epoch to what is due there, all but for the last few per cent
-            return max(n for n in longest if _cost_of_ours(n, share, early) <= self.epochs)
+        if method == "ours":
+            steps = math.ceil((self.images or FULL) / BATCH)
+            return max(n for n in longest if _cost_of_ours(n, steps, share, early) <= self.epochs)
         return int(self.epochs / share) if method == "ours-shape" else self.epochs
 
 
-def _cost_of_ours(epochs: int, share: float, moments: tuple[float, float]) -> float:
-    """Training MACs in epochs of the dense network, with `SLACK` of the network not yet cut in any epoch."""
-    first, last = moments
-    window = Window(round(1000 * first), round(1000 * last), 1)
-    return sum(min(1.0, window.share(1000 * epoch / epochs, share) + SLACK) for epoch in range(epochs))
+def _cost_of_ours(epochs: int, steps: int, share: float, moments: tuple[float, float]) -> float:
+    """Training MACs in epochs of the dense network, each of so many steps.
+
+    The network is cut every so often to what is due there, all but for `SLACK`.
+    """
+    (first, last), total = moments, epochs * steps
+    window, every = Window(round(total * first), round(total * last), 1), CUT_EVERY if last <= EARLY else steps
+    due = sum(
+        min(1.0, window.share(step, share) * (1 + SLACK)) * min(every, total - step) for step in range(0, total, every)
+    )
+    return due / steps
 
 
 def source_of(job: Job) -> Job | None:

@@ -21,8 +21,9 @@ network below its share while others can go (for torch-pruning that is added her
 The second table (`--equal macs`) lets each method train for as many whole epochs as take no more multiply-accumulates
 than the dense network in --epochs. A step counts 3 · forward MACs · batch of the network as it physically is in that
 step. Hence halfspace, which trains a dense network with zeros in it, gains nothing and has the same runs in both tables;
-ours is cut by Shrink before each epoch. There it comes to its size early, between --early of its run, and the two pruners
-cut when ours has come to it; thin and ours-shape train 1 / share times as long. Not counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning. Training MACs in the tables
+ours is cut by Shrink before each epoch. There it comes to its size early, between --early of its run; if that ends
+within the first tenth, Shrink cuts every 40 steps and the score is Ranks() with exponent 0.25. The two pruners cut when ours has
+come to its size, after an epoch at least; thin and ours-shape train 1 / share times as long. Not counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning. Training MACs in the tables
 are in units of the dense network in --epochs; seconds are those of training and cutting.
 
 `--tune` runs every method of the first share with the first state over --grid (groupnorm over --reg-grid too), takes the
@@ -149,7 +150,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", default="bf16-mixed", help="of training; tests are in float32")
     parser.add_argument("--equal", nargs="+", choices=["epochs", "macs"], default=["epochs", "macs"])
     parser.add_argument("--window", nargs=2, type=float, default=[0.1, 0.65], help="of ours, shares of the run")
-    parser.add_argument("--early", nargs=2, type=float, default=[0.02, 0.2], help="the same at equal training MACs")
+    parser.add_argument("--early", nargs=2, type=float, default=[0.003, 0.03], help="the same at equal training MACs")
     parser.add_argument("--tune", action="store_true", help="choose weight decays on the validation images")
     parser.add_argument("--grid", nargs="+", type=float, default=[1e-4, 5e-4, 1e-3], help="weight decays to try")
     parser.add_argument("--reg-grid", nargs="+", type=float, default=[1e-5, 1e-4, 5e-4], help="and groupnorm's reg")

@@ -3,6 +3,7 @@
 from ssl_prune.scores.base import Moving, Score
 from ssl_prune.scores.magnitude import Magnitude
 from ssl_prune.scores.random import Random
+from ssl_prune.scores.ranks import Ranks
 from ssl_prune.scores.taylor import FirstOrder, TaylorRows, TaylorScale
 
-__all__ = ["FirstOrder", "Magnitude", "Moving", "Random", "Score", "TaylorRows", "TaylorScale"]
+__all__ = ["FirstOrder", "Magnitude", "Moving", "Random", "Ranks", "Score", "TaylorRows", "TaylorScale"]

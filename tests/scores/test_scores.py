@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ssl_prune.groups import partition
-from ssl_prune.scores import FirstOrder, Magnitude, Random, TaylorRows, TaylorScale
+from ssl_prune.scores import FirstOrder, Magnitude, Random, Ranks, TaylorRows, TaylorScale
 
 X = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
 
@@ -158,3 +158,28 @@ def test_random_scores_depend_on_the_seed_alone():
 def test_a_decay_that_is_none_is_refused(decay):
     with pytest.raises(ValueError, match="decay must be in"):
         TaylorScale(decay)
+
+
+def test_ranks_keep_the_order_within_a_layer_and_make_layers_alike():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 2))
+    with torch.no_grad():
+        net[0].weight.mul_(100)  # which says nothing about how wide the layer should be
+    groups = partition(net, "coupled", example_inputs=torch.zeros(1, 4))
+    plain, ranks = Magnitude(), Ranks(Magnitude())
+    plain.bind(groups)
+    ranks.bind(groups)
+    for layer in groups.layer.unique().tolist():
+        here = groups.layer == layer
+        count = int(here.sum())
+        assert torch.equal(plain.values()[here].argsort(), ranks.values()[here].argsort())
+        expected = (torch.arange(count) + 0.5) / count
+        torch.testing.assert_close(ranks.values()[here].sort().values, expected)
+
+
+def test_ranks_go_on_where_they_were():
+    first, second = Ranks(TaylorScale()), Ranks(TaylorScale())
+    _, groups, norms, values = bound(first)
+    second.bind(groups, norms)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.values(), values)
+    assert len(values.unique()) > 1
