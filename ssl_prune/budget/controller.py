@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import ceil, cos, pi
+from math import cos, pi
 
 import torch
 from torch import Tensor
+
+from ssl_prune.budget.order import Order, Rules
 
 __all__ = ["Choice", "Controller", "Window"]
 
@@ -55,28 +57,6 @@ class Choice:
     weights: Tensor
 
 
-@dataclass(frozen=True)
-class Order:
-    """Groups in the order in which they may go, in steps of those that go together.
-
-    Args:
-        groups: (K,) their numbers.
-        keys: (K,) their keys; those of a step have the same one.
-        ends: (S,) how many groups there are up to each step and with it.
-    """
-
-    groups: Tensor
-    keys: Tensor
-    ends: Tensor
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def step(self, number: int) -> Tensor:
-        """The groups of one step."""
-        return self.groups[int(self.ends[number - 1]) if number else 0 : int(self.ends[number])]
-
-
 class Controller:
     """Chooses among groups by keys, smallest first.
 
@@ -108,13 +88,8 @@ class Controller:
         block: Tensor | None = None,
         stepped: bool = False,
     ) -> None:
-        self.stepped = stepped
-        self._size, self.limits, self.layer, self.band, self.near = size, dict(limits), layer.cpu(), band, near
-        self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
-        counts = torch.bincount(self.layer)
-        self._block = torch.ones_like(counts) if block is None else block.cpu()
-        least = torch.tensor([max(1, ceil(floor * n)) if n else 0 for n in counts.tolist()], dtype=torch.long)
-        self._least = torch.minimum((least + self._block - 1) // self._block * self._block, counts)
+        self.rules = Rules(layer, floor=floor, fixed=fixed, block=block)
+        self._size, self.limits, self.band, self.near, self.stepped = size, dict(limits), band, near, stepped
 
     def excess(
         self, dead: Tensor, limits: Mapping[str, float] | None = None, measured: Mapping[str, float] | None = None
@@ -131,9 +106,9 @@ class Controller:
 
     def smallest(self) -> Tensor:
         """``(G,)`` dead groups of the smallest network that the floors allow: of equal layers, whichever."""
-        none = torch.zeros(len(self.layer), dtype=torch.bool)
-        order = self.order(torch.arange(len(none)).double(), none)
-        return self._first(order, len(order))
+        none = torch.zeros(len(self.rules.layer), dtype=torch.bool)
+        order = self.rules.order(torch.arange(len(none)).double(), none)
+        return order.first(len(order))
 
     def ahead(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float], among: Tensor | None = None) -> Tensor:
         """``(G,)`` the groups with the smallest keys whose removal meets the limits, beside those that are dead.
@@ -160,9 +135,9 @@ class Controller:
         return chosen
 
     def _meeting(self, keys: Tensor, dead: Tensor, limits: Mapping[str, float], among: Tensor | None) -> Tensor:
-        order = self.order(keys, dead, among)
+        order = self.rules.order(keys, dead, among)
         low = self._count(order, dead, limits)
-        chosen = self._first(order, low)
+        chosen = order.first(low)
         final = all(limits[kind] <= limit + 1e-9 for kind, limit in self.limits.items())
         if not final or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
             return chosen
@@ -177,10 +152,14 @@ class Controller:
         return min(fitting, trimmed, key=badness)
 
     def _idle(self, keys: Tensor, dead: Tensor, chosen: Tensor) -> Tensor:
-        """Those of the chosen groups that save nothing: of their layer, the ones with the largest keys, down to a step."""
+        """Those of the chosen groups that save nothing: the ones with the largest keys of their layer, down to a step.
+
+        That is where they save a small part of what groups of that layer save in the mean.
+        """
         idle, least = torch.zeros_like(dead), self.excess(dead | chosen)
-        for layer in self.layer[chosen].unique().tolist():
-            groups = (chosen & (self.layer == layer)).nonzero().flatten()
+        for layer in self.rules.layer[chosen].unique().tolist():
+            here = self.rules.layer == layer
+            groups = (chosen & here).nonzero().flatten()
             groups = groups[keys[groups].argsort(descending=True, stable=True)]
 
             def cost(count: int, groups: Tensor = groups) -> float:
@@ -188,17 +167,14 @@ class Controller:
                 trial[groups[:count]] = False
                 return self.excess(trial) - least
 
-            each = IDLE * cost(len(groups)) / len(groups)
-            low, high = 0, len(groups)
-            while low < high:
-                middle = 1 if low == 0 and high == len(groups) else (low + high + 1) // 2
-                if cost(middle) <= each * middle:
-                    low = middle
-                else:
-                    high = middle - 1
-                    if middle == 1:
-                        break
-            idle[groups[:low]] = low < len(groups)
+            rest = here & ~dead & ~chosen & ~self.rules.fixed
+            saved = cost(len(groups)) + least - self.excess(dead | chosen | rest)
+            each = IDLE * saved / (len(groups) + int(rest.sum()))
+            low, high = 0 if cost(1) > each else 1, len(groups)
+            while 0 < low < high:
+                middle = (low + high + 1) // 2
+                low, high = (middle, high) if cost(middle) <= each * middle else (low, middle - 1)
+            idle[groups[:low]] = True
         return idle
 
     def _count(self, order: Order, dead: Tensor, limits: Mapping[str, float]) -> int:
@@ -206,7 +182,7 @@ class Controller:
         low, high = 0, len(order)
         while low < high:  # the size falls with every group
             middle = (low + high) // 2
-            if self.excess(dead | self._first(order, middle), limits) <= 0:
+            if self.excess(dead | order.first(middle), limits) <= 0:
                 high = middle
             else:
                 low = middle + 1
@@ -214,7 +190,7 @@ class Controller:
 
     def _fitting(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor) -> Tensor:
         """The first steps of this order without the last of the `chosen` ones, and others that fit better; else those."""
-        fitting, best, closest = self._first(order, low - 1), chosen, self.excess(dead | chosen, limits)
+        fitting, best, closest = order.first(low - 1), chosen, self.excess(dead | chosen, limits)
         # Where the last one would end below the band it cannot go at all, so others must, however many it takes.
         left = 1 + len(dead) // EACH if closest >= -self.band else len(order)
         for step in range(low, min(low + TRIED, len(order))):
@@ -233,7 +209,7 @@ class Controller:
 
     def _trimmed(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
         """The first steps of this order without those of the largest keys that the last one makes up for."""
-        chosen, excess = self._first(order, low), -float("inf")
+        chosen, excess = order.first(low), -float("inf")
         step, size = low - 2, 1
         for _ in range(TRIED):
             if step < 0 or excess >= -self.near:
@@ -272,22 +248,22 @@ class Controller:
         strength = float(norms[chosen].max()) / max(rates, 1e-12)
         if before > 0:
             strength = min(max(strength, before / STEP_UP), before * STEP_UP)
-        order = self.order(keys, dead)
+        order = self.rules.order(keys, dead)
         keys = keys.index_put((order.groups,), order.keys)
         edge = keys[chosen].max()
         weights = (edge / keys.clamp_min(1e-300)).clamp_max(1).pow(SHARPNESS)
         # Those that a floor keeps, or that others took the place of, stay: shrunk like the chosen ones they would be crushed.
-        weights[self.fixed | dead | (~chosen & (keys <= edge))] = 0
+        weights[self.rules.fixed | dead | (~chosen & (keys <= edge))] = 0
         return Choice(strength, weights)
 
     def admit(self, dying: Tensor, keys: Tensor, dead: Tensor) -> Tensor:
         """``(G,)`` those of the `dying` groups that may go: in the order of their keys, never past the limit or a floor."""
         dead = dead.clone()
-        if bool((self._block > 1).any()):  # one of a block saves nothing by itself
+        if bool((self.rules.block > 1).any()):  # one of a block saves nothing by itself
             return dying.cpu() & self.ahead(keys.double().cpu(), dead, self.limits)
         admitted = torch.zeros_like(dead)
         excess = self.excess(dead)
-        for group in self.order(keys.double().cpu(), dead, among=dying.cpu()).groups.tolist():
+        for group in self.rules.order(keys.double().cpu(), dead, among=dying.cpu()).groups.tolist():
             if excess <= 0:
                 break
             dead[group] = True
@@ -310,8 +286,7 @@ class Controller:
                 even where the order of the keys has changed since.
         """
         chosen = torch.zeros_like(dead) if pushed is None else pushed.cpu() & ~dead
-        left = torch.bincount(self.layer[~(dead | chosen)], minlength=len(self._least))
-        if bool((left < self._least).any()):  # others of a layer have gone since
+        if not self.rules.allow(dead | chosen):  # others of a layer have gone since
             chosen = torch.zeros_like(dead)
         for candidate in (chosen, self.ahead(keys.double().cpu(), dead, self.limits)):
             if -self.band <= self.excess(dead | candidate) <= 0:
@@ -322,7 +297,7 @@ class Controller:
         # Nothing fits into the band: what comes closest to it from below.
         gone = dead | chosen
         best, closest = None, -float("inf")
-        order = self.order(keys.double().cpu(), gone)
+        order = self.rules.order(keys.double().cpu(), gone)
         for step in range(len(order)):
             trial = gone.clone()
             trial[order.step(step)] = True
@@ -338,39 +313,3 @@ class Controller:
         # The floors are met by groups that save little: those that save most come first.
         alone = torch.eye(len(dead), dtype=torch.bool)
         return self.ahead(torch.tensor([self.excess(dead | group) for group in alone]).double(), dead, self.limits)
-
-    def order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Order:
-        """Groups that may go, smallest keys first: of each layer no more than its floor allows.
-
-        A block has the mean key of its groups; one that has begun counts what is gone of it as nothing.
-        """
-        free = ~dead & ~self.fixed
-        if among is not None:
-            free &= among
-        order = keys.argsort(stable=True)
-        order = order[free[order]]
-        alive = torch.bincount(self.layer[~dead], minlength=len(self._least))
-        spare = (alive - self._least).clamp_min(0)
-        # The rank of each group among those of its layer, in this order.
-        by_layer = self.layer[order].argsort(stable=True)
-        sorted_layers = self.layer[order][by_layer]
-        starts = torch.searchsorted(sorted_layers, sorted_layers)
-        rank = torch.empty_like(order)
-        rank[by_layer] = torch.arange(len(order)) - starts
-        stays = rank < spare[self.layer[order]]
-        order, rank = order[stays], rank[stays]
-        layer = self.layer[order]
-        size, over = self._block[layer], (alive % self._block)[layer]
-        number = (rank - over + size) // size  # of the block in its layer: the groups over a multiple are the first one
-        block, inverse = torch.unique(layer * (len(keys) + 1) + number, return_inverse=True)
-        total = torch.zeros(len(block), dtype=keys.dtype).index_add_(0, inverse, keys[order] / size)
-        together = total[inverse]
-        arranged = torch.argsort(inverse, stable=True)
-        arranged = arranged[together[arranged].argsort(stable=True)]
-        _, counts = torch.unique_consecutive(inverse[arranged], return_counts=True)
-        return Order(order[arranged], together[arranged], counts.cumsum(0))
-
-    def _first(self, order: Order, steps: int) -> Tensor:
-        found = torch.zeros(len(self.layer), dtype=torch.bool)
-        found[order.groups[: int(order.ends[steps - 1]) if steps else 0]] = True
-        return found

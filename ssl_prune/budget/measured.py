@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_prune.budget.controller import Controller
 
-__all__ = ["fit", "within"]
+__all__ = ["fit", "unmet", "within"]
 
 TRIES = 40  # measurements at most
 SLACK = 0.03  # of the limit: how far below it a measured size may come
@@ -50,15 +50,15 @@ def fit(
     if first is not None:
         keys = keys.argsort(stable=True).argsort(stable=True).double()
         keys = torch.where(first.cpu(), keys - len(keys), keys)
-    order = controller.order(keys, dead)
+    order = controller.rules.order(keys, dead)
     steps = [order.step(number) for number in range(len(order))]
     best: Tensor | None = None
     closest = -float("inf")
     least, upper = 1, 0  # of the next steps: how many are tried at least, and how many are known to be too many
     for _ in range(TRIES):
         if upper == 1:
-            layer = controller.layer[steps[0][0]]
-            steps = [step for step in steps if controller.layer[step[0]] != layer]
+            layer = controller.rules.layer[steps[0][0]]
+            steps = [step for step in steps if controller.rules.layer[step[0]] != layer]
             least, upper = 1, 0
         if not steps:
             break
@@ -96,7 +96,7 @@ def within(
         band: how far below its limit it may end; default 3 % of the smallest limit, or the controller's band if that is less.
     """
     band = _band(controller) if band is None else band
-    order = controller.order(keys.double().cpu(), dead, among=going.cpu())
+    order = controller.rules.order(keys.double().cpu(), dead, among=going.cpu())
     steps = [order.step(number) for number in range(len(order))]
     while steps:
         trial = _with(dead, steps)
@@ -104,6 +104,16 @@ def within(
             return trial & ~dead
         steps = steps[: len(steps) // 2]
     return torch.zeros_like(dead)
+
+
+def unmet(controller: Controller, over: float) -> str:
+    """What to say of a measured size that is above its limit by so much; nothing if that is noise or less."""
+    if over <= NOISE * min(controller.limits.values()):
+        return ""
+    return (
+        f"Budget: without all that may go the network is still measured {over:.1%} of the dense one above what was stated, "
+        f"{controller.limits}. State a larger size, a lower floor, or exclude fewer layers"
+    )
 
 
 def _band(controller: Controller) -> float:

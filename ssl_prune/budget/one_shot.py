@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.looks import at_zero, look
-from ssl_prune.budget.measured import fit
+from ssl_prune.budget.measured import fit, unmet
 from ssl_prune.budget.steering import steer
 from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
@@ -85,7 +85,8 @@ def apply_budget(
             return steering.controller.excess(dead, measured=left)
 
         dead = fit(steering.controller, keys, none, excess)
-        excess(dead)
+        if message := unmet(steering.controller, excess(dead)):
+            raise ValueError(message)
     groups.scale_((~dead).to(groups.dtype))
     difference = verify(model, changed, inputs, math.inf).max_error
     if not math.isfinite(difference):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller, Window
 from ssl_prune.budget.looks import at_zero
-from ssl_prune.budget.measured import fit, within
+from ssl_prune.budget.measured import fit, unmet, within
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
 from ssl_prune.penalties import GroupLasso
@@ -172,7 +173,7 @@ class BudgetSolver(Solver):
         elif self._look is not None and (step - self.window.start) % max(1, self._length // LOOKS) < self.every:
             self._excess(self.dead)
         if self._weights is None:  # what was zero before the window is gone already
-            self.dead |= ~self.groups.alive().cpu() & ~self.controller.fixed
+            self.dead |= ~self.groups.alive().cpu() & ~self.controller.rules.fixed
             self.gone[self.dead] = step
         saving = self._saving(self.dead).double().clamp_min(0)
         scores = self.score.values().double().cpu()
@@ -265,6 +266,8 @@ class BudgetSolver(Solver):
         self.projected += int(chosen.sum())
         self._bury(chosen, binding)
         self.groups.scale_((~self.dead).to(self.groups.norms()))
+        if self._look is not None and (message := unmet(self.controller, self._excess(self.dead))):
+            warnings.warn(message, stacklevel=2)
         self.freeze()
         self.strength = 0.0
         self._note(self.step_count)

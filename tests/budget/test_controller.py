@@ -253,3 +253,19 @@ def test_where_a_step_overshoots_others_of_larger_keys_stay():
     for share in (0.9, 0.7, 0.55):
         choice = controller.choose(keys, torch.ones(58), none(58), {"latency": share}, 1.0, 0.0)
         assert not ((choice.weights == 1) & ~chosen).any()
+
+
+@pytest.mark.parametrize("stepped", [False, True])
+def test_channels_that_save_nothing_beside_the_others_stay(stepped):
+    # Each layer gets faster where eight channels are gone, and hardly between.
+    layer = torch.tensor([0] * 16 + [1] * 16)
+
+    def size(dead):
+        gone = torch.bincount(layer[dead], minlength=2).tolist()
+        return {"latency": 1 - sum(0.24 * (n // 8) + 0.001 * n for n in gone)}
+
+    keys = torch.cat([torch.linspace(0, 1.2, 16), torch.linspace(0.05, 2.4, 16)]).double()
+    controller = Controller(size, {"latency": 0.755}, layer, stepped=stepped)
+    chosen = controller.ahead(keys, none(32), controller.limits)
+    assert size(chosen)["latency"] <= 0.755
+    assert torch.bincount(layer[chosen], minlength=2).tolist() == ([8, 0] if stepped else [8, 4])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_prune.budget.controller import Controller
-from ssl_prune.budget.measured import fit, within
+from ssl_prune.budget.measured import fit, unmet, within
 
 
 def smooth(widths):
@@ -102,6 +102,8 @@ def test_out_of_reach_takes_all_that_floors_allow():
     machine = Machine(WIDTHS, 0.5, lambda dead, layer: 0.9, floor=0.25)
     chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02)
     assert torch.bincount(machine.layer[~chosen]).tolist() == [8, 8, 16]
+    assert "measured 40.0% of the dense one above what was stated, {'latency': 0.5}" in unmet(machine.controller, 0.4)
+    assert not unmet(machine.controller, 0.004)
 
 
 def test_groups_named_first_go_first():

@@ -136,3 +136,13 @@ def test_a_latency_is_measured(net, monkeypatch):
     assert 0.47 <= share <= 0.5
     assert result.report.budget.left["latency"] == pytest.approx(share)
     assert 1 < len(looks) < 15
+
+
+def test_a_latency_that_is_out_of_reach_is_refused(net, monkeypatch):
+    def compare(first, second, inputs, **_):
+        return 1.0, 0.7  # whatever is cut
+
+    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
+    x, y = data()
+    with pytest.raises(ValueError, match=r"still measured 20.0% of the dense one above what was stated"):
+        slim(net, x[:1], budget={"latency": 0.5}, data=[(x, y)])
