@@ -20,6 +20,7 @@ SHARPNESS = 8
 # What may take the place of the last group, so that the size ends close to its limit: of the next so many one, and one
 # more for each so many groups of the network. Many that save little would cost more than the one that saves much.
 TRIED, EACH = 64, 50
+NEARLY = 0.05  # of the mean norm: what is smaller goes at once
 IDLE = 0.25  # of what a group of its layer saves in the mean, below which it saves nothing
 IDLE_ROUNDS = 2  # of choosing others in place of those
 
@@ -245,7 +246,9 @@ class Controller:
         chosen = self.ahead(keys, dead, limits, among=self.ahead(keys, dead, self.limits))
         if not bool(chosen.any()):
             return Choice(0.0, torch.zeros_like(keys))
-        strength = float(norms[chosen].max()) / max(rates, 1e-12)
+        # Each decision has as long as the one before, so the last one chosen would come ever nearer and never to zero.
+        largest = max(float(norms[chosen].max()), NEARLY * float(norms[~dead].mean()))
+        strength = largest / max(rates, 1e-12)
         if before > 0:
             strength = min(max(strength, before / STEP_UP), before * STEP_UP)
         order = self.rules.order(keys, dead)

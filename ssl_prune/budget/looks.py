@@ -17,7 +17,8 @@ from ssl_prune.slimming.remaining import cut_unproven
 
 __all__ = ["at_zero", "look"]
 
-ROUNDS = 25  # passes of each network, of which the median counts
+ROUNDS, MOST = 25, 400  # passes of each network, of which the median counts: the more the faster it is
+SECONDS = 0.2  # that those of the dense network take where they are more than the least
 
 
 @contextmanager
@@ -51,7 +52,8 @@ def look(
     """
     assert steering.times is not None
     cut = cut_unproven(graph, network, inputs)
+    rounds = min(MOST, max(ROUNDS, round(SECONDS / steering.times.dense)))
     with uncompiled():  # what is cut is not compiled either
-        before, after = compare_latency(reference, cut, inputs, rounds=ROUNDS)
+        before, after = compare_latency(reference, cut, inputs, rounds=rounds)
     steering.times.correct(steering.parts.dead_units(dead), steering.times.dense * after / before)
     return {"latency": after / before}

@@ -12,7 +12,8 @@ from ssl_prune.budget.controller import Controller
 __all__ = ["fit", "unmet", "within"]
 
 TRIES = 40  # measurements at most
-SLACK = 0.03  # of the limit: how far below it a measured size may come
+SLACK = 0.045  # of the limit: how far below it a measured size may come
+EACH = 50  # in place of a step that overshoots, one more group than it has for each so many of the network, at most
 NOISE = 0.01  # of the limit: how far below it a measured size has to come, as the next measurement finds another one
 
 
@@ -28,14 +29,15 @@ def fit(
 
     Small keys go first, as many at a time as the estimates say; twice as many each time they were too few. Where one step
     leads from above the limit to below the band (a kernel that likes the new width), its layer is passed over and others
-    go in its place. If nothing ends in the band, what comes closest to it from below.
+    go in its place, but not many: they would cost more than time that is not needed. If nothing ends in the band, what
+    comes closest to it from below.
 
     Args:
         controller: of the estimates, floors and multiples.
         keys: (G,) how much each group is worth.
         dead: (G,) those that are gone.
         excess: of the dead groups (G,), by how much the measured size is above its limit.
-        band: how far below its limit it may end; default 3 % of the smallest limit, or the controller's band if that is less.
+        band: how far below its limit it may end; default 4.5 % of the smallest limit.
         first: (G,) groups that go before the others.
 
     Returns:
@@ -44,7 +46,7 @@ def fit(
     band = _band(controller) if band is None else band
     noise = min(NOISE * min(controller.limits.values()), band / 3)
     now, over = dead.clone(), excess(dead)
-    if over <= -noise:
+    if over <= 0:
         return torch.zeros_like(dead)
     keys = keys.double().cpu()
     if first is not None:
@@ -64,6 +66,8 @@ def fit(
             break
         count = upper // 2 or min(len(steps), max(least, _estimated(controller, steps, now, over, band)))
         trial = _with(now, steps[:count])
+        if best is not None and int(trial.sum()) > int(best.sum()) + 1 + len(dead) // EACH:
+            break
         found = excess(trial)
         if -band <= found <= -noise:
             return trial & ~dead
@@ -93,17 +97,29 @@ def within(
         dead: (G,) those that are gone.
         going: (G,) those that would go now.
         excess: of the dead groups (G,), by how much the measured size is above its limit.
-        band: how far below its limit it may end; default 3 % of the smallest limit, or the controller's band if that is less.
+        band: how far below its limit it may end; default 4.5 % of the smallest limit.
     """
     band = _band(controller) if band is None else band
     order = controller.rules.order(keys.double().cpu(), dead, among=going.cpu())
     steps = [order.step(number) for number in range(len(order))]
-    while steps:
-        trial = _with(dead, steps)
-        if excess(trial) >= -band:
-            return trial & ~dead
-        steps = steps[: len(steps) // 2]
-    return torch.zeros_like(dead)
+    now, count = dead.clone(), len(steps)
+    for _ in range(TRIES):
+        if not steps:
+            break
+        trial = _with(now, steps[:count])
+        found = excess(trial)
+        if found >= -band:
+            now, steps = trial, steps[count:]
+            count = len(steps)
+            if found <= 0:
+                break
+        elif count > 1:
+            count //= 2
+        else:  # this one leads from above the limit to below the band
+            layer = controller.rules.layer[steps[0][0]]
+            steps = [step for step in steps if controller.rules.layer[step[0]] != layer]
+            count = len(steps)
+    return now & ~dead
 
 
 def unmet(controller: Controller, over: float) -> str:
@@ -117,7 +133,7 @@ def unmet(controller: Controller, over: float) -> str:
 
 
 def _band(controller: Controller) -> float:
-    return min(controller.band, SLACK * min(controller.limits.values()))
+    return SLACK * min(controller.limits.values())
 
 
 def _estimated(controller: Controller, steps: Sequence[Tensor], now: Tensor, over: float, band: float) -> int:

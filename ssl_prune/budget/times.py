@@ -18,7 +18,8 @@ __all__ = ["TimeModel"]
 ROUNDS = 7
 # The weight of the table against a measurement: as if so large a share of the time had been saved just as predicted. What
 # little a first look saves is mostly noise, and kernels whose last channels go singly get slower before they get faster.
-PRIOR = 0.1
+# It fades until so large a share is saved; from there on what is measured counts alone.
+PRIOR, FADES = 0.1, 0.3
 
 
 class TimeModel:
@@ -96,7 +97,8 @@ class TimeModel:
     def correct(self, dead: Tensor, seconds: float) -> None:
         """Take over that the network without the `dead` units was measured to take so long."""
         saved, measured = 1 - self._predicted(dead) / self.dense, 1 - seconds / self.dense
-        self._correction = min(2.0, max(0.4, (measured + PRIOR) / (saved + PRIOR)))
+        prior = max(1e-6, PRIOR * (1 - saved / FADES))
+        self._correction = min(2.0, max(0.4, (measured + prior) / (saved + prior)))
 
     def _predicted(self, dead: Tensor) -> float:
         alive = torch.cat([~dead, torch.ones(1, dtype=torch.bool)])
@@ -105,7 +107,9 @@ class TimeModel:
             read, written = self._widths(reader, alive)
             total += self._layer(table, read, written)
             step, width = table.written.step, written * len(reader.written)
-            elements += each * min(ceil(width / step) * step, len(reader.written))
+            if width > step:  # below one step single channels save again
+                width = min(ceil(width / step) * step, len(reader.written))
+            elements += each * width
         return total + self._rest * elements / self._elements
 
     def _layer(self, table: LayerTimes, read: float, written: float) -> float:

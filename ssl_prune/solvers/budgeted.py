@@ -168,7 +168,7 @@ class BudgetSolver(Solver):
         raise AssertionError("a budget acts by itself")
 
     def _decide(self, step: int, binding: Binding) -> None:
-        if self._near:
+        if self._near or bool(self._held.any()):
             self._admit_held(binding)
         elif self._look is not None and (step - self.window.start) % max(1, self._length // LOOKS) < self.every:
             self._excess(self.dead)
@@ -216,6 +216,8 @@ class BudgetSolver(Solver):
             admitted = self.controller.admit(dying, self.keys, self.dead)
             factor[dying & ~admitted.to(dying.device)] = 1
             self._bury(admitted, binding)
+            if self._look is not None:  # where estimates refuse what was chosen, a look decides
+                self._held |= dying.cpu() & ~admitted & (self._weights == 1)
         factor[self.dead.to(factor.device)] = 0
         self.groups.scale_(factor)
 
