@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.budget import Limits, Steering, Window, look, steer
+from ssl_prune.budget import Limits, Steering, Window, steer
 from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._network import graph_of
 from ssl_prune.graph import ChannelGraph, trace
@@ -39,8 +39,11 @@ class Budget(pl.Callback):
     Args:
         macs: multiply-accumulates that may be left: a share of the dense network's in (0, 1], or a number.
         params: parameters, in the same way. Several limits hold all at once.
-        latency: time of one forward pass of `latency_batch` samples on this machine: a share, or milliseconds above 1.
-        window: first and last moment of the shrinkage, as shares of the run.
+        latency: time of one forward pass of `latency_batch` samples on this machine: a share, or milliseconds above 1. It
+            comes from a table of the network's layers; near the limit nothing goes that was not measured. Times fall in
+            steps, so a step that leads far below the limit is taken if nothing else does, and only then.
+        window: first and last moment of the shrinkage, as shares of the run. Where it ends within the first epochs,
+            `score=Ranks()` with a smaller exponent leaves rounder shapes.
         floor: share of each layer's channels that stay in any case; at least one always does.
         round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
         score: which channels matter; default `TaylorScale`.
@@ -50,7 +53,8 @@ class Budget(pl.Callback):
         latency_batch: samples of the forward pass that is timed.
         distill: weight of a distillation term in the loss after the window; the teacher is the network at its start.
         temperature: of the distillation.
-        path: a `.json` file for the decisions, with every group's key and the step at which it went, and a picture beside it; relative to the trainer's `default_root_dir`.
+        path: a `.json` file for the decisions, with every group's key and the step at which it went, and a picture beside
+            it; relative to the trainer's `default_root_dir`.
         metric: name of the logged value that the picture shows.
 
     Attributes:
@@ -59,6 +63,9 @@ class Budget(pl.Callback):
     Raises:
         ValueError: at construction, a number out of its range; in `setup` or at the start of training, no group lasso to
             steer, a size that is met already or cannot be reached.
+
+    Warns:
+        UserWarning: at the end of the window, a latency that was not reached though all that may go is gone.
 
     Example:
         >>> Budget(macs=0.5).limits.kinds
@@ -184,11 +191,10 @@ class Budget(pl.Callback):
     def _measure(self, dead: Tensor) -> dict[str, float]:
         """The share of the time that the network takes as it would be cut now; the estimate is corrected by it."""
         assert self.steering is not None
-        assert self.steering.times is not None
         assert self._network is not None
         assert self._reference is not None
         graph = graph_of(self._network, self._batch)
-        return look(self.steering, graph, self._network, self._reference, self._batch, dead)
+        return self.steering.look(graph, self._network, self._reference, self._batch, dead)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add the distillation term to the loss, once the network has its size."""

@@ -4,7 +4,7 @@ from ssl_prune.budget.atoms import Atoms, atoms, units_of
 from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.controller import Choice, Controller, Window
 from ssl_prune.budget.limits import Limits
-from ssl_prune.budget.looks import at_zero, look
+from ssl_prune.budget.looks import at_zero, time_left
 from ssl_prune.budget.measured import fit, within
 from ssl_prune.budget.one_shot import apply_budget
 from ssl_prune.budget.sizes import SizeModel
@@ -25,8 +25,8 @@ __all__ = [
     "at_zero",
     "atoms",
     "fit",
-    "look",
     "steer",
+    "time_left",
     "units_of",
     "within",
 ]

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.budget.steering import Steering
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs, uncompiled
 from ssl_prune.latency import compare_latency
 from ssl_prune.slimming.remaining import cut_unproven
 
-__all__ = ["at_zero", "look"]
+__all__ = ["at_zero", "time_left"]
 
 ROUNDS, MOST = 25, 400  # passes of each network, of which the median counts: the more the faster it is
 SECONDS = 0.2  # that those of the dense network take where they are more than the least
@@ -34,26 +33,18 @@ def at_zero(groups: Partition, dead: Tensor) -> Iterator[None]:
                 member.param.copy_(values)
 
 
-def look(
-    steering: Steering, graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, dead: Tensor
-) -> dict[str, float]:
-    """The share of the time that a network takes as it would be cut now; the estimate is corrected by it.
+def time_left(graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, seconds: float) -> float:
+    """The share of the time that a network takes as it would be cut now.
 
     Args:
-        steering: with a limit on the latency.
         graph: of the network.
-        network: with the dead groups at zero.
+        network: with some channels at zero.
         reference: the dense network, of which no channel is at zero.
         inputs: the batch that is timed.
-        dead: (G,) groups that are at zero.
-
-    Returns:
-        Of the latency, in the form of the limits.
+        seconds: that a forward pass of the dense network takes, about.
     """
-    assert steering.times is not None
     cut = cut_unproven(graph, network, inputs)
-    rounds = min(MOST, max(ROUNDS, round(SECONDS / steering.times.dense)))
+    rounds = min(MOST, max(ROUNDS, round(SECONDS / seconds)))
     with uncompiled():  # what is cut is not compiled either
         before, after = compare_latency(reference, cut, inputs, rounds=rounds)
-    steering.times.correct(steering.parts.dead_units(dead), steering.times.dense * after / before)
-    return {"latency": after / before}
+    return after / before

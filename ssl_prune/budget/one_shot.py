@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.limits import Limits
-from ssl_prune.budget.looks import at_zero, look
+from ssl_prune.budget.looks import at_zero
 from ssl_prune.budget.measured import fit, unmet
 from ssl_prune.budget.steering import steer
 from ssl_prune.copies import copied
@@ -81,7 +81,7 @@ def apply_budget(
 
         def excess(dead: Tensor) -> float:
             with at_zero(groups, dead):
-                left.update(look(steering, graph, changed, reference, inputs, dead))
+                left.update(steering.look(graph, changed, reference, inputs, dead))
             return steering.controller.excess(dead, measured=left)
 
         dead = fit(steering.controller, keys, none, excess)

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from ssl_prune.budget.atoms import Atoms, atoms
 from ssl_prune.budget.controller import Controller
 from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.looks import at_zero, time_left
 from ssl_prune.budget.sizes import SizeModel
 from ssl_prune.budget.times import TimeModel
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs
+from ssl_prune.latency import without_zeros
 
 __all__ = ["Steering", "steer"]
 
@@ -56,6 +58,27 @@ class Steering:
     def left(self, dead: Tensor) -> dict[str, float]:
         """The share of each limited kind without the dead groups."""
         return {kind: share for kind, share in self._shares(dead).items() if kind in self.controller.limits}
+
+    def look(
+        self, graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, dead: Tensor
+    ) -> dict[str, float]:
+        """Measure what is an estimate else, which is corrected by it.
+
+        Args:
+            graph: of the network.
+            network: with the dead groups at zero.
+            reference: the dense network, of which no channel is at zero.
+            inputs: the batch that is timed.
+            dead: (A,) groups that are at zero.
+
+        Returns:
+            kind -> the share that is left.
+        """
+        if self.times is None:
+            return {}
+        share = time_left(graph, network, reference, inputs, self.times.dense)
+        self.times.correct(self.parts.dead_units(dead), self.times.dense * share)
+        return {"latency": share}
 
     def _shares(self, dead: Tensor) -> dict[str, float]:
         return _shares(self.parts, self.sizes, self.times, dead)
@@ -116,6 +139,9 @@ def steer(
     now, least = (_shares(parts, sizes, times, dead) for dead in (none, controller.smallest()))
     if all(now[kind] <= share for kind, share in shares.items()):
         raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
+    if times is not None and inputs is not None:  # which no estimate decides
+        with at_zero(parts.groups, controller.smallest()):
+            least["latency"] = time_left(graph, model, without_zeros(model), inputs, times.dense)
     if any(least[kind] > share for kind, share in shares.items()):
         raise ValueError(
             f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor}, "

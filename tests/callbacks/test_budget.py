@@ -258,8 +258,9 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
     looks, now = [], []
 
     def compare(first, second, inputs, **_):
-        sizes = budget.steering.sizes(budget.steering.parts.dead_units(now[-1]))
-        looks.append((cost(second, inputs).macs, sizes["macs"]))
+        if now:  # not yet when the smallest network is timed
+            sizes = budget.steering.sizes(budget.steering.parts.dead_units(now[-1]))
+            looks.append((cost(second, inputs).macs, sizes["macs"]))
         assert all((p != 0).all() for p in first.parameters())  # which would make it too fast
         return cost(first, inputs).macs, cost(second, inputs).macs
 
@@ -280,6 +281,23 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
     assert len({macs for macs, _ in looks}) > 3
     assert all(macs == expected for macs, expected in looks)
     assert 0.4 < budget.steering.left(budget.solver.dead)["latency"] <= 0.5
+
+
+@pytest.mark.parametrize("smallest", [0.9, 0.4])
+def test_a_latency_that_cannot_be_reached_is_said(trainer, monkeypatch, smallest):
+    shares = [smallest]  # the first look, before training
+
+    def compare(first, second, inputs, **_):
+        return 1.0, shares.pop() if shares else 0.9
+
+    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
+    fit = trainer(GroupLasso("coupled"), Budget(latency=0.5, latency_batch=2), epochs=4).fit
+    if smallest > 0.5:
+        with pytest.raises(ValueError, match=r"cannot be reached: .* is at 90.00% of the dense latency"):
+            fit(Lit(), loader())
+    else:
+        with pytest.warns(UserWarning, match="still measured 40.0% of the dense one above what was stated"):
+            fit(Lit(), loader())
 
 
 def test_times_of_several_processes_are_refused(trainer, monkeypatch):
