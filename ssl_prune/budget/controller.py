@@ -9,6 +9,7 @@ from math import cos, pi
 import torch
 from torch import Tensor
 
+from ssl_prune.budget.idle import idle
 from ssl_prune.budget.order import Order, Rules
 
 __all__ = ["Choice", "Controller", "Window"]
@@ -21,8 +22,7 @@ SHARPNESS = 8
 # more for each so many groups of the network. Many that save little would cost more than the one that saves much.
 TRIED, EACH = 64, 50
 NEARLY = 0.05  # of the mean norm: what is smaller goes at once
-IDLE = 0.25  # of what a group of its layer saves in the mean, below which it saves nothing
-IDLE_ROUNDS = 2  # of choosing others in place of those
+IDLE_ROUNDS = 2  # of choosing others in place of those that save nothing
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class Controller:
         chosen = self._meeting(keys, dead, limits, among)
         may = torch.ones_like(dead) if among is None else among.clone()
         for _ in range(IDLE_ROUNDS if self.stepped else 0):
-            idle = self._idle(keys, dead, chosen)
-            may &= ~idle
-            others = self._meeting(keys, dead, limits, may) if bool(idle.any()) else chosen
+            useless = idle(self.rules, self.excess, keys, dead, chosen)
+            may &= ~useless
+            others = self._meeting(keys, dead, limits, may) if bool(useless.any()) else chosen
             if others is chosen or self.excess(dead | others, limits) > 0:
                 break
             chosen = others
@@ -151,32 +151,6 @@ class Controller:
             return self.excess(dead | choice, limits) < -self.band, float(keys[choice].sum())
 
         return min(fitting, trimmed, key=badness)
-
-    def _idle(self, keys: Tensor, dead: Tensor, chosen: Tensor) -> Tensor:
-        """Those of the chosen groups that save nothing: the ones with the largest keys of their layer, down to a step.
-
-        That is where they save a small part of what groups of that layer save in the mean.
-        """
-        idle, least = torch.zeros_like(dead), self.excess(dead | chosen)
-        for layer in self.rules.layer[chosen].unique().tolist():
-            here = self.rules.layer == layer
-            groups = (chosen & here).nonzero().flatten()
-            groups = groups[keys[groups].argsort(descending=True, stable=True)]
-
-            def cost(count: int, groups: Tensor = groups) -> float:
-                trial = dead | chosen
-                trial[groups[:count]] = False
-                return self.excess(trial) - least
-
-            rest = here & ~dead & ~chosen & ~self.rules.fixed
-            saved = cost(len(groups)) + least - self.excess(dead | chosen | rest)
-            each = IDLE * saved / (len(groups) + int(rest.sum()))
-            low, high = 0 if cost(1) > each else 1, len(groups)
-            while 0 < low < high:
-                middle = (low + high + 1) // 2
-                low, high = (middle, high) if cost(middle) <= each * middle else (low, middle - 1)
-            idle[groups[:low]] = True
-        return idle
 
     def _count(self, order: Order, dead: Tensor, limits: Mapping[str, float]) -> int:
         """How many steps of this order it takes to meet the limits."""
