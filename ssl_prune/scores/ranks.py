@@ -25,6 +25,9 @@ class Ranks(Score):
     Args:
         score: t; default `TaylorScale()`.
 
+    Raises:
+        TypeError: `score` is no score.
+
     Example:
         >>> from ssl_prune.groups import partition
         >>> from ssl_prune.scores import Magnitude
@@ -38,6 +41,8 @@ class Ranks(Score):
     """
 
     def __init__(self, score: Score | None = None) -> None:
+        if score is not None and not isinstance(score, Score):
+            raise TypeError(f"Ranks: score must be a score of ssl_prune.scores, such as TaylorScale(), got {score!r}")
         self.score = TaylorScale() if score is None else score
 
     def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:

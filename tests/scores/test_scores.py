@@ -183,3 +183,8 @@ def test_ranks_go_on_where_they_were():
     second.load_state_dict(first.state_dict())
     assert torch.equal(second.values(), values)
     assert len(values.unique()) > 1
+
+
+def test_ranks_of_no_score_are_refused():
+    with pytest.raises(TypeError, match=r"such as TaylorScale\(\), got 'taylor'"):
+        Ranks("taylor")
