@@ -12,9 +12,9 @@ from ssl_prune.budget.controller import Controller
 __all__ = ["fit", "unmet", "within"]
 
 TRIES = 40  # measurements at most
-SLACK = 0.035  # of the limit: how far below it a measured size may come
+SLACK = 0.045  # of the limit: how far below it a measured size may come
 EACH = 50  # in place of a step that overshoots, one more group than it has for each so many of the network, at most
-NOISE = 0.01  # of the limit, above which a measured size is too large
+NOISE = 0.01  # of the limit: how far below it a measured size has to come, as the next measurement finds another one
 
 
 def fit(
@@ -37,13 +37,14 @@ def fit(
         keys: (G,) how much each group is worth.
         dead: (G,) those that are gone.
         excess: of the dead groups (G,), by how much the measured size is above its limit.
-        band: how far below its limit it may end; default 3.5 % of the smallest limit.
+        band: how far below its limit it may end; default 4.5 % of the smallest limit.
         first: (G,) groups that go before the others.
 
     Returns:
         (G,) none if the size is met already; all that may go if it is not met even then.
     """
     band = _band(controller) if band is None else band
+    noise = min(NOISE * min(controller.limits.values()), band / 3)
     now, over = dead.clone(), excess(dead)
     if over <= 0:
         return torch.zeros_like(dead)
@@ -68,9 +69,9 @@ def fit(
         if best is not None and int(trial.sum()) > int(best.sum()) + 1 + len(dead) // EACH:
             break
         found = excess(trial)
-        if -band <= found <= 0:
+        if -band <= found <= -noise:
             return trial & ~dead
-        if found > 0:
+        if found > -noise:
             now, over, steps = trial, found, steps[count:]
             least, upper = 2 * count, upper and upper - count
         else:
@@ -96,7 +97,7 @@ def within(
         dead: (G,) those that are gone.
         going: (G,) those that would go now.
         excess: of the dead groups (G,), by how much the measured size is above its limit.
-        band: how far below its limit it may end; default 3.5 % of the smallest limit.
+        band: how far below its limit it may end; default 4.5 % of the smallest limit.
     """
     band = _band(controller) if band is None else band
     order = controller.rules.order(keys.double().cpu(), dead, among=going.cpu())
@@ -126,7 +127,7 @@ def unmet(controller: Controller, over: float) -> str:
     if over <= NOISE * min(controller.limits.values()):
         return ""
     return (
-        f"Budget: without all that may go the network is still {over:.1%} of the dense one above what was stated, measured and with a margin for noise: "
+        f"Budget: without all that may go the network is still measured {over:.1%} of the dense one above what was stated, "
         f"{controller.limits}. State a larger size, a lower floor, or exclude fewer layers"
     )
 

@@ -13,7 +13,7 @@ from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.looks import at_zero
 from ssl_prune.budget.measured import fit, unmet
-from ssl_prune.budget.steering import MARGIN, steer
+from ssl_prune.budget.steering import steer
 from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
@@ -87,7 +87,6 @@ def apply_budget(
         dead = fit(steering.controller, keys, none, excess)
         if message := unmet(steering.controller, excess(dead)):
             raise ValueError(message)
-        left = {kind: share / (1 + MARGIN) for kind, share in left.items()}
     groups.scale_((~dead).to(groups.dtype))
     difference = verify(model, changed, inputs, math.inf).max_error
     if not math.isfinite(difference):

@@ -21,9 +21,7 @@ from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs
 from ssl_prune.latency import without_zeros
 
-__all__ = ["MARGIN", "Steering", "steer"]
-
-MARGIN = 0.015  # of a measured time: other inputs and another moment find it longer by so much
+__all__ = ["Steering", "steer"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Steering:
     def look(
         self, graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, dead: Tensor
     ) -> dict[str, float]:
-        """Measure what is an estimate else, which is corrected by it, and add what another measurement may find.
+        """Measure what is an estimate else, which is corrected by it.
 
         Args:
             graph: of the network.
@@ -74,11 +72,11 @@ class Steering:
             dead: (A,) groups that are at zero.
 
         Returns:
-            kind -> the share that is left, `MARGIN` of it more than was measured.
+            kind -> the share that is left.
         """
         if self.times is None:
             return {}
-        share = time_left(graph, network, reference, inputs, self.times.dense) * (1 + MARGIN)
+        share = time_left(graph, network, reference, inputs, self.times.dense)
         self.times.correct(self.parts.dead_units(dead), self.times.dense * share)
         return {"latency": share}
 
