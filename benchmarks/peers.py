@@ -20,11 +20,12 @@ network below its share while others can go (for torch-pruning that is added her
 
 The second table (`--equal macs`) lets each method train for as many whole epochs as take no more multiply-accumulates
 than the dense network in --epochs. A step counts 3 · forward MACs · batch of the network as it physically is in that
-step. Hence halfspace, which trains a dense network with zeros in it, gains nothing and has the same runs in both tables;
-ours is cut by Shrink before each epoch. There it comes to its size early, between --early of its run; if that ends
-within the first tenth, Shrink cuts every 40 steps and the score is Ranks() with exponent 0.25. The two pruners cut when ours has
-come to its size, after an epoch at least; thin and ours-shape train 1 / share times as long. Not counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning. Training MACs in the tables
-are in units of the dense network in --epochs; seconds are those of training and cutting.
+step. Hence halfspace, which trains a dense network with zeros in it, gains nothing and has the same runs in both
+tables; ours is cut by Shrink before each epoch. There it comes to its size early, between --early of its run; if that
+ends within the first tenth, Shrink cuts every 40 steps and the score is Ranks() with exponent 0.25. The two pruners
+cut when ours has come to its size, after an epoch at least; thin and ours-shape train 1 / share times as long. Not
+counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning. Training MACs in the
+tables are in units of the dense network in --epochs; seconds are those of training and cutting.
 
 `--tune` runs every method of the first share with the first state over --grid (groupnorm over --reg-grid too), takes the
 best on the validation images (5,000 of the training set that nobody trains on) and prints the options to go on with; the

@@ -41,7 +41,7 @@ class Budget(pl.Callback):
         params: parameters, in the same way. Several limits hold all at once.
         latency: time of one forward pass of `latency_batch` samples on this machine: a share, or milliseconds above 1. It
             comes from a table of the network's layers; near the limit nothing goes that was not measured. Times fall in
-            steps, so a step that leads far below the limit is taken if nothing else does, and only then.
+            steps, so a step that leads far below the limit is taken where only many other channels could take its place.
         window: first and last moment of the shrinkage, as shares of the run. Where it ends within the first epochs,
             `score=Ranks()` with a smaller exponent leaves rounder shapes.
         floor: share of each layer's channels that stay in any case; at least one always does.
