@@ -28,10 +28,11 @@ def half_space_(groups: Partition, before: list[Tensor], redundant: Tensor, gamm
         (G,) the redundant groups that are zero now.
     """
     inner = groups.sum([m.param * b for m, b in zip(groups.members, before, strict=True)])
-    gone = redundant & ((inner <= 0) | (gamma <= 0))
-    factor = torch.where(redundant, gamma, torch.ones_like(inner)).masked_fill(gone, 0.0)
+    here = redundant.to(inner.device)
+    gone = here & ((inner <= 0) | (gamma <= 0))
+    factor = torch.where(here, gamma, torch.ones_like(inner)).masked_fill(gone, 0.0)
     groups.scale_(factor)
-    return gone
+    return gone.to(redundant.device)
 
 
 class HalfSpace(pl.Callback):

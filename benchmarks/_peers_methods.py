@@ -36,6 +36,9 @@ class Job:
         precision: of Lightning's trainer.
         split: "test" or "validation": which images the accuracy is of.
         widths_from: epochs and weight decay of the run of `ours` whose widths these are; None for the other methods.
+        accelerator: of Lightning's trainer.
+        batch: images a step.
+        lr: of SGD at the start.
         window: of the budget of `ours`, of the run that `widths_from` tells of, and for the pruners the moment of the cut
             (its end, but half of the run at the latest); None for the other methods.
     """
@@ -51,6 +54,9 @@ class Job:
     reg: float
     precision: str
     split: str
+    accelerator: str = "cpu"
+    batch: int = 128
+    lr: float = 0.1
     widths_from: tuple[int, float] | None = None
     window: tuple[float, float] | None = None
 
@@ -158,9 +164,10 @@ def run_job(job: Job, root: str, plan: str | None, threads: int) -> dict[str, An
     """The row of one job."""
     quiet(threads)
     start = time.perf_counter()
-    data = open_data(job.data, root, job.images)
+    data = open_data(job.data, root, job.images, batch=job.batch)
     data.setup("fit")
-    run = Run(job, Training(data, job.state, job.epochs, job.weight_decay, job.precision), plan, {})
+    training = Training(data, job.state, job.epochs, job.weight_decay, job.precision, job.accelerator, job.lr)
+    run = Run(job, training, plan, {})
     network = METHODS[job.method](run)
     seconds = time.perf_counter() - start
     shape = run.training.shape
@@ -173,7 +180,7 @@ def run_job(job: Job, root: str, plan: str | None, threads: int) -> dict[str, An
         "macs": macs(network, shape),
         "macs_left": macs(network, shape) / full,
         "params": sum(p.numel() for p in network.parameters()),
-        "accuracy": accuracy(network, loader),
+        "accuracy": accuracy(network, loader, "cuda" if job.accelerator == "gpu" else "cpu"),
         "train_macs": run.training.meter.total,
         "train_dense_macs": 3 * full * len(data.train_set or ()),  # of an epoch of the dense network
         "seconds": seconds,

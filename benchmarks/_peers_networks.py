@@ -33,17 +33,19 @@ NETWORKS: dict[str, Build] = {
 DATA: dict[str, type[ImageData]] = {"cifar10": CIFAR10, "fashion": FashionMNIST}
 
 
-def open_data(name: str, root: str | os.PathLike[str], images: int | None, validation: int = 5000) -> ImageData:
+def open_data(
+    name: str, root: str | os.PathLike[str], images: int | None, validation: int = 5000, batch: int = 128
+) -> ImageData:
     """The data set, of which so many training images are used; the validation images are held back in any case."""
-    return DATA[name](root, batch_size=128, validation=validation, subset=images)
+    return DATA[name](root, batch_size=batch, validation=validation, subset=images)
 
 
-def example(shape: Shape) -> torch.Tensor:
-    return torch.zeros(1, *shape)
+def example(shape: Shape, device: torch.device | str = "cpu") -> torch.Tensor:
+    return torch.zeros(1, *shape, device=device)
 
 
 def macs(network: nn.Module, shape: Shape) -> int:
-    return cost(network, example(shape)).macs
+    return cost(network, example(shape, next(network.parameters()).device)).macs
 
 
 def thin_factor(build: Build, shape: Shape, share: float, steps: int = 24) -> float:

@@ -15,7 +15,7 @@ from _peers_networks import DATA, NETWORKS, macs, thin_factor
 from ssl_prune.budget import Window
 from ssl_prune.files import replacing
 
-BATCH, FULL = 128, 45_000  # of the training set, where all of it is asked for, about
+FULL = 45_000  # images of the training set, where all of it is asked for, about
 SLACK = 0.02  # of the network: what Shrink has not cut yet, having too little to gain
 
 Row = dict[str, Any]
@@ -34,6 +34,9 @@ class Settings:
     precision: str
     split: str
     windows: Mapping[str, tuple[float, float]]
+    accelerator: str = "cpu"
+    batch: int = 128
+    lr: float = 0.1
 
     def job(self, method: str, share: float, state: int, equal: str = "epochs") -> Job:
         """The run of a method, at equal epochs or at equal training MACs ("macs")."""
@@ -44,7 +47,8 @@ class Settings:
         source = (self.epochs, self.weight_decay["ours"]) if method == "ours-shape" else None
         return Job(
             method, self.network, self.data, self.images, 1.0 if method == "dense" else share, state, epochs,
-            self.weight_decay[method], reg, self.precision, self.split, source, window,
+            self.weight_decay[method], reg, self.precision, self.split, self.accelerator,
+            self.batch, self.lr, source, window,
         )  # fmt: skip
 
     def _longer(self, method: str, share: float) -> int:
@@ -59,7 +63,7 @@ class Settings:
             factor = thin_factor(build, shape, share)
             return int(self.epochs * macs(build(1.0, shape), shape) / macs(build(factor, shape), shape))
         if method == "ours":
-            steps = math.ceil((self.images or FULL) / BATCH)
+            steps = math.ceil((self.images or FULL) / self.batch)
             return max(n for n in longest if _cost_of_ours(n, steps, share, early) <= self.epochs)
         return int(self.epochs / share) if method == "ours-shape" else self.epochs
 
@@ -87,7 +91,7 @@ def source_of(job: Job) -> Job | None:
 
 def job_of(row: Row) -> Job:
     """The job that a row is of."""
-    values = {f.name: row[f.name] for f in fields(Job)}
+    values = {f.name: row[f.name] for f in fields(Job) if f.name in row}
     return Job(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 

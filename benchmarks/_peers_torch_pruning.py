@@ -8,7 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from ssl_prune.costs import Cost, cost
+from ssl_prune.costs import cost
 
 
 def pruner(network: nn.Module, example: Tensor, reg: float | None, steps: int = 400) -> Any:
@@ -48,24 +48,33 @@ def cut(made: Any, example: Tensor, share: float, band: float = 0.015) -> None:
     Raises:
         RuntimeError: the steps end before.
     """
-    now = cost(made.model, example)
-    limit, least = share * now.macs, (share - band) * now.macs
+    names = {module: name for name, module in made.model.named_modules()}
+    dense = cost(made.model, example)
+    layers = {name: float(layer.macs) for name, layer in dense.layers.items()}
+    limit, least = share * dense.macs, (share - band) * dense.macs
     for _ in range(made.iterative_steps):
         for group in made.step(interactive=True):
             # The step alone would empty a layer.
-            if not made.DG.check_pruning_group(group) or left_after(made, group, now) < least:
+            if not made.DG.check_pruning_group(group):
+                continue
+            after = left_after(made, group, layers, names)
+            if sum(after.values()) < least:
                 continue
             group.prune()
-            now = cost(made.model, example)
-            if now.macs <= limit:
+            layers = after
+            if sum(layers.values()) <= limit:
+                now = cost(made.model, example).macs
+                if abs(now - sum(layers.values())) > 1e-4 * dense.macs:
+                    raise RuntimeError(
+                        f"counted {sum(layers.values()):.0f} multiply-accumulates on the way, {now} are left"
+                    )
                 return
     raise RuntimeError(f"torch-pruning ends above {share:.1%} of the multiply-accumulates")
 
 
-def left_after(made: Any, group: Any, now: Cost) -> float:
-    """Multiply-accumulates without a group of channels, from those now: those of a layer go with its outputs and with its inputs."""
-    names = {module: name for name, module in made.model.named_modules()}
-    layers = {name: float(layer.macs) for name, layer in now.layers.items()}
+def left_after(made: Any, group: Any, layers: dict[str, float], names: dict[nn.Module, str]) -> dict[str, float]:
+    """Each layer's multiply-accumulates without a group of channels: they go with its outputs and with its inputs."""
+    layers = dict(layers)
     halves = set()  # a depthwise layer has each channel as output and as input, and loses it once
     for dep, channels in group:
         module, out = dep.target.module, made.DG.is_out_channel_pruning_fn(dep.handler)
@@ -74,7 +83,7 @@ def left_after(made: Any, group: Any, now: Cost) -> float:
             halves.add(half)
             size = made.DG.get_out_channels(module) if out else made.DG.get_in_channels(module)
             layers[names[module]] *= 1 - len(channels) / size
-    return sum(layers.values())
+    return layers
 
 
 class SparseLearning(pl.Callback):

@@ -1,11 +1,11 @@
 """What a penalty costs: the median training step with and without each, in turns in one process.
 
-    python benchmarks/overhead.py [--steps 40] [--json overhead.json]
+    python benchmarks/overhead.py [--steps 40] [--device cpu] [--json overhead.json]
 
 Every variant trains a copy of its own with the same data. In each round all of them take one step, in an order that
 rotates, so that a change of the machine's speed meets all. "share" is the median over rounds of the variant's step
 over the plain step, minus one; "hook" is the median time spent inside the penalty itself over the plain step's median,
-which noise hardly touches. torch-pruning's `GroupNormPruner.regularize` runs beside ours at its default settings.
+which noise hardly touches; on a GPU, where a hook only launches its kernels, look at "share". torch-pruning's `GroupNormPruner.regularize` runs beside ours at its default settings.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
-from ssl_prune.models import LeNet5, ResNet18, ResNet20
+from ssl_prune.models import LeNet5, MobileNetV2, ResNet, ResNet18, ResNet20
 from ssl_prune.penalties import L1, GroupLasso
 from ssl_prune.report.table import table
 from ssl_prune.slimming.remaining import remaining
@@ -34,6 +34,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
     "LeNet-5, batch 64": (LeNet5, 64, 10),
     "ResNet-20, batch 128": (ResNet20, 128, 1),
     "ResNet-18, batch 128": (ResNet18, 128, 0.15),
+}
+
+ON_GPU: dict[str, tuple[Callable[[], nn.Module], int, float]] = {
+    "ResNet-20, batch 128": (ResNet20, 128, 1),
+    "ResNet-56, batch 128": (lambda: ResNet((9, 9, 9), (16, 32, 64)), 128, 1),
+    "MobileNetV2, batch 128": (MobileNetV2, 128, 1),
+    "ResNet-18, batch 128": (ResNet18, 128, 1),
+    "ResNet-18, batch 1024": (ResNet18, 1024, 1),
 }
 
 
@@ -99,16 +107,24 @@ class Variant:
 
     def step(self, record: bool) -> float:
         self._spent = 0.0
+        wait(self.x)
         start = time.perf_counter()
         self.optimizer.zero_grad()
         F.cross_entropy(self.model(self.x), self.y).backward()
         self.before_step()
         self.optimizer.step()
+        wait(self.x)
         seconds = time.perf_counter() - start
         if record:
             self.steps.append(seconds)
             self.hooks.append(self._spent)
         return seconds
+
+
+def wait(x: torch.Tensor) -> None:
+    """Until the device has done what it was told to."""
+    if x.is_cuda:
+        torch.cuda.synchronize()
 
 
 VARIANTS = (
@@ -125,10 +141,11 @@ VARIANTS = (
 )
 
 
-def measure(build: Callable[[], nn.Module], batch: int, steps: int) -> list[dict[str, object]]:
+def measure(build: Callable[[], nn.Module], batch: int, steps: int, device: str = "cpu") -> list[dict[str, object]]:
     torch.manual_seed(0)
     dense = build()
     x, y = torch.randn(batch, *dense.input_shape), torch.randint(10, (batch,))  # type: ignore[misc]
+    dense, x, y = dense.to(device), x.to(device), y.to(device)
     variants = [Variant(name, dense, x, y) for name in VARIANTS]
     warmup = max(2, steps // 10)
     for i in range(warmup + steps):
@@ -170,14 +187,15 @@ def monitor(build: Callable[[], nn.Module]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40, help="measured rounds of ResNet-20")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--json", type=Path, default=Path("overhead.json"))
     parser.add_argument("--only", default="", help="networks whose name contains this")
     options = parser.parse_args()
     results: dict[str, list[dict[str, object]]] = {}
-    for name, (build, batch, rounds) in NETWORKS.items():
+    for name, (build, batch, rounds) in (NETWORKS if options.device == "cpu" else ON_GPU).items():
         if options.only not in name:
             continue
-        rows = measure(build, batch, round(options.steps * rounds))
+        rows = measure(build, batch, round(options.steps * rounds), options.device)
         results[name] = rows
         look = monitor(build)
         cells = [
@@ -188,7 +206,7 @@ def main() -> None:
             table(
                 ["variant", "step, ms", "share", "hook, ms", "hook share"],
                 cells,
-                title=f"\n{name}, {torch.get_num_threads()} threads",
+                title=f"\n{name}, {options.device}, {torch.get_num_threads()} threads",
             ),
             flush=True,
         )

@@ -1,7 +1,7 @@
 """Ways to a stated share of the multiply-accumulates, side by side: test accuracy over paired random states.
 
     python benchmarks/peers.py --root DATA --network resnet8 --images 20000 --epochs 8 --share 0.25 \\
-        --states 0 1 2 [--methods ...] [--equal epochs macs] [--processes 2] [--json peers.json] [--resume] [--tune]
+        --states 0 1 2 [--methods ...] [--equal epochs macs] [--processes 2] [--json peers.json] [--resume] [--tune] [--accelerator cpu] [--batch 128] [--lr 0.1]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. The methods:
 
@@ -13,8 +13,8 @@ DATA holds the files of CIFAR-10 or Fashion-MNIST. The methods:
     groupnorm   torch-pruning's GroupNormPruner: sparse learning in the first half, then the same; --reg
     halfspace   half-space projected training after OTO, chosen groups shrink to zero over periods; then slim
 
-All train with SGD (lr 0.1, Nesterov momentum 0.9, one cosine to zero over the run, also across a prune) on batches of
-128. With the same state they see the same batches, and those that begin dense have the same first weights. Shares are
+All train with SGD (Nesterov momentum 0.9, one cosine from --lr to zero over the run, also across a prune). With the same
+state they see the same batches, and those that begin dense have the same first weights. Shares are
 those of the physical network at the end; no method removes a channel that would take it more than 1.5 % of the dense
 network below its share while others can go (for torch-pruning that is added here).
 
@@ -149,6 +149,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weight-decay", nargs="+", default=["0.0005"], help="for all, or METHOD=NUMBER, or both")
     parser.add_argument("--reg", type=float, default=1e-4, help="strength of groupnorm's sparse learning")
     parser.add_argument("--precision", default="bf16-mixed", help="of training; tests are in float32")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
+    parser.add_argument("--batch", type=int, default=128, help="images a step")
+    parser.add_argument("--lr", type=float, default=0.1, help="of SGD at the start")
     parser.add_argument("--equal", nargs="+", choices=["epochs", "macs"], default=["epochs", "macs"])
     parser.add_argument("--window", nargs=2, type=float, default=[0.1, 0.65], help="of ours, shares of the run")
     parser.add_argument("--early", nargs=2, type=float, default=[0.003, 0.03], help="the same at equal training MACs")
@@ -167,7 +170,7 @@ def main() -> None:
     settings = Settings(
         options.network, options.data, options.images, options.epochs, by_method(options.weight_decay), options.reg,
         options.precision, "validation" if options.tune else "test",
-        {"epochs": tuple(options.window), "macs": tuple(options.early)},
+        {"epochs": tuple(options.window), "macs": tuple(options.early)}, options.accelerator, options.batch, options.lr,
     )  # fmt: skip
     if options.json.exists() and not options.resume:
         raise SystemExit(f"{options.json} exists: --resume goes on with it, --json names another file")

@@ -122,6 +122,23 @@ def evaluation(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
+def full_precision() -> Iterator[None]:
+    """float32 products as such: outputs that are compared must not differ by what TF32 leaves out.
+
+    torch lets cuDNN convolve in TF32 by default, with 10 bits of mantissa where float32 has 23.
+    """
+    places: list[Any] = [torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, was in zip(places, before, strict=True):
+            place.fp32_precision = was
+
+
+@contextmanager
 def attributes_restored(model: nn.Module) -> Iterator[nn.Module]:
     """What a forward keeps in the attributes of its modules is forgotten afterwards.
 

@@ -27,7 +27,8 @@ def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
     padded = F.pad(images, (padding,) * 4)
     # Every crop of every image as a view; indexing copies only the chosen ones.
     crops = padded.unfold(2, height, 1).unfold(3, width, 1)
-    top, left = torch.randint(2 * padding + 1, (2, count))
-    chosen = crops[torch.arange(count), :, top, left]
-    mirrored = torch.rand(count) < 0.5
+    # Drawn on the processor, so that the changes are the same on every device.
+    top, left = torch.randint(2 * padding + 1, (2, count)).to(images.device)
+    chosen = crops[torch.arange(count, device=images.device), :, top, left]
+    mirrored = (torch.rand(count) < 0.5).to(images.device)
     return torch.where(mirrored.view(-1, 1, 1, 1), chosen.flip(3), chosen)

@@ -1,7 +1,7 @@
 """Images kept in memory as bytes and turned into normalised batches."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -59,12 +59,18 @@ class ImageTensors(Dataset[Any]):
         self.scale = 1 / (peak * deviation)
         self.shift = -torch.tensor(mean).view(1, -1, 1, 1) / deviation
 
+    def to(self, device: torch.device | str) -> Self:
+        """Keep everything on a device, where batches are made from then on; a small data set fits beside the network."""
+        for name in ("images", "labels", "scale", "shift"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the batch `(B, C, H, W)` float32 and its labels `(B,)`."""
-        index = torch.as_tensor(indices)
+        index = torch.as_tensor(indices, device=self.images.device)
         pixels = self.images[index]
         if self.augment is not None:
             pixels = self.augment(pixels)

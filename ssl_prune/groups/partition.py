@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ssl_prune.groups.flat import Flat, launching_costs
 from ssl_prune.groups.member import Member
 
 
@@ -71,6 +72,7 @@ class Partition:
         self.dtype = torch.float64 if wide else torch.float32
         self.has_ungrouped = False
         self._scratch: list[list[Tensor]] = []
+        self._flat: Flat | None = None
         self._tables: dict[str, Tensor] = {}
         self._index_groups(allow_empty)
         self._tables["sizes"] = torch.ones(1) if self.is_entrywise else self._count_entries()
@@ -94,6 +96,9 @@ class Partition:
     def norms(self) -> Tensor:
         """The l2 norm ``(G,)`` of each group, in float32 (float64 if a member is); NaN where a group holds a NaN."""
         self._sync()
+        values = [m.values for m in self.members]
+        if (flat := self._in_a_row(values)) is not None:
+            return flat.norms(values, self.dtype)
         rows = self._concatenate([self._row_norms(i, m.values) for i, m in enumerate(self.members)])
         return rows.abs_() if self._aligned else self._per_group(rows.square_()).sqrt_()
 
@@ -101,6 +106,8 @@ class Partition:
     def sum(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sum ``(G,)`` of each group's entries in ``tensors``, one tensor a member and shaped as its parameter."""
         self._sync()
+        if (flat := self._in_a_row(tensors)) is not None:
+            return flat.sum(tensors, self.dtype)
         rows = [
             (t.sum(dim=dims, dtype=self.dtype) if dims else t.to(self.dtype)).reshape(-1)
             for t, dims in zip(tensors, self._dims, strict=True)
@@ -122,7 +129,12 @@ class Partition:
     @torch.no_grad()
     def scale_(self, factor: Tensor) -> None:
         """Multiply each group in place by its factor ``(G,)``; entries in no group are left alone."""
-        torch._foreach_mul_([m.values for m in self.members], self.expand(factor))
+        self._sync()
+        values = [m.values for m in self.members]
+        if all(v.dtype == factor.dtype for v in values) and (flat := self._in_a_row(values)) is not None:
+            flat.scale_(values, factor.to(values[0].device))
+        else:
+            torch._foreach_mul_(values, self.expand(factor))
 
     @torch.no_grad()
     def alive(self) -> Tensor:
@@ -246,7 +258,16 @@ class Partition:
         device = self.members[0].param.device
         if self._tables["sizes"].device != device:
             self._tables = {name: table.to(device) for name, table in self._tables.items()}
+            self._flat = None
         return self._tables
+
+    def _in_a_row(self, tensors: Sequence[Tensor]) -> Flat | None:
+        """What works on all of the tensors at once, if it can: they lie in memory as the parameters do."""
+        if self.is_entrywise or self.is_sharded or not launching_costs(self.members[0].param.device):
+            return None
+        if self._flat is None or not self._flat.fits([m.values for m in self.members]):
+            self._flat = Flat(self.members, self.num_groups) if Flat.suits(self.members) else None
+        return self._flat if self._flat is not None and self._flat.fits(tensors) else None
 
     def _per_group(self, rows: Tensor) -> Tensor:
         """Add up rows ``(N,)`` by group; in a fixed order, so that a run can be repeated bit for bit on any device."""

@@ -101,6 +101,9 @@ class Moving(Score):
         self._mean, self._weight = state["mean"].to(self._mean), float(state["weight"])
 
 
+@torch.no_grad()
 def products(groups: Partition) -> list[Tensor]:
     """``w · ∂w`` a member; zeros where there is no gradient."""
-    return [torch.zeros_like(m.values) if m.grad is None else m.values.detach() * m.grad for m in groups.members]
+    values = [m.values for m in groups.members]
+    grads = [torch.zeros_like(v) if m.grad is None else m.grad for m, v in zip(groups.members, values, strict=True)]
+    return list(torch._foreach_mul(values, grads))

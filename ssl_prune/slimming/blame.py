@@ -8,13 +8,14 @@ from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.program import visible
-from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors
+from ssl_prune.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors
 
 __all__ = ["first_difference", "units_at", "units_in_scope"]
 
 _TREES = (Tensor, tuple, list, dict)
 
 
+@full_precision()
 def first_difference(sparse: nn.Module, cut: nn.Module, inputs: Inputs, tolerance: float) -> str | None:
     """Name of the innermost module of the user's own that raises, or whose outputs are the first to differ.
 

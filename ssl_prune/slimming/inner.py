@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.program import Program, export, module_of, run_node
-from ssl_prune.inputs import Inputs, as_call, evaluation
+from ssl_prune.inputs import Inputs, as_call, evaluation, full_precision
 
 __all__ = ["InnerDifferenceError", "inner_difference"]
 
@@ -61,7 +61,7 @@ def inner_difference(
         return None
     dense, slim = _Machine(graph.program, model, inputs), _Machine(program, cut, inputs)
     stays, matters = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (~dead, needed))
-    with torch.no_grad(), evaluation(model), evaluation(cut):
+    with torch.no_grad(), full_precision(), evaluation(model), evaluation(cut):
         for before, after in pairs:
             if before.op == "output":
                 break

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.graph.decisions import Answer, Answers, explore
-from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors
+from ssl_prune.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors
 from ssl_prune.slimming.verify import Proof, fresh_inputs, relative_error
 
 __all__ = ["Trials", "trial_inputs", "watched"]
@@ -71,6 +71,7 @@ class Trials:
         SlimError: the outputs of `model` itself are not finite.
     """
 
+    @full_precision()
     def __init__(
         self, model: nn.Module, inputs: Inputs, tolerance: float, layers: Iterable[str], boundaries: Sequence[str]
     ) -> None:
@@ -95,6 +96,7 @@ class Trials:
         """How many comparisons a check makes."""
         return len(self._trials)
 
+    @full_precision()
     def check(self, cut: nn.Module) -> Proof:
         """Compare `cut` with the network: outputs, boundaries, and what its code learns when it asks a tensor."""
         worst = 0.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.inputs import Inputs, as_call, evaluation, leaves, map_tensors, uncompiled
+from ssl_prune.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors, uncompiled
 
 __all__ = ["Expected", "Proof", "fresh_inputs", "relative_error", "verify"]
 
@@ -118,6 +118,7 @@ class Expected:
                 yield what, trial, outputs
 
 
+@full_precision()
 def verify(
     sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float, expected: Expected | None = None
 ) -> Proof:

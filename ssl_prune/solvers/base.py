@@ -17,7 +17,7 @@ from ssl_prune.groups.shards import on_shards
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Constant, Schedule
 from ssl_prune.solvers.binding import Binding, bind
-from ssl_prune.solvers.freezing import clear_state, fitting, read_again, zero_masks
+from ssl_prune.solvers.freezing import Held, clear_state, fitting, read_again, zero_masks
 
 
 class Solver(ABC):
@@ -185,11 +185,15 @@ class Solver(ABC):
 
     def _act(self, binding: Binding, strength: float) -> None:
         if self._masks is not None:
-            params = [m.values for m in binding.groups.members]
-            masks: list[Tensor] = [self._masks[i].to(params[0].device) for i in binding.positions]
-            torch._foreach_mul_(params, masks)
+            self._hold_zeros(binding, self._masks)
         elif strength > 0:
             self._penalise(binding, strength)
+
+    def _hold_zeros(self, binding: Binding, masks: list[Tensor]) -> None:
+        device = binding.groups.members[0].values.device
+        if binding.held is None or binding.held.masks is not masks or binding.held.device != device:
+            binding.held = Held(masks, device, binding.groups.members, binding.positions)
+        binding.held.apply()
 
     def _strength_at(self, step: int) -> float:
         return 0.0 if self.frozen else self.strength * self.schedule.value(step, self.steps_per_epoch)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_prune.groups import Partition
+from ssl_prune.solvers.freezing import Held
 
 
 @dataclass(eq=False)
@@ -23,6 +24,7 @@ class Binding:
         positions: the members' positions in the whole partition.
         param_groups: for each member, the position in ``optimizer.param_groups`` of its settings.
         spread: ``(G,)`` for each group the same position; None if a group spans several.
+        held: the frozen zeros among its members; None before the first step with them.
     """
 
     optimizer: Optimizer
@@ -30,6 +32,7 @@ class Binding:
     positions: list[int]
     param_groups: list[int]
     spread: Tensor | None
+    held: Held | None = None
 
     def settings(self) -> list[dict[str, Any]]:
         """For each member its entry of ``optimizer.param_groups``, as it is now."""

@@ -20,7 +20,7 @@ from ssl_prune.penalties.functional import shrink_factor
 from ssl_prune.scores import Score
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
-from ssl_prune.solvers.freezing import clear_state
+from ssl_prune.solvers.freezing import clear_state, touched
 
 __all__ = ["BudgetSolver"]
 
@@ -252,8 +252,8 @@ class BudgetSolver(Solver):
         self.dead |= groups
         self.gone[groups] = self.step_count
         masks = self.groups.expand((~self.dead).to(self.groups.dtype))
-        for member, mask in zip(self.groups.members, masks, strict=True):
-            clear_state(binding.optimizer, member, mask)
+        for i in touched(self.groups, groups):
+            clear_state(binding.optimizer, self.groups.members[i], masks[i])
 
     @property
     def _length(self) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ssl_prune.groups import Member, Partition
+from ssl_prune.groups.flat import LIMIT, launching_costs
 from ssl_prune.penalties import Penalty
 
 
@@ -34,6 +35,45 @@ def _inside(groups: Partition, member: Member, mask: Tensor) -> Tensor:
     position = next(i for i, m in enumerate(groups.members) if m is member)
     grouped = groups.expand(torch.ones_like(groups.sizes), fill=0.0)[position].bool()
     return mask & ((member.values != 0) | ~grouped)
+
+
+class Held:
+    """Frozen zeros, ready to be held after each step: parameters without any are left out.
+
+    Args:
+        masks: of the whole partition, a tensor a member that broadcasts to it: 0 for what is held.
+        device: where the parameters are.
+        members: those of one optimizer.
+        positions: theirs in the whole partition.
+    """
+
+    def __init__(
+        self, masks: list[Tensor], device: torch.device, members: Sequence[Member], positions: Sequence[int]
+    ) -> None:
+        self.masks, self.device = masks, device
+        own = [masks[i].to(device) for i in positions]
+        zeros = torch.stack([(mask == 0).any() for mask in own]).tolist()
+        self._members = [member for member, some in zip(members, zeros, strict=True) if some]
+        self._own = [mask for mask, some in zip(own, zeros, strict=True) if some]
+        if launching_costs(device) and sum(m.values.numel() for m in self._members) <= LIMIT:
+            # Of equal shapes all are multiplied by one kernel.
+            whole = [(m.values, mask) for m, mask in zip(self._members, self._own, strict=True)]
+            self._own = [torch.empty_like(values, dtype=mask.dtype).copy_(mask) for values, mask in whole]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Set to zero what is held."""
+        if self._members:
+            torch._foreach_mul_([m.values for m in self._members], self._own)
+
+
+def touched(groups: Partition, chosen: Tensor) -> list[int]:
+    """Positions of the members that have entries of the chosen groups (G,); of a partition into more than single entries."""
+    rows = [m.index.reshape(-1) for m in groups.members if m.index is not None]
+    inside = torch.cat([chosen.cpu(), torch.zeros(1, dtype=torch.bool)])[torch.cat(rows).cpu()]  # -1 is the last
+    ends = torch.tensor([0, *(len(r) for r in rows)]).cumsum(0)
+    counts = torch.cat([torch.zeros(1, dtype=torch.long), inside.cumsum(0)])[ends].diff()
+    return counts.nonzero().reshape(-1).tolist()
 
 
 @torch.no_grad()

@@ -111,3 +111,14 @@ def test_outputs_that_are_not_finite_are_refused(slow):
         net[1].weight[0, 0] = torch.nan
     with pytest.raises(SlimError, match="not finite"):
         verify(net, net, X, 1e-4, Expected(net, X, slow))
+
+
+def test_a_proof_asks_for_full_float32_and_puts_back_what_was_set():
+    conv, seen = torch.backends.cudnn.conv, []
+    assert conv.fp32_precision == "tf32"  # torch's default
+    net = nn.Sequential(nn.Conv2d(1, 2, 1))
+    net[0].register_forward_pre_hook(lambda m, args: seen.append(conv.fp32_precision))
+    assert verify(net, net, torch.randn(1, 1, 4, 4), 1e-4).holds
+    assert set(seen) == {"ieee"}
+    assert conv.fp32_precision == "tf32"
+    assert torch.backends.cudnn.allow_tf32

@@ -1,0 +1,87 @@
+"""All entries of a partition in one row of memory: a few large kernels instead of several small ones a parameter.
+
+On an accelerator it takes longer to launch a kernel on a layer of a usual size than to run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_prune.groups.member import Member
+
+__all__ = ["LIMIT", "Flat", "launching_costs"]
+
+LIMIT = 2**24  # entries: the two tables take 8 bytes each, and kernels on larger parameters take longer than a launch
+
+
+def launching_costs(device: torch.device) -> bool:
+    """Whether a kernel on a few thousand entries takes longer to launch than to run."""
+    return device.type != "cpu"
+
+
+class Flat:
+    """The group of each entry, in the order in which parameters lie in memory.
+
+    Args:
+        members: the parameters, each dense in memory in one order of its dimensions or another.
+        num_groups: G.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.tensor([[3.0, 0.0], [4.0, 1.0]]))
+        >>> flat = Flat([Member("fc.weight", w, torch.tensor([[0, 1]]))], 2)
+        >>> flat.sum([w.detach().square()], torch.float32)
+        tensor([25.,  1.])
+    """
+
+    def __init__(self, members: Sequence[Member], num_groups: int) -> None:
+        self._strides = [m.values.stride() for m in members]
+        self._lengths = [m.values.numel() for m in members]
+        rows = []
+        for member in members:
+            assert member.index is not None
+            whole = member.index.cpu().expand(member.values.shape)
+            rows.append(whole.permute(_order(member.values.stride())).reshape(-1))
+        entries, device = torch.cat(rows), members[0].values.device
+        first = entries.argsort(stable=True)[int((entries < 0).sum()) :]
+        self._group = torch.where(entries < 0, num_groups, entries).int().to(device)
+        self._first = first.int().to(device)
+        self._counts = torch.bincount(entries[entries >= 0], minlength=num_groups).to(device)
+
+    @staticmethod
+    def suits(members: Sequence[Member]) -> bool:
+        """Whether the parameters are few enough and dense in memory."""
+        values = [m.values for m in members]
+        return sum(v.numel() for v in values) <= LIMIT and all(
+            v.permute(_order(v.stride())).is_contiguous() for v in values
+        )
+
+    def fits(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors lie in memory as the parameters did when the tables were made."""
+        return all(t.stride() == s for t, s in zip(tensors, self._strides, strict=True))
+
+    def sum(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """``(G,)`` the sum of each group's entries in tensors laid out as the parameters are; in a fixed order."""
+        return self._per_group(torch.cat(self._rows(tensors)).to(dtype))
+
+    def norms(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """``(G,)`` the root of the sum of squares."""
+        return self._per_group(torch.cat(self._rows(tensors)).to(dtype).square()).sqrt_()
+
+    def scale_(self, tensors: Sequence[Tensor], factor: Tensor) -> None:
+        """Multiply each group in place by its factor (G,), of the tensors' own dtype."""
+        factors = torch.cat([factor, factor.new_ones(1)]).index_select(0, self._group)
+        torch._foreach_mul_(self._rows(tensors), factors.split(self._lengths))
+
+    def _per_group(self, entries: Tensor) -> Tensor:
+        return torch.segment_reduce(entries.index_select(0, self._first), "sum", lengths=self._counts, unsafe=True)
+
+    def _rows(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [t.as_strided((n,), (1,)) for t, n in zip(tensors, self._lengths, strict=True)]
+
+
+def _order(strides: Sequence[int]) -> list[int]:
+    """Dimensions from the one with the largest steps in memory to that with the smallest."""
+    return sorted(range(len(strides)), key=lambda d: -strides[d])
