@@ -62,21 +62,33 @@ class Flat:
         """Whether tensors lie in memory as the parameters did when the tables were made."""
         return all(t.stride() == s for t, s in zip(tensors, self._strides, strict=True))
 
+    def gather(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """``(N,)`` all entries of tensors laid out as the parameters are."""
+        return torch.cat(self._rows(tensors)).to(dtype)
+
+    def spread(self, values: Tensor, fill: float = 1.0) -> Tensor:
+        """``(N,)`` for each entry the value (G,) of its group; `fill` where ungrouped."""
+        return torch.cat([values, values.new_full((1,), fill)]).index_select(0, self._group)
+
+    def per_group(self, entries: Tensor) -> Tensor:
+        """``(G,)`` the sums of each group's entries (N,), added up in a fixed order."""
+        return torch.segment_reduce(entries.index_select(0, self._first), "sum", lengths=self._counts, unsafe=True)
+
     def sum(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-        """``(G,)`` the sum of each group's entries in tensors laid out as the parameters are; in a fixed order."""
-        return self._per_group(torch.cat(self._rows(tensors)).to(dtype))
+        """``(G,)`` the sum of each group's entries in tensors laid out as the parameters are."""
+        return self.per_group(self.gather(tensors, dtype))
 
     def norms(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """``(G,)`` the root of the sum of squares."""
-        return self._per_group(torch.cat(self._rows(tensors)).to(dtype).square()).sqrt_()
+        return self.per_group(self.gather(tensors, dtype).square()).sqrt_()
 
-    def scale_(self, tensors: Sequence[Tensor], factor: Tensor) -> None:
-        """Multiply each group in place by its factor (G,), of the tensors' own dtype."""
-        factors = torch.cat([factor, factor.new_ones(1)]).index_select(0, self._group)
+    def multiply_(self, tensors: Sequence[Tensor], factors: Tensor) -> None:
+        """Multiply each entry in place by its factor (N,), of the tensors' own dtype."""
         torch._foreach_mul_(self._rows(tensors), factors.split(self._lengths))
 
-    def _per_group(self, entries: Tensor) -> Tensor:
-        return torch.segment_reduce(entries.index_select(0, self._first), "sum", lengths=self._counts, unsafe=True)
+    def add_(self, tensors: Sequence[Tensor], others: Sequence[Tensor], factors: Tensor, strength: float) -> None:
+        """Add to each entry in place that of `others` times its factor (N,) and the strength, all of one dtype."""
+        torch._foreach_addcmul_(self._rows(tensors), self._rows(others), factors.split(self._lengths), value=strength)
 
     def _rows(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [t.as_strided((n,), (1,)) for t, n in zip(tensors, self._lengths, strict=True)]

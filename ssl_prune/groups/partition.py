@@ -97,7 +97,7 @@ class Partition:
         """The l2 norm ``(G,)`` of each group, in float32 (float64 if a member is); NaN where a group holds a NaN."""
         self._sync()
         values = [m.values for m in self.members]
-        if (flat := self._in_a_row(values)) is not None:
+        if (flat := self.in_a_row(values)) is not None:
             return flat.norms(values, self.dtype)
         rows = self._concatenate([self._row_norms(i, m.values) for i, m in enumerate(self.members)])
         return rows.abs_() if self._aligned else self._per_group(rows.square_()).sqrt_()
@@ -106,7 +106,7 @@ class Partition:
     def sum(self, tensors: Sequence[Tensor]) -> Tensor:
         """The sum ``(G,)`` of each group's entries in ``tensors``, one tensor a member and shaped as its parameter."""
         self._sync()
-        if (flat := self._in_a_row(tensors)) is not None:
+        if (flat := self.in_a_row(tensors)) is not None:
             return flat.sum(tensors, self.dtype)
         rows = [
             (t.sum(dim=dims, dtype=self.dtype) if dims else t.to(self.dtype)).reshape(-1)
@@ -131,8 +131,8 @@ class Partition:
         """Multiply each group in place by its factor ``(G,)``; entries in no group are left alone."""
         self._sync()
         values = [m.values for m in self.members]
-        if all(v.dtype == factor.dtype for v in values) and (flat := self._in_a_row(values)) is not None:
-            flat.scale_(values, factor.to(values[0].device))
+        if all(v.dtype == factor.dtype for v in values) and (flat := self.in_a_row(values)) is not None:
+            flat.multiply_(values, flat.spread(factor.to(values[0].device)))
         else:
             torch._foreach_mul_(values, self.expand(factor))
 
@@ -156,6 +156,14 @@ class Partition:
         if len(self._scratch) < count or self._scratch[0][0].device != device:
             self._scratch = [[torch.empty_like(m.values, dtype=self.dtype) for m in self.members] for _ in range(count)]
         return self._scratch[:count]
+
+    def in_a_row(self, tensors: Sequence[Tensor]) -> Flat | None:
+        """What works on all of the tensors at once, if it can: they lie in memory as the parameters do."""
+        if self.is_entrywise or self.is_sharded or not launching_costs(self.members[0].param.device):
+            return None
+        if self._flat is None or not self._flat.fits([m.values for m in self.members]):
+            self._flat = Flat(self.members, self.num_groups) if Flat.suits(self.members) else None
+        return self._flat if self._flat is not None and self._flat.fits(tensors) else None
 
     def restrict(self, positions: Sequence[int]) -> Partition:
         """The same groups with only some members (by position); group numbers and layers stay as they are."""
@@ -260,14 +268,6 @@ class Partition:
             self._tables = {name: table.to(device) for name, table in self._tables.items()}
             self._flat = None
         return self._tables
-
-    def _in_a_row(self, tensors: Sequence[Tensor]) -> Flat | None:
-        """What works on all of the tensors at once, if it can: they lie in memory as the parameters do."""
-        if self.is_entrywise or self.is_sharded or not launching_costs(self.members[0].param.device):
-            return None
-        if self._flat is None or not self._flat.fits([m.values for m in self.members]):
-            self._flat = Flat(self.members, self.num_groups) if Flat.suits(self.members) else None
-        return self._flat if self._flat is not None and self._flat.fits(tensors) else None
 
     def _per_group(self, rows: Tensor) -> Tensor:
         """Add up rows ``(N,)`` by group; in a fixed order, so that a run can be repeated bit for bit on any device."""

@@ -67,19 +67,24 @@ class GroupLasso(Penalty):
     @torch.no_grad()
     def subgradient(self, groups: Partition) -> list[Tensor]:
         """``a_g w / ||w_g||``, 0 for a group of norm 0."""
-        laid = self._scales(groups)
+        laid = groups.expand(self._scales(groups), fill=0.0)
         return [(m.values * s).to(m.param.dtype) for m, s in zip(groups.members, laid, strict=True)]
 
     @torch.no_grad()
     def add_subgradient(self, groups: Partition, strength: float) -> None:
         """``grad <- grad + strength a_g w / ||w_g||``: one pass, and no tensor as large as the weights."""
-        for member, scale in zip(groups.members, self._scales(groups), strict=True):
-            assert member.grad is not None
-            member.grad.addcmul_(member.values, scale.to(member.param.dtype), value=strength)
+        scales = self._scales(groups)
+        values, grads = [m.values for m in groups.members], [m.grad for m in groups.members if m.grad is not None]
+        flat = groups.in_a_row(grads)
+        if flat is not None and {t.dtype for t in (*values, *grads)} == {scales.dtype}:
+            flat.add_(grads, values, flat.spread(scales, fill=0.0), strength)
+            return
+        for value, grad, scale in zip(values, grads, groups.expand(scales, fill=0.0), strict=True):
+            grad.addcmul_(value, scale.to(value.dtype), value=strength)
 
-    def _scales(self, groups: Partition) -> list[Tensor]:
+    def _scales(self, groups: Partition) -> Tensor:
         weights, norms = self.weights(groups), groups.norms()
-        return groups.expand(torch.where(norms == 0, 0, (1 if weights is None else weights) / norms), fill=0.0)
+        return torch.where(norms == 0, 0, (1 if weights is None else weights) / norms)
 
     @torch.no_grad()
     def prox(self, groups: Partition, step: float | Tensor) -> None:
@@ -99,12 +104,37 @@ class GroupLasso(Penalty):
         weights = self.weights(groups)
         scaled = torch.as_tensor(strength, dtype=groups.dtype, device=groups.sizes.device).expand(groups.num_groups)
         scaled = scaled if weights is None else scaled * weights
-        wide = [m.values.to(groups.dtype) for m in groups.members]
+        values = [m.values for m in groups.members]
+        flat = groups.in_a_row(values)
+        if flat is not None and all(v.dtype == groups.dtype for v in values):
+            whole = [
+                h if h.stride() == v.stride() else torch.empty_like(v).copy_(h)
+                for h, v in zip(metric, values, strict=True)
+            ]
+            theta, offsets = metric_norms(
+                [flat.gather(values, groups.dtype)],
+                [flat.gather(whole, groups.dtype)],
+                scaled,
+                lambda t: flat.per_group(t[0]),
+                lambda v: [flat.spread(v)],
+            )
+            flat.multiply_(values, _kept(flat.spread(theta, fill=torch.inf), offsets[0], groups.has_ungrouped))
+            return
         theta, offsets = metric_norms(
-            wide, metric, scaled, groups.sum, lambda v: groups.expand(v, fill=1.0), groups.scratch(3)
+            [v.to(groups.dtype) for v in values],
+            metric,
+            scaled,
+            groups.sum,
+            lambda v: groups.expand(v, fill=1.0),
+            groups.scratch(3),
         )
-        for m, t, c in zip(groups.members, groups.expand(theta, fill=torch.inf), offsets, strict=True):
-            factor = torch.div(t.expand_as(c), c.add_(t), out=c)
-            if groups.has_ungrouped:
-                factor.masked_fill_(t.isinf(), 1)
-            m.values.mul_(factor.masked_fill_(t == 0, 0))
+        for v, t, c in zip(values, groups.expand(theta, fill=torch.inf), offsets, strict=True):
+            v.mul_(_kept(t, c, groups.has_ungrouped))
+
+
+def _kept(theta: Tensor, offset: Tensor, ungrouped: bool) -> Tensor:
+    """``theta / (theta + offset)`` in place of the offset: 0 where theta is, 1 in entries of no group, where it is infinite."""
+    factor = torch.div(theta.expand_as(offset), offset.add_(theta), out=offset)
+    if ungrouped:
+        factor.masked_fill_(theta.isinf(), 1)
+    return factor.masked_fill_(theta == 0, 0)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adagrad, Adam, Optimizer, RMSprop
+
+from ssl_prune.groups.flat import launching_costs
 
 SUPPORTED = (SGD, Adam, RMSprop, Adagrad)  # AdamW is an Adam
 
@@ -72,6 +76,30 @@ def diagonal(optimizer: Optimizer, settings: dict[str, Any], param: nn.Parameter
         second = state["sum"].to(dtype)
         lr = lr / (1 + (state["step"].to(param.device) - 1) * settings["lr_decay"])
     return _root(second, dtype).add_(settings["eps"]).div_(lr)
+
+
+@torch.no_grad()
+def diagonals(
+    optimizer: Optimizer, settings: Sequence[dict[str, Any]], params: Sequence[nn.Parameter], dtype: torch.dtype
+) -> list[Tensor]:
+    """The `diagonal` of each parameter; of Adam's on an accelerator all at once, since each alone is a launch or five."""
+    states = [optimizer.state.get(param, {}) for param in params]
+    at_once = (
+        isinstance(optimizer, Adam)
+        and launching_costs(params[0].device)
+        and all(chosen is settings[0] for chosen in settings)
+        and not isinstance(settings[0]["lr"], Tensor)
+        and all(state and state["step"].device.type == "cpu" for state in states)
+        and all(param.dtype == dtype for param in params)
+    )
+    if not at_once:
+        return [diagonal(optimizer, own, param, dtype) for own, param in zip(settings, params, strict=True)]
+    chosen, name = settings[0], "max_exp_avg_sq" if settings[0]["amsgrad"] else "exp_avg_sq"
+    roots = torch._foreach_sqrt([state[name] for state in states])
+    torch._foreach_div_(roots, [math.sqrt(1 - chosen["betas"][1] ** float(state["step"])) for state in states])
+    torch._foreach_add_(roots, chosen["eps"])
+    torch._foreach_div_(roots, float(chosen["lr"]))
+    return list(roots)
 
 
 def _root(second: Tensor, dtype: torch.dtype) -> Tensor:

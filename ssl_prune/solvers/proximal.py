@@ -12,7 +12,7 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
-from ssl_prune.solvers.metrics import check_supported, diagonal
+from ssl_prune.solvers.metrics import check_supported, diagonals
 
 
 class ProximalSolver(Solver):
@@ -98,10 +98,13 @@ class ProximalSolver(Solver):
         if self.metric == "euclidean" and rate is not None:
             self.penalty.prox(groups, strength * rate)
             return
-        metric = [
-            member.local(diagonal(binding.optimizer, settings, member.param, groups.dtype))
-            if self.metric == "optimizer"
-            else torch.as_tensor(settings["lr"], dtype=groups.dtype, device=member.param.device).reciprocal()
-            for settings, member in zip(binding.settings(), groups.members, strict=True)
-        ]
+        members, settings = groups.members, binding.settings()
+        if self.metric == "optimizer":
+            found = diagonals(binding.optimizer, settings, [m.param for m in members], groups.dtype)
+            metric = [member.local(h) for member, h in zip(members, found, strict=True)]
+        else:
+            metric = [
+                torch.as_tensor(own["lr"], dtype=groups.dtype, device=member.param.device).reciprocal()
+                for own, member in zip(settings, members, strict=True)
+            ]
         self.penalty.prox_metric(groups, strength, metric)

@@ -11,6 +11,7 @@ from torch import nn
 
 from ssl_prune.groups import Member, Partition
 from ssl_prune.groups.flat import Flat
+from ssl_prune.penalties import GroupLasso
 
 home = importlib.import_module("ssl_prune.groups.partition")  # the package has a function of this name
 
@@ -82,3 +83,31 @@ def test_half_precision_is_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(home, "launching_costs", lambda device: True)
     groups.scale_(factor)
     torch.testing.assert_close(w.detach(), wanted, rtol=0, atol=0)
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_penalties_move_weights_and_gradients_the_same_way(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def parts() -> Partition:
+        draw = torch.Generator().manual_seed(seed)
+        conv = nn.Parameter(torch.randn(3, 2, 2, 2, generator=draw).to(memory_format=torch.channels_last))
+        scale = nn.Parameter(torch.randn(3, generator=draw))
+        conv.grad, scale.grad = torch.randn(3, 2, 2, 2, generator=draw), torch.randn(3, generator=draw)
+        conv.grad = conv.grad.to(memory_format=torch.channels_last)
+        return build([(conv, torch.tensor([1, -1, 0]).view(3, 1, 1, 1)), (scale, torch.tensor([1, 2, -1]))], 3)
+
+    metric = [0.1 + torch.rand(3, 2, 2, 2, generator=generator), torch.tensor(2.0)]
+    strength = float(torch.rand((), generator=generator)) * 2
+    for act in (
+        lambda g: GroupLasso("sqrt").prox_metric(g, strength, metric),
+        lambda g: GroupLasso("sqrt").prox(g, strength),
+        lambda g: GroupLasso().add_subgradient(g, strength),
+    ):
+        one, other = parts(), parts()
+        act(one)
+        in_rows(other, act)
+        for a, b in zip(one.members, other.members, strict=True):
+            torch.testing.assert_close(b.param, a.param, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(b.param.grad, a.param.grad)

@@ -3,11 +3,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from ssl_prune.penalties import L1, GroupLasso, SparseGroupLasso
-from ssl_prune.solvers import ProximalSolver
+from ssl_prune.solvers import ProximalSolver, metrics
 
 NewNet = Callable[[], Any]
 
@@ -65,3 +66,20 @@ def test_every_known_metric_shrinks_and_stays_finite(
         plain.backward(step)
         reference.step()
     assert penalty.value(solver.groups) < penalty.value(plain.units())
+
+
+@pytest.mark.parametrize("settings", [{}, {"amsgrad": True}, {"fused": True}, {"lr": 0.0}])
+def test_metrics_taken_at_once_are_those_of_each_parameter(
+    monkeypatch: pytest.MonkeyPatch, new_net: NewNet, settings: dict[str, Any]
+) -> None:
+    net = new_net()
+    adam = Adam(net.parameters(), **{"lr": 0.01, "betas": (0.8, 0.99), **settings})
+    for step in range(3):
+        net.backward(step)
+        adam.step()
+    params = list(net.parameters())
+    one = metrics.diagonals(adam, adam.param_groups * len(params), params, torch.float32)
+    monkeypatch.setattr(metrics, "launching_costs", lambda device: True)
+    at_once = metrics.diagonals(adam, adam.param_groups * len(params), params, torch.float32)
+    for a, b in zip(one, at_once, strict=True):
+        torch.testing.assert_close(b, a)
