@@ -125,17 +125,44 @@ def evaluation(model: nn.Module) -> Iterator[nn.Module]:
 def full_precision() -> Iterator[None]:
     """float32 products as such: outputs that are compared must not differ by what TF32 leaves out.
 
-    torch lets cuDNN convolve in TF32 by default, with 10 bits of mantissa where float32 has 23.
+    torch lets cuDNN convolve in TF32 by default, with 10 bits of mantissa where float32 has 23; and whoever trains may
+    have allowed products less.
     """
-    places: list[Any] = [torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
+    backends: Any = torch.backends
+    # There are old switches and new ones. Setting an old one sets the new ones too, but not what these inherit; and
+    # whoever reads an old one after the new ones alone were set gets an error.
+    old: list[tuple[Callable[[], Any], Callable[[Any], None], Any]] = [
+        (lambda: backends.cudnn.allow_tf32, lambda on: setattr(backends.cudnn, "allow_tf32", on), False),
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+    ]
+    new = [
+        *(backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul),
+        *(backends.mkldnn.conv, backends.mkldnn.rnn, backends.mkldnn.matmul),
+    ]
+    old_before, new_before = [_read(read) for read, _, _ in old], [place.fp32_precision for place in new]
     try:
-        for place in places:
-            place.fp32_precision = "ieee"
+        for (_, write, full), was in zip(old, old_before, strict=True):
+            if was is not None:
+                write(full)
+        for place in new:
+            if place.fp32_precision not in ("ieee", "none"):
+                place.fp32_precision = "ieee"
         yield
     finally:
-        for place, was in zip(places, before, strict=True):
-            place.fp32_precision = was
+        for (_, write, _), was in zip(old, old_before, strict=True):
+            if was is not None:
+                write(was)
+        for place, was in zip(new, new_before, strict=True):
+            if place.fp32_precision != was:
+                place.fp32_precision = was
+
+
+def _read(switch: Callable[[], Any]) -> Any:
+    """What an old switch says; None where the new ones were set in a way that it cannot express."""
+    try:
+        return switch()
+    except RuntimeError:
+        return None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ LIMIT = 2**24  # entries: the two tables take 8 bytes each, and kernels on large
 
 def launching_costs(device: torch.device) -> bool:
     """Whether a kernel on a few thousand entries takes longer to launch than to run."""
-    return device.type != "cpu"
+    return device.type not in ("cpu", "meta")
 
 
 class Flat:

@@ -108,7 +108,7 @@ class GroupLasso(Penalty):
         flat = groups.in_a_row(values)
         if flat is not None and all(v.dtype == groups.dtype for v in values):
             whole = [
-                h if h.stride() == v.stride() else torch.empty_like(v).copy_(h)
+                h if (h.shape, h.stride()) == (v.shape, v.stride()) else torch.empty_like(v).copy_(h)
                 for h, v in zip(metric, values, strict=True)
             ]
             theta, offsets = metric_norms(

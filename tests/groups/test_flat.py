@@ -98,7 +98,7 @@ def test_penalties_move_weights_and_gradients_the_same_way(seed: int) -> None:
         conv.grad = conv.grad.to(memory_format=torch.channels_last)
         return build([(conv, torch.tensor([1, -1, 0]).view(3, 1, 1, 1)), (scale, torch.tensor([1, 2, -1]))], 3)
 
-    metric = [0.1 + torch.rand(3, 2, 2, 2, generator=generator), torch.tensor(2.0)]
+    metric = [0.1 + torch.rand(3, 2, 2, 2, generator=generator), torch.tensor([2.0])]
     strength = float(torch.rand((), generator=generator)) * 2
     for act in (
         lambda g: GroupLasso("sqrt").prox_metric(g, strength, metric),

@@ -113,12 +113,48 @@ def test_outputs_that_are_not_finite_are_refused(slow):
         verify(net, net, X, 1e-4, Expected(net, X, slow))
 
 
-def test_a_proof_asks_for_full_float32_and_puts_back_what_was_set():
-    conv, seen = torch.backends.cudnn.conv, []
-    assert conv.fp32_precision == "tf32"  # torch's default
+SWITCHES = [
+    (torch.backends.cudnn.conv, "tf32"),
+    (torch.backends.cudnn.conv, "none"),
+    (torch.backends.cuda.matmul, "tf32"),
+    (torch.backends.mkldnn.conv, "bf16"),
+    (torch.backends.mkldnn.matmul, "bf16"),
+    (torch.backends, "tf32"),
+]
+
+
+@pytest.mark.parametrize(("switch", "precision"), SWITCHES)
+def test_a_proof_asks_for_full_float32_and_puts_back_what_was_set(switch, precision):
+    places = [getattr(getattr(torch.backends, b), o) for b in ("cudnn", "mkldnn") for o in ("conv", "rnn")]
+    places += [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends]
+
+    def state():
+        return [place.fp32_precision for place in places]
+
+    before, seen = state(), []
     net = nn.Sequential(nn.Conv2d(1, 2, 1))
-    net[0].register_forward_pre_hook(lambda m, args: seen.append(conv.fp32_precision))
-    assert verify(net, net, torch.randn(1, 1, 4, 4), 1e-4).holds
-    assert set(seen) == {"ieee"}
-    assert conv.fp32_precision == "tf32"
-    assert torch.backends.cudnn.allow_tf32
+    net[0].register_forward_pre_hook(lambda m, args: seen.extend(state()[:-1]))
+    try:
+        switch.fp32_precision = precision
+        now = state()
+        assert verify(net, net, torch.randn(1, 1, 4, 4), 1e-4).holds
+        assert set(seen) <= {"ieee", "none"}
+        assert state() == now
+    finally:
+        for place, was in zip(places[::-1], before[::-1], strict=True):
+            place.fp32_precision = was
+    assert state() == before
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_products_that_training_may_shorten_are_whole_in_a_proof(precision):
+    was, seen = torch.get_float32_matmul_precision(), []
+    net = nn.Sequential(nn.Linear(2, 2))
+    net[0].register_forward_pre_hook(lambda m, args: seen.append(torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert verify(net, net, torch.randn(1, 2), 1e-4).holds
+        assert set(seen) == {"highest"}
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(was)
