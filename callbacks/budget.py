@@ -44,7 +44,8 @@ class Budget(pl.Callback):
             steps, so a step that leads far below the limit is taken where only many other channels could take its place.
         window: first and last moment of the shrinkage, as shares of the run. Where it ends within the first epochs,
             `score=Ranks()` with a smaller exponent leaves rounder shapes.
-        floor: share of each layer's channels that stay in any case; at least one always does.
+        floor: share of each layer's channels that stay in any case, one at least; None: a tenth, or one where the size
+            needs more to go.
         round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
         score: which channels matter; default `TaylorScale`.
         exponent: power of a channel's saving that its score is divided by.
@@ -79,7 +80,7 @@ class Budget(pl.Callback):
         latency: float | None = None,
         *,
         window: tuple[float, float] = (0.1, 0.65),
-        floor: float = 0.0,
+        floor: float | None = None,
         round_to: int = 1,
         score: Score | None = None,
         exponent: float = 0.5,
@@ -97,7 +98,7 @@ class Budget(pl.Callback):
             raise ValueError(f"Budget: window must be two shares of the run, 0 <= first < last <= 1, got {window!r}")
         if not isinstance(latency_batch, int) or latency_batch < 1:
             raise ValueError(f"Budget: latency_batch must be a number of samples >= 1, got {latency_batch!r}")
-        if not 0 <= floor < 1:
+        if floor is not None and not 0 <= floor < 1:
             raise ValueError(f"Budget: floor must be a share of a layer's channels in [0, 1), got {floor!r}")
         if not isinstance(round_to, int) or round_to < 1:
             raise ValueError(f"Budget: round_to must be a whole number of channels >= 1, got {round_to!r}")

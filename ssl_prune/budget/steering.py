@@ -23,6 +23,10 @@ from ssl_prune.latency import without_zeros
 
 __all__ = ["Steering", "steer"]
 
+# Of a layer's channels, where the limits leave room for it. Scores look at one channel at a time: where each of many does
+# what others do as well all score low, and a layer that a network could do without half of was cut to two channels.
+FLOOR = 0.1
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -100,7 +104,7 @@ def steer(
     limits: Limits,
     *,
     inputs: Inputs | None = None,
-    floor: float = 0.0,
+    floor: float | None = None,
     round_to: int = 1,
 ) -> Steering:
     """What it takes to bring a network to a stated size.
@@ -111,7 +115,7 @@ def steer(
         groups: the coupled groups that may go.
         limits: the stated size.
         inputs: for a limit on the latency, the batch that is timed.
-        floor: share of each layer's groups that stay.
+        floor: share of each layer's groups that stay, one at least; None: a tenth, or one where the limits need more.
         round_to: have widths go by so many channels.
 
     Raises:
@@ -131,20 +135,28 @@ def steer(
         times = TimeModel(graph, model, inputs)
     dense = sizes.dense if times is None else {**sizes.dense, "latency": times.dense}
     shares = limits.shares(dense)
-    controller = Controller(
-        lambda dead: _shares(parts, sizes, times, dead), shares, parts.groups.layer, floor=floor, fixed=parts.fixed,
-        block=_blocks(parts, graph.num_units, round_to), stepped=times is not None,
-    )  # fmt: skip
+
+    def size(dead: Tensor) -> dict[str, float]:
+        return _shares(parts, sizes, times, dead)
+
     none = torch.zeros(parts.groups.num_groups, dtype=torch.bool)
-    now, least = (_shares(parts, sizes, times, dead) for dead in (none, controller.smallest()))
+    now, least = size(none), {}
     if all(now[kind] <= share for kind, share in shares.items()):
         raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
-    if times is not None and inputs is not None:  # which no estimate decides
-        with at_zero(parts.groups, controller.smallest()):
-            least["latency"] = time_left(graph, model, without_zeros(model), inputs, times.dense)
-    if any(least[kind] > share for kind, share in shares.items()):
+    for kept in (FLOOR, 0.0) if floor is None else (floor,):
+        controller = Controller(
+            size, shares, parts.groups.layer, floor=kept, fixed=parts.fixed,
+            block=_blocks(parts, graph.num_units, round_to), stepped=times is not None,
+        )  # fmt: skip
+        least = size(controller.smallest())
+        if times is not None and inputs is not None:  # which no estimate decides
+            with at_zero(parts.groups, controller.smallest()):
+                least["latency"] = time_left(graph, model, without_zeros(model), inputs, times.dense)
+        if all(least[kind] <= share for kind, share in shares.items()):
+            break
+    else:
         raise ValueError(
-            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor}, "
+            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor or 0.0}, "
             f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower floor or "
             "round_to, or exclude fewer layers"
         )

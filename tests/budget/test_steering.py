@@ -1,0 +1,58 @@
+"""Between a stated size and a choice: what stays of each layer in any case."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ssl_prune.budget import Limits, steer
+from ssl_prune.graph import trace
+from ssl_prune.groups import partition
+
+X = torch.randn(2, 20)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(20, 100), nn.ReLU(), nn.Linear(100, 35), nn.ReLU(), nn.Linear(35, 3))
+
+
+def least(macs, **options):
+    """How many channels of each of the two inner layers stay at least."""
+    net = network()
+    graph = trace(net, X[:1])
+    return steer(
+        graph, net, partition(net, "coupled", graph=graph), Limits(macs), **options
+    ).controller.rules.least.tolist()
+
+
+def share(first, second):
+    return (20 * first + first * second + second * 3) / (20 * 100 + 100 * 35 + 35 * 3)
+
+
+TENTH = [math.ceil(0.1 * 100), math.ceil(0.1 * 35)]
+
+
+@pytest.mark.parametrize("macs", [0.5, share(*TENTH) + 1e-6])
+def test_a_tenth_stays_where_there_is_room(macs):
+    assert least(macs) == TENTH
+
+
+@pytest.mark.parametrize("macs", [share(*TENTH) - 1e-6, share(1, 1) + 1e-6])
+def test_one_channel_stays_where_the_size_needs_more_to_go(macs):
+    assert least(macs) == [1, 1]
+
+
+def test_a_floor_that_is_stated_is_kept_or_refused():
+    assert least(0.5, floor=0.0) == [1, 1]
+    assert least(0.5, floor=0.25) == [25, 9]
+    with pytest.raises(ValueError, match=r"cannot be reached: .*floor=0.25, .* at 13.42% of the dense macs"):
+        least(0.05, floor=0.25)
+    assert share(25, 9) == pytest.approx(0.1342, abs=5e-5)
+
+
+def test_what_one_channel_a_layer_cannot_reach_is_refused_with_the_smallest_size():
+    with pytest.raises(ValueError, match=r"cannot be reached.*floor=0.0") as refusal:
+        least(share(1, 1) / 2)
+    assert f"{100 * share(1, 1):.1f}" in str(refusal.value)
