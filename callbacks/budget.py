@@ -44,8 +44,8 @@ class Budget(pl.Callback):
             steps, so a step that leads far below the limit is taken where only many other channels could take its place.
         window: first and last moment of the shrinkage, as shares of the run. Where it ends within the first epochs,
             `score=Ranks()` with a smaller exponent leaves rounder shapes.
-        floor: share of each layer's channels that stay in any case, one at least; None: a tenth, or one where the size
-            needs more to go.
+        floor: share of each layer's channels that stay in any case, one at least; None: a tenth, where the stated
+            size is at least twice that of the network with a tenth of each layer, else one; with a latency one.
         round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
         score: which channels matter; default `TaylorScale`.
         exponent: power of a channel's saving that its score is divided by.

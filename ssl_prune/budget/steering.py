@@ -23,9 +23,10 @@ from ssl_prune.latency import without_zeros
 
 __all__ = ["Steering", "steer"]
 
-# Of a layer's channels, where the limits leave room for it. Scores look at one channel at a time: where each of many does
-# what others do as well all score low, and a layer that a network could do without half of was cut to two channels.
-FLOOR = 0.1
+# Of a layer's channels, and how much smaller than the limits the network could become with it, so that there is a choice
+# left. Scores look at one channel at a time: where each of many does what others do as well all score low, and the last
+# layer of a VGG-16-BN was cut to two of its 512 channels. Times fall in steps, for which layers may have to go further.
+FLOOR, ROOM = 0.1, 2.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def steer(
         groups: the coupled groups that may go.
         limits: the stated size.
         inputs: for a limit on the latency, the batch that is timed.
-        floor: share of each layer's groups that stay, one at least; None: a tenth, or one where the limits need more.
+        floor: share of each layer's groups that stay, one at least; None: a tenth, where the limits are at least twice as
+            large as what is left with it, else one; one with a limit on the latency.
         round_to: have widths go by so many channels.
 
     Raises:
@@ -143,7 +145,8 @@ def steer(
     now, least = size(none), {}
     if all(now[kind] <= share for kind, share in shares.items()):
         raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
-    for kept in (FLOOR, 0.0) if floor is None else (floor,):
+    floors = [(floor or 0.0, 1.0)] if floor is not None or times is not None else [(FLOOR, ROOM), (0.0, 1.0)]
+    for kept, room in floors:
         controller = Controller(
             size, shares, parts.groups.layer, floor=kept, fixed=parts.fixed,
             block=_blocks(parts, graph.num_units, round_to), stepped=times is not None,
@@ -152,7 +155,7 @@ def steer(
         if times is not None and inputs is not None:  # which no estimate decides
             with at_zero(parts.groups, controller.smallest()):
                 least["latency"] = time_left(graph, model, without_zeros(model), inputs, times.dense)
-        if all(least[kind] <= share for kind, share in shares.items()):
+        if all(room * least[kind] <= share for kind, share in shares.items()):
             break
     else:
         raise ValueError(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune.budget import Limits, steer
+from ssl_prune.budget import Limits, steer, steering
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
 
@@ -34,14 +34,23 @@ def share(first, second):
 TENTH = [math.ceil(0.1 * 100), math.ceil(0.1 * 35)]
 
 
-@pytest.mark.parametrize("macs", [0.5, share(*TENTH) + 1e-6])
+@pytest.mark.parametrize("macs", [0.5, 2 * share(*TENTH) + 1e-6])
 def test_a_tenth_stays_where_there_is_room(macs):
     assert least(macs) == TENTH
 
 
-@pytest.mark.parametrize("macs", [share(*TENTH) - 1e-6, share(1, 1) + 1e-6])
+@pytest.mark.parametrize("macs", [2 * share(*TENTH) - 1e-6, share(1, 1) + 1e-6])
 def test_one_channel_stays_where_the_size_needs_more_to_go(macs):
     assert least(macs) == [1, 1]
+
+
+def test_times_may_need_all_but_one_channel(monkeypatch):
+    monkeypatch.setattr(steering, "time_left", lambda *args: 0.1)  # of the smallest network
+    net = network()
+    graph = trace(net, X)
+    limits = Limits(latency=0.5)
+    least = steer(graph, net, partition(net, "coupled", graph=graph), limits, inputs=X).controller.rules.least
+    assert least.tolist() == [1, 1]
 
 
 def test_a_floor_that_is_stated_is_kept_or_refused():
