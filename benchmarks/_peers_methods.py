@@ -39,6 +39,7 @@ class Job:
         accelerator: of Lightning's trainer.
         batch: images a step.
         lr: of SGD at the start.
+        warmup: share of the run in which it rises to that.
         window: of the budget of `ours`, of the run that `widths_from` tells of, and for the pruners the moment of the cut
             (its end, but half of the run at the latest); None for the other methods.
     """
@@ -57,6 +58,7 @@ class Job:
     accelerator: str = "cpu"
     batch: int = 128
     lr: float = 0.1
+    warmup: float = 0.0
     widths_from: tuple[int, float] | None = None
     window: tuple[float, float] | None = None
 
@@ -166,7 +168,9 @@ def run_job(job: Job, root: str, plan: str | None, threads: int) -> dict[str, An
     start = time.perf_counter()
     data = open_data(job.data, root, job.images, batch=job.batch)
     data.setup("fit")
-    training = Training(data, job.state, job.epochs, job.weight_decay, job.precision, job.accelerator, job.lr)
+    training = Training(
+        data, job.state, job.epochs, job.weight_decay, job.precision, job.accelerator, job.lr, job.warmup
+    )
     run = Run(job, training, plan, {})
     network = METHODS[job.method](run)
     seconds = time.perf_counter() - start

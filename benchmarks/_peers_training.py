@@ -35,18 +35,25 @@ class Batches:
 
 
 class Part(ImageClassifier):
-    """The classifier in a part of a run: its lr follows the cosine of the whole run from one share of it to another."""
+    """The classifier in a part of a run: its lr follows that of the whole run from one share of it to another.
 
-    def __init__(self, network: nn.Module, lr: float, weight_decay: float, span: tuple[float, float]) -> None:
+    That is a line up to `lr` over the warm-up, a share of the run too, times a cosine down to zero over all of it.
+    """
+
+    def __init__(
+        self, network: nn.Module, lr: float, weight_decay: float, span: tuple[float, float], warmup: float = 0.0
+    ) -> None:
         super().__init__(network)
-        self.lr, self.weight_decay, self.span = lr, weight_decay, span
+        self.lr, self.weight_decay, self.span, self.warmup = lr, weight_decay, span, warmup
 
     def configure_optimizers(self) -> Any:
         optimizer = SGD(self.parameters(), lr=self.lr, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
         steps, (first, last) = self.trainer.estimated_stepping_batches, self.span
 
         def factor(step: int) -> float:
-            return (1 + math.cos(math.pi * (first + (last - first) * min(step / steps, 1.0)))) / 2
+            share = first + (last - first) * min(step / steps, 1.0)
+            rise = min(1.0, (share + (last - first) / steps) / self.warmup) if self.warmup else 1.0
+            return rise * (1 + math.cos(math.pi * share)) / 2
 
         return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
 
@@ -79,6 +86,7 @@ class Training:
         precision: of Lightning's trainer.
         accelerator: of Lightning's trainer.
         lr: of SGD at the start.
+        warmup: share of the run in which it rises to that.
     """
 
     def __init__(
@@ -90,9 +98,10 @@ class Training:
         precision: Any,
         accelerator: str = "cpu",
         lr: float = 0.1,
+        warmup: float = 0.0,
     ) -> None:
         self.data, self.state, self.epochs = data, state, epochs
-        self.lr, self.weight_decay = lr, weight_decay
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.precision, self.accelerator = precision, accelerator
         self.shape: Shape = data.input_shape
         self.meter = Meter(self.shape)
@@ -118,8 +127,8 @@ class Training:
         if self.accelerator == "gpu":  # making batches on one processor takes as long as a step on the accelerator
             self.data.train_set.to("cuda")
         batches = Batches(self.data.train_set, self.data.batch_size, self.state, lambda: first + trainer.current_epoch)
-        part = Part(network, self.lr, self.weight_decay, (first / self.epochs, self._done / self.epochs)).train()
-        trainer.fit(part, batches)
+        span = first / self.epochs, self._done / self.epochs
+        trainer.fit(Part(network, self.lr, self.weight_decay, span, self.warmup).train(), batches)
         network.cpu()
 
 

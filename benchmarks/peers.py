@@ -1,7 +1,8 @@
 """Ways to a stated share of the multiply-accumulates, side by side: test accuracy over paired random states.
 
     python benchmarks/peers.py --root DATA --network resnet8 --images 20000 --epochs 8 --share 0.25 \\
-        --states 0 1 2 [--methods ...] [--equal epochs macs] [--processes 2] [--json peers.json] [--resume] [--tune] [--accelerator cpu] [--batch 128] [--lr 0.1]
+        --states 0 1 2 [--methods ...] [--equal epochs macs] [--processes 2] [--json peers.json] [--resume] [--tune] \\
+        [--accelerator cpu] [--batch 128] [--lr 0.1] [--warmup 0]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. The methods:
 
@@ -152,6 +153,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument("--lr", type=float, default=0.1, help="of SGD at the start")
+    parser.add_argument("--warmup", type=float, default=0.0, help="share of the run in which lr rises to that")
     parser.add_argument("--equal", nargs="+", choices=["epochs", "macs"], default=["epochs", "macs"])
     parser.add_argument("--window", nargs=2, type=float, default=[0.1, 0.65], help="of ours, shares of the run")
     parser.add_argument("--early", nargs=2, type=float, default=[0.003, 0.03], help="the same at equal training MACs")
@@ -171,6 +173,7 @@ def main() -> None:
         options.network, options.data, options.images, options.epochs, by_method(options.weight_decay), options.reg,
         options.precision, "validation" if options.tune else "test",
         {"epochs": tuple(options.window), "macs": tuple(options.early)}, options.accelerator, options.batch, options.lr,
+        options.warmup,
     )  # fmt: skip
     if options.json.exists() and not options.resume:
         raise SystemExit(f"{options.json} exists: --resume goes on with it, --json names another file")

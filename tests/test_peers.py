@@ -1,6 +1,8 @@
+import math
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from _peers_halfspace import HalfSpace, half_space_
 from _peers_networks import NETWORKS, macs, thin_factor
@@ -61,6 +63,30 @@ def test_batches_depend_on_state_and_epoch_alone(images):
     assert len(batches) == 3
     epoch = 1
     assert not torch.equal(drawn(), first)
+
+
+def test_a_run_in_parts_has_the_learning_rates_of_one_run(images):
+    class Rates(pl.Callback):
+        def __init__(self):
+            self.seen = []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    data = SimpleNamespace(train_set=images, batch_size=16, input_shape=SHAPE)
+    found = []
+    for parts in ([4], [1, 3]):
+        training, rates = Training(data, 0, 4, 1e-4, "32-true", lr=0.3, warmup=0.25), Rates()
+        network = training.build(lambda: ResNet((1, 1), (8, 16), image_size=8))
+        for epochs in parts:
+            training.fit(network, epochs, [rates])
+        found.append(rates.seen)
+    assert found[0] == pytest.approx(found[1])
+    steps = len(found[0])
+    shares = [step / steps for step in range(steps)]
+    line = [min(1.0, (share + 1 / steps) / 0.25) for share in shares]
+    wanted = [0.3 * rise * (1 + math.cos(math.pi * share)) / 2 for rise, share in zip(line, shares, strict=True)]
+    assert found[0] == pytest.approx(wanted)
 
 
 def test_half_space_training_meets_its_share(images):
