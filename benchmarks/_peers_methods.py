@@ -35,11 +35,11 @@ class Job:
         reg: strength of GroupNormPruner's sparse learning; 0 for the other methods.
         precision: of Lightning's trainer.
         split: "test" or "validation": which images the accuracy is of.
-        widths_from: epochs and weight decay of the run of `ours` whose widths these are; None for the other methods.
         accelerator: of Lightning's trainer.
         batch: images a step.
         lr: of SGD at the start.
         warmup: share of the run in which it rises to that.
+        widths_from: epochs and weight decay of the run of `ours` whose widths these are; None for the other methods.
         window: of the budget of `ours`, of the run that `widths_from` tells of, and for the pruners the moment of the cut
             (its end, but half of the run at the latest); None for the other methods.
     """
