@@ -3,11 +3,31 @@
 import argparse
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import mean, stdev
 
 import torch
 from _peers_networks import DATA, NETWORKS
+
+
+def count(text: str) -> int:
+    """An option that is a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text}; it takes a whole number of at least 1")
+    return number
+
+
+def within(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """An option that is a number between these two, both included."""
+
+    def number(text: str) -> float:
+        found = float(text)
+        if not low <= found <= high:  # false for NaN too
+            raise argparse.ArgumentTypeError(f"got {text}; it takes a number from {low:g} to {high:g}")
+        return found
+
+    return number
 
 
 def parser(doc: str | None, network: str, epochs: int) -> argparse.ArgumentParser:
@@ -16,8 +36,8 @@ def parser(doc: str | None, network: str, epochs: int) -> argparse.ArgumentParse
     made.add_argument("--root", default="data", help="folder of the data")
     made.add_argument("--data", choices=list(DATA), default="cifar10")
     made.add_argument("--network", choices=list(NETWORKS), default=network)
-    made.add_argument("--images", type=int, help="training images; all that are not held back if left out")
-    made.add_argument("--epochs", type=int, default=epochs)
+    made.add_argument("--images", type=count, help="training images; all that are not held back if left out")
+    made.add_argument("--epochs", type=count, default=epochs)
     return made
 
 

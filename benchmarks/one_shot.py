@@ -23,8 +23,8 @@ from statistics import mean
 from typing import Any
 
 from _peers_networks import NETWORKS, example, macs, open_data
+from _peers_options import count, quiet, spread, within
 from _peers_options import parser as base
-from _peers_options import quiet, spread
 from _peers_torch_pruning import cut, pruner
 from _peers_training import Batches, Training, accuracy
 from torch import nn
@@ -105,9 +105,11 @@ def summary(rows: Sequence[dict[str, Any]], options: argparse.Namespace) -> str:
 
 def main() -> None:
     parser = base(__doc__, "resnet8", 8)
-    parser.add_argument("--fine-tune", type=int, default=2, help="epochs")
-    parser.add_argument("--share", nargs="+", type=float, default=[0.5, 0.25], help="of the multiply-accumulates")
-    parser.add_argument("--weight-decay", type=float, default=1.5e-3)
+    parser.add_argument("--fine-tune", type=count, default=2, help="epochs")
+    parser.add_argument(
+        "--share", nargs="+", type=within(0, 1), default=[0.5, 0.25], help="of the multiply-accumulates"
+    )
+    parser.add_argument("--weight-decay", type=within(0), default=1.5e-3)
     parser.add_argument("--precision", default="bf16-mixed", help="of training; tests are in float32")
     parser.add_argument("--states", nargs="+", type=int, default=[0])
     parser.add_argument("--json", type=Path, default=Path("one_shot.json"))

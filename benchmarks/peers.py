@@ -40,8 +40,8 @@ from pathlib import Path
 from statistics import mean
 
 from _peers_methods import METHODS, Job
+from _peers_options import count, spread, within
 from _peers_options import parser as base
-from _peers_options import spread
 from _peers_plan import Row, Rows, Settings, run_all
 
 from ssl_prune.report.table import table
@@ -54,7 +54,11 @@ def by_method(items: Sequence[str]) -> dict[str, float]:
         name, _, value = item.rpartition("=")
         if name and name not in METHODS:
             raise SystemExit(f"{item}: no such method; there are {', '.join(METHODS)}")
-        found |= {method: float(value) for method in ([name] if name else METHODS)}
+        try:
+            decay = within(0)(value)
+        except (ValueError, argparse.ArgumentTypeError):
+            raise SystemExit(f"{item}: a weight decay is a number of at least 0, such as 0.0005") from None
+        found |= {method: decay for method in ([name] if name else METHODS)}
     missing = [method for method in METHODS if method not in found]
     if missing:
         raise SystemExit(f"no weight decay for {', '.join(missing)}: give one for all, such as 0.0005, first")
@@ -145,23 +149,25 @@ def progress(row: Row | str) -> str:
 def arguments() -> argparse.Namespace:
     parser = base(__doc__, "resnet8", 8)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--share", nargs="+", type=float, default=[0.25], help="of the multiply-accumulates")
+    parser.add_argument("--share", nargs="+", type=within(0, 1), default=[0.25], help="of the multiply-accumulates")
     parser.add_argument("--states", nargs="+", type=int, default=[0, 1, 2], help="random states")
     parser.add_argument("--weight-decay", nargs="+", default=["0.0005"], help="for all, or METHOD=NUMBER, or both")
-    parser.add_argument("--reg", type=float, default=1e-4, help="strength of groupnorm's sparse learning")
+    parser.add_argument("--reg", type=within(0), default=1e-4, help="strength of groupnorm's sparse learning")
     parser.add_argument("--precision", default="bf16-mixed", help="of training; tests are in float32")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
-    parser.add_argument("--batch", type=int, default=128, help="images a step")
-    parser.add_argument("--lr", type=float, default=0.1, help="of SGD at the start")
-    parser.add_argument("--warmup", type=float, default=0.0, help="share of the run in which lr rises to that")
+    parser.add_argument("--batch", type=count, default=128, help="images a step")
+    parser.add_argument("--lr", type=within(0), default=0.1, help="of SGD at the start")
+    parser.add_argument("--warmup", type=within(0, 1), default=0.0, help="share of the run in which lr rises to that")
     parser.add_argument("--equal", nargs="+", choices=["epochs", "macs"], default=["epochs", "macs"])
-    parser.add_argument("--window", nargs=2, type=float, default=[0.1, 0.65], help="of ours, shares of the run")
-    parser.add_argument("--early", nargs=2, type=float, default=[0.003, 0.03], help="the same at equal training MACs")
+    parser.add_argument("--window", nargs=2, type=within(0, 1), default=[0.1, 0.65], help="of ours, shares of the run")
+    parser.add_argument(
+        "--early", nargs=2, type=within(0, 1), default=[0.003, 0.03], help="the same at equal training MACs"
+    )
     parser.add_argument("--tune", action="store_true", help="choose weight decays on the validation images")
-    parser.add_argument("--grid", nargs="+", type=float, default=[1e-4, 5e-4, 1e-3], help="weight decays to try")
-    parser.add_argument("--reg-grid", nargs="+", type=float, default=[1e-5, 1e-4, 5e-4], help="and groupnorm's reg")
-    parser.add_argument("--processes", type=int, default=1, help="runs side by side")
-    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--grid", nargs="+", type=within(0), default=[1e-4, 5e-4, 1e-3], help="weight decays to try")
+    parser.add_argument("--reg-grid", nargs="+", type=within(0), default=[1e-5, 1e-4, 5e-4], help="and groupnorm's reg")
+    parser.add_argument("--processes", type=count, default=1, help="runs side by side")
+    parser.add_argument("--threads", type=count, default=1, help="of each run")
     parser.add_argument("--json", type=Path, default=Path("peers.json"))
     parser.add_argument("--resume", action="store_true", help="skip the runs that the file holds")
     return parser.parse_args()

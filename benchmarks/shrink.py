@@ -19,8 +19,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from _peers_networks import NETWORKS, example, macs, open_data
+from _peers_options import count, quiet, spread, within
 from _peers_options import parser as base
-from _peers_options import quiet, spread
 from _peers_training import Training, accuracy
 from torch import nn
 
@@ -114,18 +114,22 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = base(__doc__, "resnet20", 10)
-    parser.add_argument("--macs", type=float, default=0.5, help="the budget")
-    parser.add_argument("--window", nargs=2, type=float, default=[0.05, 0.5], help="of the budget, shares of the run")
-    parser.add_argument("--every", type=int, default=1, help="epochs between two looks of Shrink")
-    parser.add_argument("--min-gain", type=float, default=0.05)
-    parser.add_argument("--round-to", type=int, default=1, help="widths are multiples of it")
-    parser.add_argument("--exponent", type=float, default=0.5, help="of the budget: 1 takes more of what costs much")
-    parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument("--macs", type=within(0, 1), default=0.5, help="the budget")
+    parser.add_argument(
+        "--window", nargs=2, type=within(0, 1), default=[0.05, 0.5], help="of the budget, shares of the run"
+    )
+    parser.add_argument("--every", type=count, default=1, help="epochs between two looks of Shrink")
+    parser.add_argument("--min-gain", type=within(0, 1), default=0.05)
+    parser.add_argument("--round-to", type=count, default=1, help="widths are multiples of it")
+    parser.add_argument(
+        "--exponent", type=within(0), default=0.5, help="of the budget: 1 takes more of what costs much"
+    )
+    parser.add_argument("--lr", type=within(0), default=0.1)
+    parser.add_argument("--weight-decay", type=within(0), default=5e-4)
     parser.add_argument("--states", nargs="+", type=int, default=[0])
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--accelerator", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=count, default=1)
     parser.add_argument("--json", type=Path, default=Path("shrink.json"))
     return parser.parse_args()
 
