@@ -58,7 +58,7 @@ def by_method(items: Sequence[str]) -> dict[str, float]:
             decay = within(0)(value)
         except (ValueError, argparse.ArgumentTypeError):
             raise SystemExit(f"{item}: a weight decay is a number of at least 0, such as 0.0005") from None
-        found |= {method: decay for method in ([name] if name else METHODS)}
+        found |= dict.fromkeys([name] if name else METHODS, decay)
     missing = [method for method in METHODS if method not in found]
     if missing:
         raise SystemExit(f"no weight decay for {', '.join(missing)}: give one for all, such as 0.0005, first")
