@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering, Window, steer
 from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._network import graph_of
+from ssl_prune.callbacks._targets import Writes
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs, batch_of
@@ -29,7 +29,7 @@ __all__ = ["Budget"]
 DECISIONS = 60  # at least so many where the window has as many steps: fewer leave groups over at the end of a short run
 
 
-class Budget(pl.Callback):
+class Budget(pl.Callback, Writes):
     r"""Meet a stated size: beside `GroupLasso("coupled")` without a strength.
 
     Between the first and the last step of the window the size that is due falls by a cosine from the dense network's to
@@ -62,8 +62,9 @@ class Budget(pl.Callback):
         solver: what the run does, once training has started: `dead`, `history`, `projected`.
 
     Raises:
+        TypeError: a score that is none, a path that is none.
         ValueError: at construction, a number out of its range; in `setup` or at the start of training, no group lasso to
-            steer, a size that is met already or cannot be reached.
+            steer, a size that is met already or cannot be reached, a file that another callback writes too.
 
     Warns:
         UserWarning: at the end of the window, a latency that was not reached though all that may go is gone.
@@ -108,7 +109,10 @@ class Budget(pl.Callback):
             raise ValueError(f"Budget: exponent must be >= 0 and every a whole number >= 1, got {exponent}, {every}")
         self.window, self.floor, self.round_to, self.exponent = tuple(window), floor, round_to, exponent
         self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
-        self.path, self.metric = path, metric
+        if score is not None and not isinstance(score, Score):
+            raise TypeError(f"Budget: score must be a score of ssl_prune.scores, such as Ranks(), got {score!r}")
+        self.write_to(path, [".png"])
+        self.metric = metric
         self.distillation = Distillation(distill, temperature)
         self.measured: list[tuple[int, float]] = []
         self.steering: Steering | None = None
@@ -128,6 +132,8 @@ class Budget(pl.Callback):
                 f'Budget: found {len(free)} group lassos without a strength, expected one: add GroupLasso("coupled"), '
                 "which says what may go, and give it no strength"
             )
+        if stage == "fit":
+            self.refuse_targets(trainer)
 
     def make_solver(
         self,
@@ -236,9 +242,9 @@ class Budget(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the decisions and their picture."""
         self.distillation.stop()
-        if self.path is None or self.solver is None or not trainer.is_global_zero:
+        path = self.target(trainer)
+        if path is None or self.solver is None or not trainer.is_global_zero:
             return
-        path = Path(trainer.default_root_dir) / self.path
         path.parent.mkdir(parents=True, exist_ok=True)
         assert self.steering is not None
         kind, history = self.limits.kinds[0], self.solver.history

@@ -11,19 +11,20 @@ from torch import nn
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
+from ssl_prune.callbacks._targets import Writes
 from ssl_prune.inputs import Inputs, batch_of, uncompiled
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import SlimResult, save_slim, slim
-from ssl_prune.slimming.export import EXPORTS, export_beside, require
+from ssl_prune.slimming.export import EXPORTS, ending, export_beside, require
 from ssl_prune.slimming.threshold import check_threshold
 from ssl_prune.slimming.widths import check_round_to
 
 __all__ = ["Slim"]
 
 
-class Slim(pl.Callback):
+class Slim(pl.Callback, Writes):
     """Cut at the end of a fit, prove, save, report.
 
     Beside `path` lie the report (`.json`), a picture of the widths (`.png`, with matplotlib) and the exports. The
@@ -43,7 +44,9 @@ class Slim(pl.Callback):
         latency_batch: samples of the forward pass that is timed; 0: do not time.
 
     Raises:
-        ValueError: an unknown export, or a number that is out of range.
+        TypeError: `path` is no path.
+        ValueError: an unknown export, a number that is out of range, or a path of which another of the files would take
+            the place.
 
     Example:
         >>> Slim("net.safetensors", exports=("onnx",)).exports
@@ -75,7 +78,8 @@ class Slim(pl.Callback):
         check_round_to(round_to)
         if not isinstance(latency_batch, int) or latency_batch < 0:
             raise ValueError(f"Slim: latency_batch must be a number of samples >= 0, got {latency_batch!r}")
-        self.path, self.exports = path, tuple(exports)
+        self.exports = tuple(dict.fromkeys(exports))
+        self.write_to(path, [".json", ".png", *map(ending, self.exports)])
         self.exact, self.tolerance, self.columns = exact, tolerance, columns
         self.threshold, self.round_to = threshold, round_to
         self.module, self.latency_batch = module, latency_batch
@@ -83,11 +87,12 @@ class Slim(pl.Callback):
         self.report: RunReport | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the network and what the exports need before anything is trained."""
+        """Find the network, where its files go and what the exports need before anything is trained."""
         if stage == "fit":
             forget(network_of(pl_module, self.module))
             for name in self.exports:
                 require(name)
+            self.refuse_targets(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a network of which this process has only a part."""
@@ -122,6 +127,7 @@ class Slim(pl.Callback):
         example = example_of(pl_module, network)
         if example is None:
             raise ValueError(f"Slim: no example input; set example_input_array on {type(pl_module).__name__}")
+        self.refuse_unwritable(trainer)
         # What is measured is measured on the batch that counts; the graph needs one sample only.
         graph = None if "measured" in (self.round_to, self.columns) else graph_of(network, example)
         inputs = self._batch(example) if graph is None else example
@@ -129,7 +135,7 @@ class Slim(pl.Callback):
             network, inputs, self.exact, self.tolerance, columns=self.columns, threshold=self.threshold,
             round_to=self.round_to, graph=graph,
         )  # fmt: skip
-        path = None if self.path is None else Path(trainer.default_root_dir) / self.path
+        path = self.target(trainer)
         if path is not None:  # before anything that may go wrong with data
             path.parent.mkdir(parents=True, exist_ok=True)
             save_slim(path, self.result)

@@ -29,6 +29,8 @@ else:
     except ImportError as error:
         raise ImportError("the command line needs jsonargparse: pip install 'ssl-prune[cli]'") from error
 
+_FILES = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+
 __all__ = ["SlimCLI", "SlimTrainer", "main"]
 
 
@@ -182,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         files = [word.rpartition("=")[2] for word in given if word.endswith((".ckpt", ".pt", ".pth"))]
         print(f"ssl-prune: {' '.join(files)}: not a checkpoint that can be read safely", file=sys.stderr)
         raise SystemExit(2) from error
-    except (SlimError, ValueError, FileNotFoundError, IsADirectoryError, ImportError, Misconfiguration) as error:
+    except (SlimError, ValueError, ImportError, Misconfiguration, *_FILES) as error:
         if os.environ.get("SSL_PRUNE_TRACEBACK"):
             raise
         print(f"ssl-prune: {error}\n(SSL_PRUNE_TRACEBACK=1 shows where)", file=sys.stderr)

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ssl_prune.checkpoints import load_weights
 from ssl_prune.errors import SlimError
+from ssl_prune.files import beside, refuse_unwritable
 from ssl_prune.inputs import Inputs, call, evaluation
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import RunReport
 from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import load_slim, save_slim, slim
-from ssl_prune.slimming.export import EXPORTS, export_beside, require
+from ssl_prune.slimming.export import EXPORTS, ending, export_beside, require
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -52,6 +53,8 @@ def slim_command(arguments: Sequence[str]) -> None:
     parser.add_function_arguments(slim, skip={"model", "example_inputs", "data", "graph"})
     options = parser.parse_args(list(arguments))
     _check_exports(options.exports)
+    for file in beside(options.output, [".json", ".png", *map(ending, dict.fromkeys(options.exports))], "--output"):
+        refuse_unwritable(file)
     network, example = _network(parser, options)
     load_weights(network, options.ckpt_path, options.prefix)
     _try(network, example)
@@ -92,6 +95,8 @@ def export_command(arguments: Sequence[str]) -> None:
     _add_exports(parser, ["onnx"])
     options = parser.parse_args(list(arguments))
     _check_exports(options.exports)
+    for file in beside(options.path, [*map(ending, dict.fromkeys(options.exports))], "--path")[1:]:
+        refuse_unwritable(file)
     network, example = _network(parser, options)
     if _is_slim_file(options.path):
         network = load_slim(options.path, network)

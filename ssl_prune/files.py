@@ -1,12 +1,13 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all, and find out before the work whether it can be written."""
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["beside", "refuse_unwritable", "replacing"]
 
 
 @contextmanager
@@ -56,3 +57,58 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def beside(path: str | os.PathLike[str], endings: Sequence[str], what: str = "path") -> tuple[Path, ...]:
+    """A file and those that are written beside it under its name, each with an ending of its own.
+
+    Args:
+        path: the file.
+        endings: of the others, with the dot.
+        what: how the message calls the path.
+
+    Raises:
+        TypeError: `path` is no path.
+        ValueError: it has no name, or two of the files would be one, so that the later would replace the earlier.
+
+    Example:
+        >>> [file.as_posix() for file in beside("runs/net.safetensors", [".json", ".png"])]
+        ['runs/net.safetensors', 'runs/net.json', 'runs/net.png']
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{what} must be the path of a file, got {path!r}")
+    if Path(path).name in ("", ".."):
+        raise ValueError(f"{what} must name a file, got the folder {os.fspath(path)!r}")
+    files = (Path(path), *(Path(path).with_suffix(ending) for ending in endings))
+    twice = [file for file, count in Counter(files).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{what} {os.fspath(path)!r}: {twice[0]} would be written twice, because files that end in "
+            f"{', '.join(endings)} are written beside it; give it another ending"
+        )
+    return files
+
+
+def refuse_unwritable(path: str | os.PathLike[str]) -> None:
+    """Raise now what writing the file would raise after all the work; folders that are missing will be made.
+
+    Args:
+        path: the file that will be written.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+        NotADirectoryError: a file stands where a folder has to be.
+        PermissionError: the folder, or the one in which it would be made, takes no files.
+
+    Example:
+        >>> import tempfile
+        >>> refuse_unwritable(tempfile.mkdtemp() + "/runs/1/net.safetensors")
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"cannot write {target}: it is a folder. Name a file in it.")
+    folder = next(parent for parent in target.parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"cannot write {target}: {folder} is a file, not a folder. Name another folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"cannot write {target}: the folder {folder} takes no files. Name another folder.")

@@ -265,6 +265,8 @@ def write_wrong_files(net):
         (["--ckpt_path", "net.pt", "--tolerance", "-1"], ["tolerance"]),
         (["--ckpt_path", "net.pt", "--exports=[tflite]"], ["tflite", "onnx"]),
         (["--ckpt_path", "net.pt", "--output", "."], ["folder"]),
+        (["--ckpt_path", "net.pt", "--output", "net.pt/slim.safetensors"], ["net.pt is a file"]),
+        (["--ckpt_path", "net.pt", "--output", "slim.json"], ["--output", "slim.json would be written twice"]),
         ([], ["ckpt_path"]),
     ],
 )  # fmt: skip
@@ -287,6 +289,9 @@ def test_a_slim_file_is_no_checkpoint_and_a_damaged_one_is_named(net, capsys):
     assert "missing.safetensors" in refused([*export, "missing.safetensors"], capsys)
     assert "tflite" in refused([*export, "slim.safetensors", "--exports=[tflite]"], capsys)
     assert "the plan expects" in refused([*export, "slim.safetensors", "--model.width", "9"], capsys)
+    Path("slim.pt2").write_bytes(whole)
+    assert "slim.pt2 would be written twice" in refused([*export, "slim.pt2", "--exports=[pt2]"], capsys)
+    assert Path("slim.pt2").read_bytes() == whole
 
 
 def test_the_example_shape_is_asked_for(net, capsys):

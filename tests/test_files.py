@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ssl_prune.files import replacing
+from ssl_prune.files import beside, refuse_unwritable, replacing
 
 
 def test_the_old_file_stays_until_the_block_ends(tmp_path):
@@ -70,3 +70,45 @@ def test_what_a_writer_made_for_itself_alone_is_readable_like_any_file(tmp_path)
         part.write_text("new")
         part.chmod(0o600)
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "plain.txt").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("path", "endings", "error", "words"),
+    [
+        (
+            "net.json",
+            [".json", ".png"],
+            ValueError,
+            r"net.json would be written twice.* \.json, \.png .*another ending",
+        ),
+        ("a/net.pt2", [".json", ".pt2"], ValueError, "net.pt2 would be written twice"),
+        ("", [], ValueError, "must name a file"),
+        (".", [".json"], ValueError, "must name a file"),
+        ("runs/..", [".json"], ValueError, "must name a file"),
+        (3, [], TypeError, "must be the path of a file, got 3"),
+    ],
+)
+def test_a_file_that_another_would_replace_is_refused(path, endings, error, words):
+    with pytest.raises(error, match=f"output.*{words}"):
+        beside(path, endings, "output")
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path):
+    (tmp_path / "file").touch()
+    refuse_unwritable(tmp_path / "file")
+    refuse_unwritable(tmp_path / "new" / "er" / "net")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(IsADirectoryError, match="it is a folder"):
+        refuse_unwritable(tmp_path)
+    for below in ("net", "folder/net"):
+        with pytest.raises(NotADirectoryError, match="file is a file, not a folder"):
+            refuse_unwritable(tmp_path / "file" / below)
+
+
+def test_a_folder_that_takes_no_files_is_refused(tmp_path, monkeypatch):
+    """Asked of the system, since a superuser may write anywhere."""
+    asked = []
+    monkeypatch.setattr(os, "access", lambda folder, mode: asked.append((folder, mode)))
+    with pytest.raises(PermissionError, match="takes no files"):
+        refuse_unwritable(tmp_path / "new" / "net")
+    assert asked == [(tmp_path, os.W_OK | os.X_OK)]

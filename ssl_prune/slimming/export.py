@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
-from ssl_prune.files import replacing
+from ssl_prune.files import beside, replacing
 from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 from ssl_prune.slimming.verify import fresh_inputs, relative_error
 
-__all__ = ["EXPORTS", "export_beside", "export_onnx", "export_pt2", "export_state_dict", "require"]
+__all__ = ["EXPORTS", "ending", "export_beside", "export_onnx", "export_pt2", "export_state_dict", "require"]
 
 _Run = Callable[[Inputs], list[Tensor]]
 
@@ -152,6 +152,19 @@ EXPORTS: dict[str, Callable[..., None]] = {"onnx": export_onnx, "pt2": export_pt
 _SUFFIXES = {"state_dict": ".state_dict.safetensors"}  # not the slim file's own name
 
 
+def ending(name: str) -> str:
+    """Of the file that an export writes beside a slim file.
+
+    Args:
+        name: a key of `EXPORTS`.
+
+    Example:
+        >>> ending("pt2")
+        '.pt2'
+    """
+    return _SUFFIXES.get(name, f".{name}")
+
+
 def export_beside(
     path: str | os.PathLike[str], name: str, model: nn.Module, example_inputs: Inputs, tolerance: float = 1e-4
 ) -> Path:
@@ -166,9 +179,10 @@ def export_beside(
         The file that was written.
 
     Raises:
+        ValueError: that is the slim file itself.
         SlimError: the export computes something else.
     """
-    target = Path(path).with_suffix(_SUFFIXES.get(name, f".{name}"))
+    _, target = beside(path, [ending(name)], f"export of {name} beside")
     EXPORTS[name](model, example_inputs, target, tolerance)
     return target
 

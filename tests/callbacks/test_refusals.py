@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
+from ssl_prune.callbacks import L1, Budget, GroupLasso, Slim, SparsityMonitor
 
 NAN = float("nan")
 
@@ -48,6 +48,52 @@ def test_options(options, words):
 def test_exports(exports):
     with pytest.raises(ValueError, match=r"exports=.*\['onnx', 'pt2', 'state_dict'\]"):
         Slim("a.safetensors", exports=exports)
+
+
+@pytest.mark.parametrize("path", ["net.json", "net.png", "net.onnx"])
+def test_a_slim_file_that_another_would_replace(path):
+    with pytest.raises(ValueError, match=f"Slim: path {path!r}: {path} would be written twice"):
+        Slim(path, exports=["onnx", "pt2"])
+
+
+def test_a_record_that_its_picture_would_replace():
+    with pytest.raises(ValueError, match=r"Budget: path 'budget.png'.* twice"):
+        Budget(macs=0.5, path="budget.png")
+
+
+@pytest.mark.parametrize("build", [Slim, lambda path: Budget(macs=0.5, path=path)])
+def test_a_path_that_is_none(build):
+    with pytest.raises(TypeError, match="path must be the path of a file, got 3"):
+        build(3)
+
+
+def test_a_score_that_is_none():
+    with pytest.raises(TypeError, match=r"Budget: score must be a score .* got 'taylor'"):
+        Budget(macs=0.5, score="taylor")
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "error", "words"),
+    [
+        (lambda: [Slim("file/net.safetensors")], NotADirectoryError, "file is a file"),
+        (lambda: [Slim("folder")], IsADirectoryError, "folder"),
+        (lambda: [GroupLasso("coupled"), Budget(macs=0.5, path="file/b.json")], NotADirectoryError, "file is a file"),
+        (lambda: [Slim("net.safetensors"), Slim("out/../net")], ValueError, "Slim: Slim writes .*net.json too"),
+        (
+            lambda: [GroupLasso("coupled"), Budget(macs=0.5, path="net.json"), Slim("net.safetensors")],
+            ValueError,
+            "Slim: Budget writes .*net.json too; give one of them another path",
+        ),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_training(kit, trainer, tmp_path, callbacks, error, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    run = trainer(*callbacks())
+    with pytest.raises(error, match=words):
+        run.fit(kit.Lit(), kit.loader())
+    assert run.global_step == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "folder"}
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, NAN])
