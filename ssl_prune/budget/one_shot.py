@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,7 +51,8 @@ def apply_budget(
         round_to: count widths as multiples of this.
 
     Raises:
-        ValueError: the size is met already or out of reach, or the data have no batch.
+        ValueError: the size is met already or out of reach; the data have no batch, one that does not fit, or one
+            whose loss is not finite.
         SlimError: the outputs are not finite after it.
 
     Example:
@@ -97,21 +98,39 @@ def apply_budget(
 
 
 def _look(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor], score: Score) -> None:
-    """Gradients of a few batches, in evaluation mode."""
+    """Gradients of a few batches, in evaluation mode; of what is not trained too, which would count for nothing."""
     modes = [(module, module.training) for module in model.modules()]
-    seen = False
+    frozen = [member.param for member in score.groups.members if not member.param.requires_grad]
+    number = -1
     try:
         for module, _ in modes:
             module.training = False
-        for batch in data:
+        for param in frozen:
+            param.requires_grad_(True)
+        for number, batch in enumerate(data):
             model.zero_grad()
-            with torch.enable_grad():
-                loss(call(model, batch[0]), batch[1]).backward()
+            _loss_of(model, batch, loss, f"data: batch {number}").backward()
             score.update()
-            seen = True
     finally:
         model.zero_grad()
+        for param in frozen:
+            param.requires_grad_(False)
         for module, mode in modes:
             module.training = mode
-    if not seen:
+    if number < 0:
         raise ValueError("data: got no batch, expected batches (input, target), for example a list of one")
+
+
+def _loss_of(model: nn.Module, batch: Any, loss: Callable[[Any, Any], Tensor], which: str) -> Tensor:
+    if not isinstance(batch, Sequence) or len(batch) < 2:  # a tensor would be taken apart into samples
+        raise ValueError(f"{which} is a {type(batch).__name__}, expected a pair (input, target)")
+    try:
+        with torch.enable_grad():
+            value = loss(call(model, batch[0]), batch[1])
+    except Exception as error:  # whatever a network or a loss says of what does not fit
+        raise ValueError(f"{which} does not fit the network or the loss: {type(error).__name__}: {error}") from error
+    if not bool(value.isfinite().all()):
+        raise ValueError(
+            f"{which} has a loss that is not finite, so that nothing can be chosen by it: {value.detach()}"
+        )
+    return value

@@ -112,6 +112,39 @@ def test_no_batch_is_refused(net):
         slim(net, data()[0][:1], budget={"macs": 0.5}, data=[])
 
 
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (lambda x, y: x, "batch 1 is a Tensor, expected a pair"),
+        (lambda x, y: {"x": x, "y": y}, "batch 1 is a dict, expected a pair"),
+        (lambda x, y: (x,), "batch 1 is a tuple, expected a pair"),
+        (lambda x, y: (x[:, :1], y), "batch 1 does not fit the network or the loss: RuntimeError: .*3 channels"),
+        (lambda x, y: (x, y + 9), "batch 1 does not fit the network or the loss: IndexError: Target"),
+        (lambda x, y: (x * float("nan"), y), "batch 1 has a loss that is not finite.*: nan"),
+    ],
+)
+def test_a_batch_that_tells_nothing_is_refused(net, batch, words):
+    x, y = data()
+    with pytest.raises(ValueError, match=f"data: {words}"):
+        slim(net, x[:1], budget={"macs": 0.5}, data=[(x, y), batch(x, y)])
+
+
+def test_what_is_not_trained_counts_as_much(net):
+    """Its gradients would be missing, and its channels the first to go."""
+    x, y = data()
+    part, whole = trained(), trained()
+    part[0].requires_grad_(False)
+    part[1].requires_grad_(False)
+    whole.requires_grad_(False)
+    wanted = slim(net, x[:1], budget={"macs": 0.5}, data=[(x, y)])
+    for frozen in (part, whole):
+        result = slim(frozen, x[:1], budget={"macs": 0.5}, data=[(x, y)])
+        flags = {name: p.requires_grad for name, p in frozen.named_parameters()}
+        assert {name: p.requires_grad for name, p in result.model.named_parameters()} == flags
+        for (name, a), b in zip(result.model.state_dict().items(), wanted.model.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
+
+
 def test_data_without_a_budget_are_refused(net):
     x, y = data()
     with pytest.raises(ValueError, match="only used to choose for a budget"):
