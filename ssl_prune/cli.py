@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -137,6 +137,13 @@ class SlimCLI(LightningCLI):
             },
             args=None if args is None else list(args),
         )
+
+    def init_parser(self, **kwargs: Any) -> Any:
+        """Lightning's, without the hundred options before what is wrong: --help lists them."""
+        parser = super().init_parser(**kwargs)
+        if hasattr(self, "parser"):  # the parser of a subcommand, whose name comes from that of the first one
+            parser.usage = "%(prog)s [options]"
+        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -249,6 +249,8 @@ def test_a_wrong_key_is_named(here, change, words, capsys):
     if words == ["gpu"] and torch.cuda.is_available():
         pytest.skip("there is one")
     said = refused(with_yaml(change), capsys)
+    before, _, said = said.rpartition("error:") if "error:" in said else ("", "", said)
+    assert before.count("\n") < 5, "the options of all commands stand before what is wrong"
     for word in words:
         assert word.lower() in said.lower()
 
