@@ -1,7 +1,7 @@
 """A network that is trained already, made smaller: at once, and with a short fine-tune.
 
     python benchmarks/one_shot.py --root DATA [--network resnet8] [--images 20000] [--epochs 8] [--fine-tune 2]
-        [--share 0.5 0.25] [--states 0 1] [--json one_shot.json]
+        [--share 0.5 0.25] [--ways ...] [--states 0 1] [--json one_shot.json]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. The dense network trains with SGD as in `peers.py`; then each of these
 starts from it, all fine-tunes with the same batches, lr 0.02 and a cosine to zero:
@@ -9,6 +9,7 @@ starts from it, all fine-tunes with the same batches, lr 0.02 and a cosine to ze
     slim               slim(model, x, budget={"macs": share}, data=8 batches), with nothing trained
     slim, tuned        the same, then the fine-tune
     Budget             the fine-tune with GroupLasso("coupled") and Budget(macs=share, window=(0, 0.3))
+    Budget, taught     the same with distill=1: the dense network teaches what is left of it
     magnitude          torch-pruning's MagnitudePruner, with nothing trained
     magnitude, tuned   the same, then the fine-tune
 """
@@ -35,6 +36,9 @@ from ssl_prune.files import replacing
 from ssl_prune.report.table import table
 
 
+WAYS = ("slim", "slim, tuned", "Budget", "Budget, taught", "magnitude", "magnitude, tuned")
+
+
 class OneShot:
     """The ways from one trained network."""
 
@@ -53,8 +57,8 @@ class OneShot:
         batches = list(islice(iter(Batches(self.data.train_set, 128, self.state, lambda: 0)), 8))
         return slim(self.dense, self.inputs, budget={"macs": self.share}, data=batches).model
 
-    def budget(self) -> nn.Module:
-        callbacks = GroupLasso("coupled"), Budget(macs=self.share, window=(0.0, 0.3))
+    def budget(self, distill: float = 0.0) -> nn.Module:
+        callbacks = GroupLasso("coupled"), Budget(macs=self.share, window=(0.0, 0.3), distill=distill)
         return slim(self.tuned(copy.deepcopy(self.dense), *callbacks), self.inputs).model
 
     def magnitude(self) -> nn.Module:
@@ -68,6 +72,7 @@ class OneShot:
             "slim": self.slim,
             "slim, tuned": lambda: self.tuned(self.slim()),
             "Budget": self.budget,
+            "Budget, taught": lambda: self.budget(distill=1.0),
             "magnitude": self.magnitude,
             "magnitude, tuned": lambda: self.tuned(self.magnitude()),
         }
@@ -81,8 +86,9 @@ def run(data: Any, state: int, options: argparse.Namespace) -> list[dict[str, An
     full, loader = macs(dense, training.shape), data.test_dataloader()
     rows = [{"way": "dense", "share": 1.0, "state": state, "macs_left": 1.0, "accuracy": accuracy(dense, loader)}]
     for share in options.share:
-        for way, make in OneShot(dense, data, state, share, options).ways.items():
-            network = make()
+        ways = OneShot(dense, data, state, share, options).ways
+        for way in options.ways:
+            network = ways[way]()
             left = macs(network, training.shape) / full
             rows.append(
                 {"way": way, "share": share, "state": state, "macs_left": left, "accuracy": accuracy(network, loader)}
@@ -109,6 +115,7 @@ def main() -> None:
     parser.add_argument(
         "--share", nargs="+", type=within(0, 1), default=[0.5, 0.25], help="of the multiply-accumulates"
     )
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--weight-decay", type=within(0), default=1.5e-3)
     parser.add_argument("--precision", default="bf16-mixed", help="of training; tests are in float32")
     parser.add_argument("--states", nargs="+", type=int, default=[0])
