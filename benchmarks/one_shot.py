@@ -35,7 +35,6 @@ from ssl_prune.callbacks import Budget, GroupLasso
 from ssl_prune.files import replacing
 from ssl_prune.report.table import table
 
-
 WAYS = ("slim", "slim, tuned", "Budget", "Budget, taught", "magnitude", "magnitude, tuned")
 
 
