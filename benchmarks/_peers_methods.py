@@ -42,6 +42,7 @@ class Job:
         widths_from: epochs and weight decay of the run of `ours` whose widths these are; None for the other methods.
         window: of the budget of `ours`, of the run that `widths_from` tells of, and for the pruners the moment of the cut
             (its end, but half of the run at the latest); None for the other methods.
+        exponent: of the budget of `ours`, where its window does not end early.
     """
 
     method: str
@@ -61,6 +62,7 @@ class Job:
     warmup: float = 0.0
     widths_from: tuple[int, float] | None = None
     window: tuple[float, float] | None = None
+    exponent: float = 0.5
 
 
 @dataclass
@@ -95,7 +97,7 @@ def ours(run: Run) -> nn.Module:
     network = run.network()
     assert run.job.window is not None
     early = run.job.window[1] <= EARLY
-    options: dict[str, Any] = {"score": Ranks(), "exponent": 0.25} if early else {}
+    options: dict[str, Any] = {"score": Ranks(), "exponent": 0.25} if early else {"exponent": run.job.exponent}
     budget = Budget(macs=run.job.share, window=run.job.window, **options)
     shrink = Shrink(every_n_steps=CUT_EVERY, min_gain=0.02) if early else Shrink(min_gain=0.02)
     run.training.fit(network, callbacks=[GroupLasso("coupled"), budget, shrink])

@@ -160,6 +160,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=within(0, 1), default=0.0, help="share of the run in which lr rises to that")
     parser.add_argument("--equal", nargs="+", choices=["epochs", "macs"], default=["epochs", "macs"])
     parser.add_argument("--window", nargs=2, type=within(0, 1), default=[0.1, 0.65], help="of ours, shares of the run")
+    parser.add_argument("--exponent", type=within(0), default=0.5, help="of ours: 1 takes more of what costs much")
     parser.add_argument(
         "--early", nargs=2, type=within(0, 1), default=[0.003, 0.03], help="the same at equal training MACs"
     )
@@ -179,7 +180,7 @@ def main() -> None:
         options.network, options.data, options.images, options.epochs, by_method(options.weight_decay), options.reg,
         options.precision, "validation" if options.tune else "test",
         {"epochs": tuple(options.window), "macs": tuple(options.early)}, options.accelerator, options.batch, options.lr,
-        options.warmup,
+        options.warmup, options.exponent,
     )  # fmt: skip
     if options.json.exists() and not options.resume:
         raise SystemExit(f"{options.json} exists: --resume goes on with it, --json names another file")
