@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from statistics import mean, stdev
@@ -23,8 +24,8 @@ def within(low: float, high: float = float("inf")) -> Callable[[str], float]:
 
     def number(text: str) -> float:
         found = float(text)
-        if not low <= found <= high:  # false for NaN too
-            raise argparse.ArgumentTypeError(f"got {text}; it takes a number from {low:g} to {high:g}")
+        if not (low <= found <= high and math.isfinite(found)):
+            raise argparse.ArgumentTypeError(f"got {text}; it takes a finite number from {low:g} to {high:g}")
         return found
 
     return number

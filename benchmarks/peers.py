@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py --root DATA --network resnet8 --images 20000 --epochs 8 --share 0.25 \\
         --states 0 1 2 [--methods ...] [--equal epochs macs] [--processes 2] [--json peers.json] [--resume] [--tune] \\
-        [--accelerator cpu] [--batch 128] [--lr 0.1] [--warmup 0]
+        [--accelerator cpu] [--batch 128] [--lr 0.1] [--warmup 0] [--exponent 0.5]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. The methods:
 

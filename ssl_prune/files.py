@@ -26,7 +26,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: The folder does not exist, or the block wrote nothing.
-        IsADirectoryError: `path` is a folder.
+        OSError: It cannot be written: see `refuse_unwritable`.
 
     Example:
         >>> import tempfile
@@ -40,8 +40,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     # A link is followed: the file it points at is replaced, not the link.
     target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise IsADirectoryError(f"cannot write {target}: it is a folder. Name a file in it.")
+    refuse_unwritable(target)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist. Create it first.")
     # A plain name and not tempfile: its files are readable by their owner only, whatever the umask says.
