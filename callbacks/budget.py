@@ -231,7 +231,7 @@ class Budget(pl.Callback, Writes):
         _, due, left, strength = self.solver.history[-1]
         kind = self.limits.kinds[0]
         values = {f"budget_{kind}_due": due, f"budget_{kind}_left": left, "budget_strength": strength}
-        pl_module.log_dict(values, rank_zero_only=True)
+        pl_module.log_dict(values)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what the picture shows."""

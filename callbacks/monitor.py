@@ -67,4 +67,5 @@ class SparsityMonitor(pl.Callback):
             values["groups_alive"] = float(sum(int(c.groups.alive().sum()) for c in penalties if c.groups is not None))
             values["strength"] = max(c.solver.current_strength for c in penalties if c.solver is not None)
         for name, value in values.items():
-            pl_module.log(name, value, prog_bar=self.prog_bar and name != "strength", rank_zero_only=True)
+            # The same on every process, and known on every process to callbacks that watch it.
+            pl_module.log(name, value, prog_bar=self.prog_bar and name != "strength", sync_dist=True)

@@ -188,7 +188,7 @@ class Shrink(pl.Callback):
         """Log what is left after a cut."""
         if self.history and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             _, macs, params, _ = self.history[-1]
-            pl_module.log_dict({"shrink_macs_left": macs, "shrink_params_left": params}, rank_zero_only=True)
+            pl_module.log_dict({"shrink_macs_left": macs, "shrink_params_left": params})
 
     def state_dict(self) -> dict[str, Any]:
         """When the last look was, and the history: numbers only."""

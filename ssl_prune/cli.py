@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif _is_plain(given):
             COMMANDS[given[0]](given[1:])
         else:
-            SlimCLI(arguments)
+            _run(arguments)
     except UnpicklingError as error:
         if os.environ.get("SSL_PRUNE_TRACEBACK"):
             raise
@@ -196,6 +196,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"ssl-prune: {error}\n(SSL_PRUNE_TRACEBACK=1 shows where)", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    """Lightning's command line; what gloo still holds at exit can abort a finished run, so its group ends before."""
+    given = torch.distributed.is_available() and torch.distributed.is_initialized()
+    SlimCLI(arguments)
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and not given:
+        torch.distributed.destroy_process_group()
 
 
 def _look_at_data(model: pl.LightningModule, module: str | None, datamodule: pl.LightningDataModule) -> None:

@@ -78,6 +78,19 @@ def test_fit_leaves_all_files(trained):
     assert saved["model"]["init_args"]["network"]["init_args"]["widths"] == [4, 6]
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_a_run_ends_the_process_group_it_started_and_no_other(here, given):
+    """What gloo still holds at exit can abort a process whose work is done."""
+    if given:
+        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        main(["fit", "--config", DIGITS, *SMALL, "--trainer.strategy=ddp", "--trainer.devices=1"])
+        assert torch.distributed.is_initialized() == given
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_other_stages_take_the_checkpoint(trained, here, command, capsys):
     main([command, "--config", DIGITS, *SMALL, "--ckpt_path", checkpoint(trained)])

@@ -53,6 +53,7 @@ state = {k: v for k, v in model.state_dict().items()}
 solver = callbacks[0].solver
 torch.save((dict(model.named_parameters()), solver.step_count, solver.frozen, callbacks[3].report is not None),
            f"{folder}/rank{trainer.global_rank}.pt")
+torch.distributed.destroy_process_group()  # what gloo still holds at exit can abort a process
 """
 
 

@@ -78,6 +78,7 @@ model = Lit()
 ckpt = f"{folder}/first2.ckpt" if what == "again" else None
 trainer.fit(model, DataLoader(data, batch_size=8), ckpt_path=ckpt, weights_only=True)
 torch.save((dict(model.named_parameters()), [e[:3] for e in shrink.history]), f"{folder}/{what}{trainer.global_rank}.pt")
+torch.distributed.destroy_process_group()  # what gloo still holds at exit can abort a process
 """
 
 
