@@ -62,7 +62,7 @@ class Job:
     warmup: float = 0.0
     widths_from: tuple[int, float] | None = None
     window: tuple[float, float] | None = None
-    exponent: float = 0.5
+    exponent: float = 1.0
 
 
 @dataclass

@@ -38,7 +38,7 @@ class Settings:
     batch: int = 128
     lr: float = 0.1
     warmup: float = 0.0
-    exponent: float = 0.5
+    exponent: float = 1.0
 
     def job(self, method: str, share: float, state: int, equal: str = "epochs") -> Job:
         """The run of a method, at equal epochs or at equal training MACs ("macs")."""
@@ -50,7 +50,7 @@ class Settings:
         return Job(
             method, self.network, self.data, self.images, 1.0 if method == "dense" else share, state, epochs,
             self.weight_decay[method], reg, self.precision, self.split, self.accelerator,
-            self.batch, self.lr, self.warmup, source, window, self.exponent if "ours" in method else 0.5,
+            self.batch, self.lr, self.warmup, source, window, self.exponent if "ours" in method else 1.0,
         )  # fmt: skip
 
     def _longer(self, method: str, share: float) -> int:

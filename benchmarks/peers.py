@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py --root DATA --network resnet8 --images 20000 --epochs 8 --share 0.25 \\
         --states 0 1 2 [--methods ...] [--equal epochs macs] [--processes 2] [--json peers.json] [--resume] [--tune] \\
-        [--accelerator cpu] [--batch 128] [--lr 0.1] [--warmup 0] [--exponent 0.5]
+        [--accelerator cpu] [--batch 128] [--lr 0.1] [--warmup 0] [--exponent 1]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. The methods:
 
@@ -160,7 +160,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=within(0, 1), default=0.0, help="share of the run in which lr rises to that")
     parser.add_argument("--equal", nargs="+", choices=["epochs", "macs"], default=["epochs", "macs"])
     parser.add_argument("--window", nargs=2, type=within(0, 1), default=[0.1, 0.65], help="of ours, shares of the run")
-    parser.add_argument("--exponent", type=within(0), default=0.5, help="of ours: 1 takes more of what costs much")
+    parser.add_argument("--exponent", type=within(0), default=1.0, help="of ours: 0.5 takes less of what costs much")
     parser.add_argument(
         "--early", nargs=2, type=within(0, 1), default=[0.003, 0.03], help="the same at equal training MACs"
     )

@@ -122,7 +122,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--min-gain", type=within(0, 1), default=0.05)
     parser.add_argument("--round-to", type=count, default=1, help="widths are multiples of it")
     parser.add_argument(
-        "--exponent", type=within(0), default=0.5, help="of the budget: 1 takes more of what costs much"
+        "--exponent", type=within(0), default=1.0, help="of the budget: 0.5 takes less of what costs much"
     )
     parser.add_argument("--lr", type=within(0), default=0.1)
     parser.add_argument("--weight-decay", type=within(0), default=5e-4)

@@ -48,7 +48,7 @@ class Budget(pl.Callback, Writes):
             size is at least twice that of the network with a tenth of each layer, else one; with a latency one.
         round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
         score: which channels matter; default `TaylorScale`.
-        exponent: power of a channel's saving that its score is divided by; 1 takes more of the layers that cost much.
+        exponent: power of a channel's saving that its score is divided by; 0.5 takes less of the layers that cost much.
         every: optimizer steps between two decisions; fewer where the window has less than 60 times as many.
         lookahead: how far ahead the strength looks, as a share of the run.
         latency_batch: samples of the forward pass that is timed.
@@ -84,7 +84,7 @@ class Budget(pl.Callback, Writes):
         floor: float | None = None,
         round_to: int = 1,
         score: Score | None = None,
-        exponent: float = 0.5,
+        exponent: float = 1.0,
         every: int = 10,
         lookahead: float = 0.05,
         latency_batch: int = 64,

@@ -34,7 +34,7 @@ def apply_budget(
     data: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
     *,
-    exponent: float = 0.5,
+    exponent: float = 1.0,
     round_to: int = 1,
 ) -> tuple[nn.Module, BudgetChange]:
     """A copy of `model` in which the channels that matter least are zero, so many that the size is met.

@@ -68,7 +68,7 @@ class BudgetSolver(Solver):
         saving: Callable[[Tensor], Tensor],
         window: Window,
         *,
-        exponent: float = 0.5,
+        exponent: float = 1.0,
         every: int = 10,
         norms: tuple[int, ...] = (),
         look: Callable[[Tensor], Mapping[str, float]] | None = None,
