@@ -115,8 +115,7 @@ class Controller:
         """``(G,)`` the groups with the smallest keys whose removal meets the limits, beside those that are dead.
 
         Where the last of them would end well below the final limits, others that fit take its place if there are any; or
-        it goes and others of them stay, where it alone leads from above the limits to below the band (as times do that
-        fall in steps) and that costs less.
+        it goes and others of them stay that it makes up for, where that costs less.
 
         Args:
             keys: (G,) how much each group is worth.
@@ -143,7 +142,7 @@ class Controller:
         if not final or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
             return chosen
         fitting = self._fitting(order, low, dead, limits, chosen)
-        if self.excess(dead | chosen, limits) >= -self.band:
+        if self.excess(dead | chosen, limits) >= -self.band and self.excess(dead | fitting, limits) >= -self.near:
             return fitting
         trimmed = self._trimmed(order, low, dead, limits)
 
@@ -262,6 +261,8 @@ class Controller:
             pushed: (G,) those that the strength was for. They are nearly at zero, so they go if they are what is missing,
                 even where the order of the keys has changed since.
         """
+        if self.excess(dead) <= 0:  # the last to come to zero made up for others that were on their way
+            return torch.zeros_like(dead)
         chosen = torch.zeros_like(dead) if pushed is None else pushed.cpu() & ~dead
         if not self.rules.allow(dead | chosen):  # others of a layer have gone since
             chosen = torch.zeros_like(dead)

@@ -123,6 +123,17 @@ def test_a_projection_takes_what_was_pushed_even_if_the_keys_have_changed():
     assert floors.project(keys, gone, pushed).nonzero().flatten().tolist() == [25]
 
 
+def test_what_the_last_group_makes_up_for_stays():
+    size = additive([0.25] * 4 + [2.5] * 40)  # the first four have the smallest keys and save little
+    controller = Controller(size, {"macs": 0.976}, torch.zeros(44, dtype=torch.long))
+    keys = torch.arange(44.0).double()
+    assert controller.ahead(keys, none(44), controller.limits).nonzero().flatten().tolist() == [4]
+    # If they are on their way all the same when the size is met, they stay as well.
+    gone, pushed = none(44), none(44)
+    gone[4], pushed[:4] = True, True
+    assert not controller.project(keys, gone, pushed).any()
+
+
 @settings(deadline=None, max_examples=100, derandomize=True)
 @given(st.data(), st.floats(0.1, 0.95), st.floats(0, 0.4))
 def test_channels_of_a_multiple_go_together(data, limit, floor):
@@ -262,10 +273,10 @@ def test_channels_that_save_nothing_beside_the_others_stay(stepped):
 
     def size(dead):
         gone = torch.bincount(layer[dead], minlength=2).tolist()
-        return {"latency": 1 - sum(0.24 * (n // 8) + 0.001 * n for n in gone)}
+        return {"latency": 1 - sum(0.24 * (n // 8) + 0.0002 * n for n in gone)}
 
     keys = torch.cat([torch.linspace(0, 1.2, 16), torch.linspace(0.05, 2.4, 16)]).double()
-    controller = Controller(size, {"latency": 0.755}, layer, stepped=stepped)
+    controller = Controller(size, {"latency": 0.7585}, layer, stepped=stepped)
     chosen = controller.ahead(keys, none(32), controller.limits)
-    assert size(chosen)["latency"] <= 0.755
+    assert size(chosen)["latency"] <= 0.7585
     assert torch.bincount(layer[chosen], minlength=2).tolist() == ([8, 0] if stepped else [8, 4])
