@@ -34,7 +34,7 @@ def apply_budget(
     data: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
     *,
-    exponent: float = 1.0,
+    exponent: float = 0.5,
     round_to: int = 1,
 ) -> tuple[nn.Module, BudgetChange]:
     """A copy of `model` in which the channels that matter least are zero, so many that the size is met.
@@ -47,7 +47,8 @@ def apply_budget(
         data: batches (input, target), a few hundred samples; the score is `TaylorScale` on them. None: the norms of
             scales and shifts, or of rows where there is no normalisation, which is much worse.
         loss: of outputs and targets.
-        exponent: power of a channel's saving that its score is divided by.
+        exponent: power of a channel's saving that its score is divided by; with nothing trained after it a smaller one
+            leaves more accuracy than with `Budget`.
         round_to: count widths as multiples of this.
 
     Raises:
