@@ -48,7 +48,8 @@ class Budget(pl.Callback, Writes):
             size is at least twice that of the network with a tenth of each layer, else one; with a latency one.
         round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
         score: which channels matter; default `TaylorScale`.
-        exponent: power of a channel's saving that its score is divided by; 0.5 takes less of the layers that cost much.
+        exponent: power of a channel's saving that its score is divided by, the smaller the less goes of layers that cost much;
+            None: 1, and 0.5 with a latency, whose steps one such layer can take beyond the stated time.
         every: optimizer steps between two decisions; fewer where the window has less than 60 times as many.
         lookahead: how far ahead the strength looks, as a share of the run.
         latency_batch: samples of the forward pass that is timed.
@@ -84,7 +85,7 @@ class Budget(pl.Callback, Writes):
         floor: float | None = None,
         round_to: int = 1,
         score: Score | None = None,
-        exponent: float = 1.0,
+        exponent: float | None = None,
         every: int = 10,
         lookahead: float = 0.05,
         latency_batch: int = 64,
@@ -105,6 +106,8 @@ class Budget(pl.Callback, Writes):
             raise ValueError(f"Budget: round_to must be a whole number of channels >= 1, got {round_to!r}")
         if not 0 < lookahead <= 1:
             raise ValueError(f"Budget: lookahead must be a share of the run in (0, 1], got {lookahead!r}")
+        if exponent is None:
+            exponent = 1.0 if latency is None else 0.5
         if not exponent >= 0 or not isinstance(every, int) or every < 1:
             raise ValueError(f"Budget: exponent must be >= 0 and every a whole number >= 1, got {exponent}, {every}")
         self.window, self.floor, self.round_to, self.exponent = tuple(window), floor, round_to, exponent

@@ -324,3 +324,14 @@ def test_a_transformer_gives_heads_and_hidden_units(trainer):
     assert any(width < 3 * 24 for width in rows)
     assert all(width % (3 * 6) == 0 for width in rows)  # whole heads
     assert all(block.mlp[0].out_features < 96 for block in net.blocks)
+
+
+def test_layers_that_cost_much_lose_less_where_a_time_is_stated():
+    assert [
+        Budget(**limit).exponent for limit in ({"macs": 0.5}, {"latency": 0.5}, {"params": 0.5, "latency": 0.5})
+    ] == [
+        1.0,
+        0.5,
+        0.5,
+    ]
+    assert Budget(latency=0.5, exponent=1.0).exponent == 1.0
