@@ -142,7 +142,9 @@ class Controller:
         if not final or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
             return chosen
         fitting = self._fitting(order, low, dead, limits, chosen)
-        if self.excess(dead | chosen, limits) >= -self.band and self.excess(dead | fitting, limits) >= -self.near:
+        # Estimates of times change with every look: trimmed by them, what is pushed would change from one to the next.
+        near = self.stepped or self.excess(dead | fitting, limits) >= -self.near
+        if self.excess(dead | chosen, limits) >= -self.band and near:
             return fitting
         trimmed = self._trimmed(order, low, dead, limits)
 
