@@ -108,8 +108,10 @@ class Budget(pl.Callback, Writes):
             raise ValueError(f"Budget: lookahead must be a share of the run in (0, 1], got {lookahead!r}")
         if exponent is None:
             exponent = 1.0 if latency is None else 0.5
-        if not exponent >= 0 or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Budget: exponent must be >= 0 and every a whole number >= 1, got {exponent}, {every}")
+        if not 0 <= exponent < float("inf") or not isinstance(every, int) or every < 1:
+            raise ValueError(
+                f"Budget: exponent must be finite and >= 0, and every a whole number >= 1, got {exponent}, {every}"
+            )
         self.window, self.floor, self.round_to, self.exponent = tuple(window), floor, round_to, exponent
         self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
         if score is not None and not isinstance(score, Score):

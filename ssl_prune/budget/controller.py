@@ -143,8 +143,8 @@ class Controller:
             return chosen
         fitting = self._fitting(order, low, dead, limits, chosen)
         # Estimates of times change with every look: trimmed by them, what is pushed would change from one to the next.
-        near = self.stepped or self.excess(dead | fitting, limits) >= -self.near
-        if self.excess(dead | chosen, limits) >= -self.band and near:
+        close = self.stepped or self.excess(dead | fitting, limits) >= -self.near
+        if self.excess(dead | chosen, limits) >= -self.band and close:
             return fitting
         trimmed = self._trimmed(order, low, dead, limits)
 
