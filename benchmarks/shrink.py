@@ -1,7 +1,8 @@
 """What shrinking saves: the same training dense, with a budget, and with a budget and Shrink.
 
     python benchmarks/shrink.py --root DATA [--network resnet20] [--images 5000] [--epochs 10] [--macs 0.5] \\
-        [--window 0.05 0.5] [--states 0 1 2] [--round-to 8] [--exponent 1] [--precision 32-true] [--threads 1] [--accelerator cpu] [--json shrink.json]
+        [--window 0.05 0.5] [--states 0 1 2] [--round-to 8] [--exponent 1] [--batch 128] [--precision 32-true] [--threads 1] \\
+        [--accelerator cpu] [--json shrink.json]
 
 DATA holds the files of CIFAR-10 or Fashion-MNIST. All three see the same batches for as many epochs, with SGD (Nesterov
 momentum 0.9, a cosine from --lr to zero). "training MACs" are 3 · forward MACs · images of the network as it physically is
@@ -68,7 +69,7 @@ def run(variant: str, state: int, options: argparse.Namespace, data: Any) -> dic
         "state": state,
         "macs_left": macs(small, training.shape) / dense,
         "training_macs": training.meter.total / (3 * dense * options.epochs * len(data.train_set)),
-        "accuracy": accuracy(small, data.test_dataloader()),
+        "accuracy": accuracy(small, data.test_dataloader(), "cuda" if options.accelerator == "gpu" else "cpu"),
         "seconds": wall,
         "cpu_seconds": own,
         "cuts": len(cuts),
@@ -107,7 +108,7 @@ def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
     ]  # fmt: skip
     title = (
         f"{options.network}, {options.data}, {options.images or 'all'} images, {options.epochs} epochs, "
-        f"{options.precision}, {options.accelerator}, states {options.states}"
+        f"batches of {options.batch}, {options.precision}, {options.accelerator}, states {options.states}"
     )
     return table(head, lines, title=title)
 
@@ -124,6 +125,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--exponent", type=within(0), default=1.0, help="of the budget: 0.5 takes less of what costs much"
     )
+    parser.add_argument("--batch", type=count, default=128, help="images a step")
     parser.add_argument("--lr", type=within(0), default=0.1)
     parser.add_argument("--weight-decay", type=within(0), default=5e-4)
     parser.add_argument("--states", nargs="+", type=int, default=[0])
@@ -137,7 +139,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     quiet(options.threads)
-    data = open_data(options.data, options.root, options.images)
+    data = open_data(options.data, options.root, options.images, batch=options.batch)
     data.setup("fit")
     data.setup("test")
     rows: list[dict[str, Any]] = []
