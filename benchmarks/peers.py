@@ -23,10 +23,11 @@ The second table (`--equal macs`) lets each method train for as many whole epoch
 than the dense network in --epochs. A step counts 3 · forward MACs · batch of the network as it physically is in that
 step. Hence halfspace, which trains a dense network with zeros in it, gains nothing and has the same runs in both
 tables; ours is cut by Shrink before each epoch. There it comes to its size early, between --early of its run; if that
-ends within the first tenth, Shrink cuts every 40 steps and the score is Ranks() with exponent 0.25. The two pruners
-cut when ours has come to its size, after an epoch at least; thin and ours-shape train 1 / share times as long. Not
-counted: the run in which ours found the widths of ours-shape, penalties, scores, and tuning. Training MACs in the
-tables are in units of the dense network in --epochs; seconds are those of training and cutting.
+ends within the first tenth, Shrink cuts every ten steps and the score is Ranks() with exponent 0, so that layers keep
+their proportions. The two pruners cut when ours has come to its size, after an epoch at least; thin and ours-shape
+train 1 / share times as long. Not counted: the run in which ours found the widths of ours-shape, penalties, scores,
+and tuning. Training MACs in the tables are in units of the dense network in --epochs; seconds are those of training
+and cutting.
 
 `--tune` runs every method of the first share with the first state over --grid (groupnorm over --reg-grid too), takes the
 best on the validation images (5,000 of the training set that nobody trains on) and prints the options to go on with; the
@@ -162,7 +163,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--window", nargs=2, type=within(0, 1), default=[0.1, 0.65], help="of ours, shares of the run")
     parser.add_argument("--exponent", type=within(0), default=1.0, help="of ours: 0.5 takes less of what costs much")
     parser.add_argument(
-        "--early", nargs=2, type=within(0, 1), default=[0.003, 0.03], help="the same at equal training MACs"
+        "--early", nargs=2, type=within(0, 1), default=[0.0005, 0.006], help="the same at equal training MACs"
     )
     parser.add_argument("--tune", action="store_true", help="choose weight decays on the validation images")
     parser.add_argument("--grid", nargs="+", type=within(0), default=[1e-4, 5e-4, 1e-3], help="weight decays to try")
