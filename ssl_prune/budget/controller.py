@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import cos, pi
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from ssl_prune.budget.idle import idle
 from ssl_prune.budget.order import Order, Rules
 
-__all__ = ["Choice", "Controller", "Window"]
+__all__ = ["Choice", "Controller"]
 
 STEP_UP = 3.0  # the most that the strength changes at a time
 # How fast the shrinkage of groups that are not next falls with their keys. With 2 those that stay were shrunk noticeably,
@@ -26,26 +25,6 @@ NEARLY = 0.05  # of the mean norm: what is smaller goes at once
 # What came close to it by all others at their narrowest was measured above it, and the step had to go in the end beside them.
 SURE = 0.05
 IDLE_ROUNDS = 2  # of choosing others in place of those that save nothing
-
-
-@dataclass(frozen=True)
-class Window:
-    """The optimizer steps in which the network becomes smaller.
-
-    Args:
-        start: the first.
-        end: the last; by then the size is met.
-        ahead: how many steps the strength looks ahead.
-    """
-
-    start: int
-    end: int
-    ahead: int
-
-    def share(self, step: float, final: float) -> float:
-        """``final + (1 − final) (1 + cos(π p)) / 2``, p the progress in the window: 1 before it, `final` after."""
-        progress = (step - self.start) / max(1, self.end - self.start)
-        return final + (1 - final) * (1 + cos(pi * min(1.0, max(0.0, progress)))) / 2
 
 
 @dataclass(frozen=True)

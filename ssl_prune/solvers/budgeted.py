@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ssl_prune.budget.controller import Choice, Controller, Window
+from ssl_prune.budget.controller import Choice, Controller
 from ssl_prune.budget.looks import at_zero
 from ssl_prune.budget.measured import fit, unmet, within
+from ssl_prune.budget.window import Window
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
 from ssl_prune.penalties import GroupLasso
