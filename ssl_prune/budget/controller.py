@@ -21,9 +21,6 @@ SHARPNESS = 8
 # more for each so many groups of the network. Many that save little would cost more than the one that saves much.
 TRIED, EACH = 64, 50
 NEARLY = 0.05  # of the mean norm: what is smaller goes at once
-# Of the limit: how far below it others have to lead, where times are estimates, to take the place of a step that overshoots.
-# What came close to it by all others at their narrowest was measured above it, and the step had to go in the end beside them.
-SURE = 0.05
 IDLE_ROUNDS = 2  # of choosing others in place of those that save nothing
 
 
@@ -149,11 +146,8 @@ class Controller:
     def _fitting(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor) -> Tensor:
         """The first steps of this order without the last of the `chosen` ones, and others that fit better; else those."""
         fitting, best, closest = order.first(low - 1), chosen, self.excess(dead | chosen, limits)
-        left = 1 + len(dead) // EACH
-        if closest < -self.band:  # it cannot go at all, so others must, however many it takes
-            left = len(order)
-            if self.stepped and not self._without_layer(order, low, dead, limits):
-                return chosen
+        # Where the last one would end below the band it cannot go at all, so others must, however many it takes.
+        left = 1 + len(dead) // EACH if closest >= -self.band else len(order)
         for step in range(low, min(low + TRIED, len(order))):
             groups = order.step(step)
             fitting[groups] = True
@@ -167,12 +161,6 @@ class Controller:
             if not left:
                 break
         return best
-
-    def _without_layer(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float]) -> bool:
-        """Whether all others surely lead to the limits, where no more goes of the layer of the step that meets them."""
-        layer = self.rules.layer[order.step(low - 1)[0]]
-        more = ~order.first(low - 1) & (self.rules.layer == layer)
-        return self.excess(dead | (order.first(len(order)) & ~more), limits) <= -SURE * min(limits.values())
 
     def _trimmed(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
         """The first steps of this order without those of the largest keys that the last one makes up for."""

@@ -18,6 +18,7 @@ __all__ = ["Curve", "LayerTimes", "layer_times"]
 
 VECTOR = 8  # kernels work on so many channels at a time, or on a multiple of it
 POINTS = 8  # multiples of it that are measured at most
+STEPPED = 0.6  # of a layer's time, from which on it counts as rising in steps
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,18 @@ class Curve:
             return self.seconds[0]
         part = (width - self.widths[i]) / (self.widths[i + 1] - self.widths[i])
         return self.seconds[i] * (1 - part) + self.seconds[i + 1] * part
+
+    @property
+    def step(self) -> int:
+        """How many channels a kernel takes at a time: most of the time is added one above multiples of it; 1: none."""
+        at = dict(zip(self.widths, self.seconds, strict=True))
+        rises = {n: at[n + 1] - at[n] for n in self.widths if n + 1 in at and n % VECTOR == 0}
+        whole = self.seconds[-1] - self.seconds[0]
+        found = 1
+        for step in (VECTOR, 2 * VECTOR, 4 * VECTOR):
+            if whole > 0 and sum(rise for n, rise in rises.items() if n % step == 0) > STEPPED * whole:
+                found = step
+        return found
 
 
 @dataclass(frozen=True)

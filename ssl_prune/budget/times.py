@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ class TimeModel:
 
     Times fall in steps, where one vector of channels less is left to a kernel, so every convolution and linear layer is
     measured at multiples of eight channels and one above them. What the network takes beside them (normalisations,
-    activations, additions) is taken to be proportional to the elements that are left. A measurement of the network as it is
-    corrects the whole.
+    activations, additions) is taken to be proportional to the elements that are left, in the same steps. A measurement of the network as it
+    is corrects the whole.
 
     Args:
         graph: channel graph of the network.
@@ -105,7 +106,10 @@ class TimeModel:
         for reader, table, each in self._layers:
             read, written = self._widths(reader, alive)
             total += self._layer(table, read, written)
-            elements += each * written * len(reader.written)
+            step, width = table.written.step, written * len(reader.written)
+            if width > step:  # below one step single channels save again
+                width = min(ceil(width / step) * step, len(reader.written))
+            elements += each * width
         return total + self._rest * elements / self._elements
 
     def _layer(self, table: LayerTimes, read: float, written: float) -> float:

@@ -266,26 +266,6 @@ def test_where_a_step_overshoots_others_of_larger_keys_stay():
         assert not ((choice.weights == 1) & ~chosen).any()
 
 
-@pytest.mark.parametrize("least", [0.46, 0.49, 0.51])
-def test_a_step_that_others_can_hardly_replace_goes_alone(least):
-    # Half of the first layer's channels lead from the whole network to 0.46; all others without them to `least`.
-    layer = torch.tensor([0] * 8 + [1] * 50)
-
-    def size(dead):
-        left = int((~dead[:8]).sum())
-        return {"latency": (1.0 if left > 4 else 0.46) - (1 - least) / 49 * float(dead[8:].sum())}
-
-    keys = torch.cat([torch.tensor([0.1, 0.2, 0.3, 0.9, 9, 9, 9, 9]), torch.linspace(0, 5, 50)]).double()
-    controller = Controller(size, {"latency": 0.5}, layer, stepped=True)
-    chosen = controller.ahead(keys, none(58), controller.limits)
-    if least < 0.475:  # well below the limit: they replace it
-        assert 0.485 < size(chosen)["latency"] <= 0.5
-        assert chosen[8:].any()
-    else:
-        assert size(chosen)["latency"] == pytest.approx(0.46)
-        assert chosen.nonzero().flatten().tolist() == [0, 1, 2, 3]
-
-
 @pytest.mark.parametrize("stepped", [False, True])
 def test_channels_that_save_nothing_beside_the_others_stay(stepped):
     # Each layer gets faster where eight channels are gone, and hardly between.
