@@ -13,7 +13,7 @@ from _peers_networks import DATA, NETWORKS
 
 def count(text: str) -> int:
     """An option that is a whole number of at least 1."""
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"got {text}; it takes a whole number of at least 1")
     return number
@@ -23,7 +23,10 @@ def within(low: float, high: float = float("inf")) -> Callable[[str], float]:
     """An option that is a number between these two, both included."""
 
     def number(text: str) -> float:
-        found = float(text)
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
         if not (low <= found <= high and math.isfinite(found)):
             raise argparse.ArgumentTypeError(f"got {text}; it takes a finite number from {low:g} to {high:g}")
         return found

@@ -16,6 +16,11 @@ class Window:
         start: the first.
         end: the last; by then the size is met.
         ahead: how many steps the strength looks ahead.
+
+    Example:
+        >>> window = Window(start=100, end=300, ahead=20)
+        >>> [round(window.share(step, 0.5), 3) for step in (0, 100, 200, 300, 400)]
+        [1.0, 1.0, 0.75, 0.5, 0.5]
     """
 
     start: int
