@@ -1,3 +1,6 @@
+import platform
+import subprocess
+import sys
 import time
 
 import pytest
@@ -34,6 +37,33 @@ def test_two_networks_run_in_turns():
     slow, fast = compare_latency(first, second, torch.zeros(1), rounds=3, warmup=1)
     assert log == list("abbaabba")
     assert slow > fast
+
+
+FAULTS = """
+import resource, torch
+from ssl_prune.latency import latency
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def ones():
+    before = faults()
+    torch.ones(2**21)
+    return faults() - before
+
+cold = sum(ones() for _ in range(6))
+latency(torch.nn.Identity(), torch.zeros(1), rounds=1)
+ones()
+print(cold, sum(ones() for _ in range(6)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_pass_takes_the_memory_of_the_one_before_it():
+    found = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    cold, warm = map(int, found.stdout.split())
+    assert warm < cold / 10
+    assert warm < 200  # each of them has 2,048 pages
 
 
 def test_no_rounds_are_refused():

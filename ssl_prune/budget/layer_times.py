@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.copies import copied
+from ssl_prune.latency import without_page_faults
 
 __all__ = ["Curve", "LayerTimes", "layer_times"]
 
@@ -154,6 +155,7 @@ def _narrow(layer: Any, shape: torch.Size, read: int, written: int) -> tuple[nn.
 
 
 def _seconds(layer: nn.Module, x: Tensor, rounds: int) -> float:
+    without_page_faults()
     times = []
     with torch.no_grad():
         for turn in range(rounds + 2):
