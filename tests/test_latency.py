@@ -48,22 +48,21 @@ def faults():
 
 def ones():
     before = faults()
-    torch.ones(2**21)
+    outputs = [torch.ones(3 * 2**19) for _ in range(4)]  # of 6 MiB each, as of the layers of a network
+    del outputs
     return faults() - before
 
-cold = sum(ones() for _ in range(6))
 latency(torch.nn.Identity(), torch.zeros(1), rounds=1)
-ones()
-print(cold, sum(ones() for _ in range(6)))
+for _ in range(4):  # in which the heap may grow
+    ones()
+print(sum(ones() for _ in range(12)))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_a_pass_takes_the_memory_of_the_one_before_it():
     found = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    cold, warm = map(int, found.stdout.split())
-    assert warm < cold / 10
-    assert warm < 200  # each of them has 2,048 pages
+    assert int(found.stdout) < 500  # each of the 12 passes has 6,144 pages
 
 
 def test_no_rounds_are_refused():
