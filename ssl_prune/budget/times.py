@@ -27,8 +27,8 @@ class TimeModel:
 
     Times fall in steps, where one vector of channels less is left to a kernel, so every convolution and linear layer is
     measured at multiples of eight channels and one above them. What the network takes beside them (normalisations,
-    activations, additions) is taken to be proportional to the elements that are left, in the same steps. A measurement of the network as it
-    is corrects the whole.
+    activations, additions) is taken to be proportional to the elements that are left, in the same steps. A measurement
+    of the network as it is corrects the whole.
 
     Args:
         graph: channel graph of the network.
