@@ -15,7 +15,17 @@ from ssl_prune.graph.autograd import trace_either
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 
-__all__ = ["example_of", "forget", "graph_of", "handed_on", "known_graph", "network_of", "refuse_sharded", "remember"]
+__all__ = [
+    "example_of",
+    "forget",
+    "graph_of",
+    "handed_on",
+    "inputs_of",
+    "known_graph",
+    "network_of",
+    "refuse_sharded",
+    "remember",
+]
 
 _GRAPHS: "WeakKeyDictionary[nn.Module, tuple[str, dict[str, ChannelGraph]]]" = WeakKeyDictionary()
 _EXAMPLES: "WeakKeyDictionary[nn.Module, Inputs]" = WeakKeyDictionary()
@@ -47,7 +57,7 @@ def remember(pl_module: pl.LightningModule, network: nn.Module, batch: Any) -> N
     The batch is one that training reads anyway: opening the loader to look would move generators and streams on.
     """
     if pl_module.example_input_array is None and network not in _EXAMPLES:
-        _EXAMPLES[network] = map_tensors(lambda t: _first(t).detach().clone(), _inputs_of(batch))
+        _EXAMPLES[network] = map_tensors(lambda t: _first(t).detach().clone(), inputs_of(batch))
 
 
 def forget(network: nn.Module) -> None:
@@ -160,7 +170,7 @@ def _first(tensor: Tensor) -> Tensor:
     return tensor[:1] if tensor.dim() else tensor
 
 
-def _inputs_of(batch: Any) -> Inputs:
+def inputs_of(batch: Any) -> Inputs:
     if isinstance(batch, (Tensor, Mapping)):
         return batch
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], (Tensor, Mapping)):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering, Window, steer
 from ssl_prune.callbacks._distill import Distillation
-from ssl_prune.callbacks._network import graph_of
 from ssl_prune.callbacks._targets import Writes
+from ssl_prune.callbacks._timed import Look, TimedBatch
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
 from ssl_prune.inputs import Inputs, batch_of
@@ -52,7 +52,7 @@ class Budget(pl.Callback, Writes):
             None: 1, and 0.5 with a latency, whose steps one such layer can take beyond the stated time.
         every: optimizer steps between two decisions; fewer where the window has less than 60 times as many.
         lookahead: how far ahead the strength looks, as a share of the run.
-        latency_batch: samples of the forward pass that is timed.
+        latency_batch: samples of the forward pass that is timed, the first that training reads.
         distill: weight of a distillation term in the loss after the window; the teacher is the network at its start.
         temperature: of the distillation.
         path: a `.json` file for the decisions, with every group's key and the step at which it went, and a picture beside
@@ -122,8 +122,8 @@ class Budget(pl.Callback, Writes):
         self.measured: list[tuple[int, float]] = []
         self.steering: Steering | None = None
         self._network: nn.Module | None = None
-        self._reference: nn.Module | None = None
         self._teacher: dict[str, Any] = {}
+        self._timed = TimedBatch(latency_batch)
         self.score = TaylorScale() if score is None else score
         self.solver: BudgetSolver | None = None
 
@@ -139,6 +139,7 @@ class Budget(pl.Callback, Writes):
             )
         if stage == "fit":
             self.refuse_targets(trainer)
+            self._timed = TimedBatch(self.latency_batch if "latency" in self.limits.kinds else 0)
 
     def make_solver(
         self,
@@ -175,18 +176,22 @@ class Budget(pl.Callback, Writes):
         )
         if window.end <= window.start:
             raise ValueError(f"Budget: the window has no step in a run of {total} steps; train longer or widen it")
-        self._network, size = network if trained is None else trained, self.latency_batch
+        self._network = network if trained is None else trained
         if self.distillation.weight:
             self.distillation.load_state_dict(self._teacher, network)
             self.distillation.watch(self._network)
-        inputs = batch_of(example, size)
+        inputs = batch_of(example, self.latency_batch)
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
-        self._reference = without_zeros(network) if "latency" in self.limits.kinds else None
-        self._batch = inputs
         self.steering = steer(
             timed, network, groups, self.limits, inputs=inputs, floor=self.floor, round_to=self.round_to
         )
+        look = None
+        if self.steering.times is not None:
+            look = Look(
+                self.steering, self.limits, self._timed, trainer.lightning_module, self._network,
+                without_zeros(network), example,
+            )  # fmt: skip
         self.solver = BudgetSolver(
             self.steering.parts.groups,
             self.score,
@@ -196,17 +201,15 @@ class Budget(pl.Callback, Writes):
             exponent=self.exponent,
             every=max(1, min(self.every, (window.end - window.start) // DECISIONS)),
             norms=self.steering.norms,
-            look=None if self.steering.times is None else self._measure,
+            look=look,
         )
         return self.solver
 
-    def _measure(self, dead: Tensor) -> dict[str, float]:
-        """The share of the time that the network takes as it would be cut now; the estimate is corrected by it."""
-        assert self.steering is not None
-        assert self._network is not None
-        assert self._reference is not None
-        graph = graph_of(self._network, self._batch)
-        return self.steering.look(graph, self._network, self._reference, self._batch, dead)
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep what is timed."""
+        self._timed.take(batch)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add the distillation term to the loss, once the network has its size."""

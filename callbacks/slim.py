@@ -12,8 +12,9 @@ from ssl_prune._lightning import pl
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
 from ssl_prune.callbacks._targets import Writes
-from ssl_prune.inputs import Inputs, batch_of, uncompiled
-from ssl_prune.latency import compare_latency
+from ssl_prune.callbacks._timed import TimedBatch
+from ssl_prune.inputs import Inputs, uncompiled
+from ssl_prune.latency import compare_latency, without_zeros
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import SlimResult, save_slim, slim
@@ -41,7 +42,7 @@ class Slim(pl.Callback, Writes):
         threshold: set channels of which all weights are within it to zero first, on a copy; see `slim`.
         round_to: keep dead channels so that widths are multiples of it, or "measured"; see `slim`.
         module: name of the submodule to cut; default the one that holds all parameters.
-        latency_batch: samples of the forward pass that is timed; 0: do not time.
+        latency_batch: samples of the forward pass that is timed, the first that training reads; 0: do not time.
 
     Raises:
         TypeError: `path` is no path.
@@ -85,11 +86,13 @@ class Slim(pl.Callback, Writes):
         self.module, self.latency_batch = module, latency_batch
         self.result: SlimResult | None = None
         self.report: RunReport | None = None
+        self._timed = TimedBatch(latency_batch)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the network, where its files go and what the exports need before anything is trained."""
         if stage == "fit":
             forget(network_of(pl_module, self.module))
+            self._timed = TimedBatch(self.latency_batch)
             for name in self.exports:
                 require(name)
             self.refuse_targets(trainer)
@@ -106,7 +109,8 @@ class Slim(pl.Callback, Writes):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep an example input."""
+        """Keep an example input, and what is timed."""
+        self._timed.take(batch)
         if pl_module.example_input_array is None:
             remember(pl_module, network_of(pl_module, self.module), batch)
 
@@ -130,7 +134,8 @@ class Slim(pl.Callback, Writes):
         self.refuse_unwritable(trainer)
         # What is measured is measured on the batch that counts; the graph needs one sample only.
         graph = None if "measured" in (self.round_to, self.columns) else graph_of(network, example)
-        inputs = self._batch(example) if graph is None else example
+        batch = self._timed.inputs(pl_module, network, example)
+        inputs = batch if graph is None else example
         self.result = slim(
             network, inputs, self.exact, self.tolerance, columns=self.columns, threshold=self.threshold,
             round_to=self.round_to, graph=graph,
@@ -144,21 +149,18 @@ class Slim(pl.Callback, Writes):
             evaluate_on(name, batches, trainer, pl_module, network, sparse, self.result.model)
             for name, batches in held_out(trainer)
         ]
-        self.report = self._report(sparse, example, [e for e in evaluations if e is not None])
+        self.report = self._report(sparse, batch, [e for e in evaluations if e is not None])
         if path is not None:
             self._save(path, example)
         return self.report
 
-    def _report(self, network: nn.Module, example: Inputs, evaluations: Sequence[Evaluation]) -> RunReport:
+    def _report(self, network: nn.Module, batch: Inputs, evaluations: Sequence[Evaluation]) -> RunReport:
         assert self.result is not None
         times = None
         if self.latency_batch:
             with uncompiled():  # the slim network is not compiled either
-                times = compare_latency(network, self.result.model, self._batch(example))
+                times = compare_latency(without_zeros(network), self.result.model, batch)
         return RunReport(self.result.report, tuple(evaluations), times, self.latency_batch or 1, type(network).__name__)
-
-    def _batch(self, example: Inputs) -> Inputs:
-        return batch_of(example, max(1, self.latency_batch))
 
     def _save(self, path: Path, example: Inputs) -> None:
         assert self.result is not None

@@ -78,27 +78,27 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
 
 
 def batch_of(example: Inputs, size: int) -> Inputs:
-    """A batch to time: `size` samples made of one, its numbers in another order in each but the first.
+    """A batch to time: the samples of the example, and as many made of them as are missing, their numbers in another order.
 
     The same sample over and over would be too easy: the processor foresees every comparison of a pooling, which made a
-    LeNet-5 a tenth faster than real images do. Integers and flags, which name things, are repeated as they are, and so are
-    tensors that are not of one sample.
+    LeNet-5 a tenth faster than real images do. Integers and flags, which name things, are repeated as they are, and
+    tensors that have not as many samples as the first one are left alone.
 
     Example:
         >>> batch_of(torch.tensor([[1.0, 2.0, 3.0]]), 4).sum(1)
         tensor([6., 6., 6., 6.])
     """
     generator = torch.Generator().manual_seed(0)
+    known = next((len(tensor) for tensor in leaves(as_call(example)) if tensor.dim()), 0)
 
     def spread(tensor: Tensor) -> Tensor:
-        if not tensor.dim() or len(tensor) != 1:
+        if not tensor.dim() or len(tensor) != known or not tensor.numel():
             return tensor
-        repeated = tensor.repeat_interleave(size, 0)
-        if not tensor.is_floating_point() or not tensor.numel():
-            return repeated
-        for sample in repeated[1:]:
-            order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
-            sample.copy_(tensor.flatten()[order].view_as(sample))
+        repeated = tensor[torch.arange(size) % known]
+        if tensor.is_floating_point():
+            for sample in repeated[known:]:
+                order = torch.randperm(sample.numel(), generator=generator).to(tensor.device)
+                sample.copy_(sample.flatten()[order].view_as(sample))
         return repeated
 
     return map_tensors(spread, example)

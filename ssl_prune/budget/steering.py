@@ -18,8 +18,8 @@ from ssl_prune.budget.times import TimeModel
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.units import AutogradGraph
 from ssl_prune.groups import Partition
-from ssl_prune.inputs import Inputs
-from ssl_prune.latency import without_zeros
+from ssl_prune.inputs import Inputs, uncompiled
+from ssl_prune.latency import latency, without_zeros
 
 __all__ = ["Steering", "steer"]
 
@@ -63,6 +63,19 @@ class Steering:
     def left(self, dead: Tensor) -> dict[str, float]:
         """The share of each limited kind without the dead groups."""
         return {kind: share for kind, share in self._shares(dead).items() if kind in self.controller.limits}
+
+    def retime(self, limits: Limits, reference: nn.Module, inputs: Inputs) -> None:
+        """Go over to another batch, of which a limit in milliseconds is another share.
+
+        Args:
+            limits: as they were stated.
+            reference: the dense network, of which no channel is at zero.
+            inputs: the batch that is timed from now on.
+        """
+        if limits.latency is not None and limits.latency > 1:
+            with uncompiled():
+                seconds = latency(reference, inputs)
+            self.controller.limits.update(limits.shares({**self.dense, "latency": seconds}))
 
     def look(
         self, graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, dead: Tensor

@@ -11,6 +11,7 @@ from wide import Wide, adamw
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Budget, GroupLasso, Slim
+from ssl_prune.callbacks._timed import Look
 from ssl_prune.models import ViT
 from ssl_prune.scores import Magnitude
 
@@ -270,9 +271,8 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
         now.append(dead.clone())
         return original(self, dead)
 
-    original = Budget._measure
-    monkeypatch.setattr(Budget, "_measure", measure)
-
+    original = Look.__call__
+    monkeypatch.setattr(Look, "__call__", measure)
     monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
     monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
     monkeypatch.setattr("ssl_prune.budget.layer_times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
