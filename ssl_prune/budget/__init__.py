@@ -5,7 +5,7 @@ from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.controller import Choice, Controller
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.looks import at_zero, time_left
-from ssl_prune.budget.measured import fit, within
+from ssl_prune.budget.measured import fit, plan
 from ssl_prune.budget.one_shot import apply_budget
 from ssl_prune.budget.sizes import SizeModel
 from ssl_prune.budget.steering import Steering, steer
@@ -26,8 +26,8 @@ __all__ = [
     "at_zero",
     "atoms",
     "fit",
+    "plan",
     "steer",
     "time_left",
     "units_of",
-    "within",
 ]

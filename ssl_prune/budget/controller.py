@@ -121,8 +121,7 @@ class Controller:
         if not final or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
             return chosen
         fitting = self._fitting(order, low, dead, limits, chosen)
-        # Estimates of times change with every look: trimmed by them, what is pushed would change from one to the next.
-        close = self.stepped or self.excess(dead | fitting, limits) >= -self.near
+        close = self.excess(dead | fitting, limits) >= -self.near
         if self.excess(dead | chosen, limits) >= -self.band and close:
             return fitting
         trimmed = self._trimmed(order, low, dead, limits)
@@ -183,7 +182,14 @@ class Controller:
         return chosen
 
     def choose(
-        self, keys: Tensor, norms: Tensor, dead: Tensor, limits: Mapping[str, float], rates: float, before: float
+        self,
+        keys: Tensor,
+        norms: Tensor,
+        dead: Tensor,
+        limits: Mapping[str, float],
+        rates: float,
+        before: float,
+        plan: Tensor | None = None,
     ) -> Choice:
         """The strength with which the groups that are next come to zero in time.
 
@@ -194,10 +200,12 @@ class Controller:
             limits: the shares to come to.
             rates: sum of the learning rates until then.
             before: the strength up to now; 0 if there was none.
+            plan: (G,) what has to go in the end; default what would be chosen now.
         """
         keys, norms = keys.double().cpu(), norms.double().cpu()
         # Nothing goes on the way that would not have to go in the end.
-        chosen = self.ahead(keys, dead, limits, among=self.ahead(keys, dead, self.limits))
+        plan = self.ahead(keys, dead, self.limits) if plan is None else plan
+        chosen = self.ahead(keys, dead, limits, among=plan)
         if not bool(chosen.any()):
             return Choice(0.0, torch.zeros_like(keys))
         # Each decision has as long as the one before, so the last one chosen would come ever nearer and never to zero.

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ssl_prune.budget.controller import Controller
 
-__all__ = ["fit", "unmet", "within"]
+__all__ = ["fit", "plan", "unmet"]
 
 TRIES = 40  # measurements at most
 SLACK = 0.045  # of the limit: how far below it a measured size may come
+PLANS = 6  # choices by estimates that are measured
 EACH = 50  # in place of a step that overshoots, one more group than it has for each so many of the network, at most
 NOISE = 0.01  # of the limit: how far below it a measured size has to come, as the next measurement finds another one
 
@@ -81,45 +82,39 @@ def fit(
     return (_with(now, steps) if best is None else best) & ~dead
 
 
-def within(
-    controller: Controller,
-    keys: Tensor,
-    dead: Tensor,
-    going: Tensor,
-    excess: Callable[[Tensor], float],
-    band: float | None = None,
-) -> Tensor:
-    """``(G,)`` as many of the `going` groups, smallest keys first, as do not end below the band.
+def plan(controller: Controller, keys: Tensor, dead: Tensor, excess: Callable[[Tensor], float]) -> Tensor:
+    """``(G,)`` what shall go in the end beside the dead groups, so that the measured size ends in the band below its limit.
+
+    First as the controller would choose, who knows what saves nothing beside the others that go; each measurement corrects
+    the estimates that it chooses by, where `excess` does so. If none of these choices is within the limit, as `fit` chooses.
 
     Args:
-        controller: of the floors and multiples.
+        controller: of the estimates, floors and multiples.
         keys: (G,) how much each group is worth.
         dead: (G,) those that are gone.
-        going: (G,) those that would go now.
         excess: of the dead groups (G,), by how much the measured size is above its limit.
-        band: how far below its limit it may end; default 4.5 % of the smallest limit.
+
+    Returns:
+        (G,) none if the size is met already; all that may go if it is not met even then.
     """
-    band = _band(controller) if band is None else band
-    order = controller.rules.order(keys.double().cpu(), dead, among=going.cpu())
-    steps = [order.step(number) for number in range(len(order))]
-    now, count = dead.clone(), len(steps)
-    for _ in range(TRIES):
-        if not steps:
+    if excess(dead) <= 0:
+        return torch.zeros_like(dead)
+    band = _band(controller)
+    aim = {kind: limit - band / 2 if kind == "latency" else limit for kind, limit in controller.limits.items()}
+    tried: list[Tensor] = []
+    best: Tensor | None = None
+    closest = -float("inf")
+    for _ in range(PLANS):
+        chosen = controller.ahead(keys.double().cpu(), dead, aim)
+        if any(torch.equal(chosen, before) for before in tried):
             break
-        trial = _with(now, steps[:count])
-        found = excess(trial)
-        if found >= -band:
-            now, steps = trial, steps[count:]
-            count = len(steps)
-            if found <= 0:
-                break
-        elif count > 1:
-            count //= 2
-        else:  # this one leads from above the limit to below the band
-            layer = controller.rules.layer[steps[0][0]]
-            steps = [step for step in steps if controller.rules.layer[step[0]] != layer]
-            count = len(steps)
-    return now & ~dead
+        tried.append(chosen)
+        found = excess(dead | chosen)
+        if -band <= found <= -band / 4:
+            return chosen
+        if closest < found <= 0:
+            best, closest = chosen, found
+    return fit(controller, keys, dead, excess) if best is None else best
 
 
 def unmet(controller: Controller, over: float) -> str:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller
 from ssl_prune.budget.looks import at_zero
-from ssl_prune.budget.measured import fit, unmet, within
+from ssl_prune.budget.measured import fit, plan, unmet
 from ssl_prune.budget.window import Window
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
@@ -25,8 +25,7 @@ from ssl_prune.solvers.freezing import clear_state, touched
 
 __all__ = ["BudgetSolver"]
 
-LOOKS = 8  # in the window
-NEAR = 0.08  # above the limit, from where on every decision looks and no group goes without a look
+LOOKS = 8  # in the window, at which what goes in the end is chosen anew
 
 
 class BudgetSolver(Solver):
@@ -48,7 +47,7 @@ class BudgetSolver(Solver):
         every: optimizer steps between two decisions.
         norms: positions of the members that are scales and shifts of normalisations.
         look: measures what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
-            is at that moment, where these are at zero. Called a few times in the window and for every choice near its end.
+            is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
 
     Attributes:
         dead: (G,) groups that are gone.
@@ -91,7 +90,7 @@ class BudgetSolver(Solver):
         self.projected = 0
         self.history: list[tuple[int, float, float, float]] = []
         self._weights: Tensor | None = None
-        self._held = torch.zeros_like(self.dead)  # those that came to zero and wait for a look
+        self._plan: Tensor | None = None  # all that goes in the end, where that is measured
         self._seen: tuple[Tensor, float] | None = None  # the groups of the last look, and what it found above the limit
 
     def attach(self, *optimizers: Optimizer) -> None:
@@ -160,19 +159,13 @@ class BudgetSolver(Solver):
         if (step - self.window.start) % self.every == 0 or self._weights is None:
             self._decide(step, binding)
         self._shrink(binding)
-        if self._over <= 0:
-            self._project(binding)  # nothing, unless a look shows that the size was not met
-        elif step + 1 >= self.window.end:
+        if self._met or step + 1 >= self.window.end:
             self._project(binding)
 
     def _penalise(self, binding: Binding, strength: float) -> None:
         raise AssertionError("a budget acts by itself")
 
     def _decide(self, step: int, binding: Binding) -> None:
-        if self._near or bool(self._held.any()):
-            self._admit_held(binding)
-        elif self._look is not None and (step - self.window.start) % max(1, self._length // LOOKS) < self.every:
-            self._excess(self.dead)
         if self._weights is None:  # what was zero before the window is gone already
             self.dead |= ~self.groups.alive().cpu() & ~self.controller.rules.fixed
             self.gone[self.dead] = step
@@ -187,11 +180,19 @@ class BudgetSolver(Solver):
                 f"{group}: its weights are not finite at optimizer step {step}, so nothing can be chosen: training has "
                 "diverged. Lower the learning rate, clip gradients, or go on from an earlier checkpoint"
             )
+        if self._look is not None and self._looks(step):
+            self._plan = self.dead | plan(self.controller, self.keys, self.dead, self._excess)
         ahead = min(self.window.ahead, max(1, self.window.end - step))
-        rates = ahead * _rate(binding)
-        choice = self.controller.choose(self.keys, norms, self.dead, self.due(step + ahead), rates, self.strength)
+        rates, due = ahead * _rate(binding), self.due(step + ahead)
+        choice = self.controller.choose(self.keys, norms, self.dead, due, rates, self.strength, self._plan)
         self._take(choice)
         self._note(step)
+
+    def _looks(self, step: int) -> bool:
+        """It is time to look, or all is gone that was to go."""
+        length = self.window.end - self.window.start
+        due = (step - self.window.start) % max(1, length // LOOKS) < self.every
+        return due or self._plan is None or torch.equal(self._plan, self.dead)
 
     def _note(self, step: int) -> None:
         kind, limit = next(iter(self.controller.limits.items()))
@@ -210,22 +211,15 @@ class BudgetSolver(Solver):
         factor = torch.where(size > 0, shrink_factor(norms, size), 1.0)
         dead = self.dead.to(factor.device)
         dying = (factor == 0) & ~dead
-        if bool(dying.any()) and self._near:
-            self._held |= dying.cpu()
-            factor[dying] = 1
-        elif bool(dying.any()):
-            admitted = self.controller.admit(dying, self.keys, self.dead)
+        if bool(dying.any()):
+            if self._plan is None:
+                admitted = self.controller.admit(dying, self.keys, self.dead)
+            else:
+                admitted = dying.cpu() & self._plan
             factor[dying & ~admitted.to(dying.device)] = 1
             self._bury(admitted, binding)
-            if self._look is not None:  # where estimates refuse what was chosen, a look decides
-                self._held |= dying.cpu() & ~admitted & (self._weights == 1)
         factor[self.dead.to(factor.device)] = 0
         self.groups.scale_(factor)
-
-    @property
-    def _near(self) -> bool:
-        """So near to the limit that groups go by what is measured."""
-        return self._look is not None and self.controller.excess(self.dead) < NEAR
 
     def _excess(self, dead: Tensor) -> float:
         """By how much the network without the dead groups is above its limit, measured; it is left as it was."""
@@ -237,17 +231,12 @@ class BudgetSolver(Solver):
         return self._seen[1]
 
     @property
-    def _over(self) -> float:
-        """By how much the network is above its limit now, measured if it was looked at."""
-        if self._seen is not None and torch.equal(self._seen[0], self.dead):
-            return self._seen[1]
-        return self.controller.excess(self.dead)
-
-    def _admit_held(self, binding: Binding) -> None:
-        going = within(self.controller, self.keys, self.dead, self._held, self._excess)
-        self._held = torch.zeros_like(self.dead)
-        self._bury(going, binding)
-        self._excess(self.dead)
+    def _met(self) -> bool:
+        """The network has its size; no estimate decides that where it can be measured."""
+        known = self._seen is not None and torch.equal(self._seen[0], self.dead)
+        if not known and self.controller.excess(self.dead) > 0:
+            return False
+        return (self.controller.excess(self.dead) if self._look is None else self._excess(self.dead)) <= 0
 
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
@@ -255,10 +244,6 @@ class BudgetSolver(Solver):
         masks = self.groups.expand((~self.dead).to(self.groups.dtype))
         for i in touched(self.groups, groups):
             clear_state(binding.optimizer, self.groups.members[i], masks[i])
-
-    @property
-    def _length(self) -> int:
-        return self.window.end - self.window.start
 
     def _project(self, binding: Binding) -> None:
         pushed = None if self._weights is None else self._weights == 1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_prune.budget.controller import Controller
-from ssl_prune.budget.measured import fit, unmet, within
+from ssl_prune.budget.measured import fit, plan, unmet
 
 
 def smooth(widths):
@@ -129,10 +129,51 @@ def test_never_above_the_limit_and_floors_kept(seed, block, limit):
     assert (torch.bincount(machine.layer[~(dead | chosen)], minlength=3) >= torch.tensor([4, 4, 7])).all()
 
 
+def corrected(machine):
+    """Estimates that are scaled after each measurement, as those of times are."""
+    factor = [1.0]
+
+    def estimate(dead, layer):
+        return 1 - factor[0] * (1 - smooth(WIDTHS)(dead, layer))
+
+    def excess(dead):
+        found = machine.excess(dead)
+        saved = 1 - smooth(WIDTHS)(dead, machine.layer)
+        factor[0] = (1 - found - machine.limit) / saved if saved > 0.05 else 1.0
+        return found
+
+    machine.estimate = estimate
+    return excess
+
+
+@pytest.mark.parametrize("bias", [0.7, 1.0, 1.4])
+def test_a_plan_follows_the_keys_and_takes_few_looks(bias):
+    machine = Machine(WIDTHS, 0.5, lambda dead, layer: 1 - bias * (1 - smooth(WIDTHS)(dead, layer)))
+    keys = machine.keys()
+    chosen = plan(machine.controller, keys, machine.none, corrected(machine))
+    assert -0.045 * 0.5 <= machine.excess(chosen) <= 0
+    assert len(machine.looks) <= 4
+    assert keys[chosen].max() < keys[~chosen].sort().values[3]  # but for one or two that end closer to the limit
+
+
+def test_a_plan_that_no_size_fits_is_met_from_below():
+    machine = Machine([(32, 1.0)], 0.6, stepped([(32, 1.0)], 16))
+    chosen = plan(machine.controller, machine.keys(), machine.none, machine.excess)
+    assert machine.excess(chosen) == pytest.approx(-0.1)
+    assert int(chosen.sum()) == 16
+
+
+def test_a_plan_takes_nothing_where_the_size_is_met():
+    machine = Machine(WIDTHS, 0.5, smooth(WIDTHS))
+    dead = machine.keys() < 0.7
+    assert not plan(machine.controller, machine.keys(), dead, machine.excess).any()
+
+
 @given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 4, 16]), limit=st.floats(0.3, 0.9))
-def test_what_comes_to_zero_goes_only_as_far_as_the_band(seed, block, limit):
-    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block))
-    going = machine.keys(seed + 1) < 0.6
-    chosen = within(machine.controller, machine.keys(seed), machine.none, going, machine.excess, 0.02)
-    assert not (chosen & ~going).any()
-    assert machine.excess(chosen) >= -0.02 - 1e-9
+def test_a_plan_meets_what_can_be_met_and_keeps_floors(seed, block, limit):
+    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), floor=0.1)
+    dead = machine.keys(seed + 1) < 0.1
+    chosen = plan(machine.controller, machine.keys(seed), dead, corrected(machine))
+    assert machine.excess(dead | chosen) <= max(0.0, machine.excess(machine.controller.smallest())) + 1e-9
+    assert not (chosen & dead).any()
+    assert (torch.bincount(machine.layer[~(dead | chosen)], minlength=3) >= torch.tensor([4, 4, 7])).all()
