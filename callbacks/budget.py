@@ -40,8 +40,8 @@ class Budget(pl.Callback, Writes):
         macs: multiply-accumulates that may be left: a share of the dense network's in (0, 1], or a number.
         params: parameters, in the same way. Several limits hold all at once.
         latency: time of one forward pass of `latency_batch` samples on this machine: a share, or milliseconds above 1. It
-            comes from a table of the network's layers; near the limit nothing goes that was not measured. Times fall in
-            steps, so a step that leads far below the limit is taken where only many other channels could take its place.
+            comes from a table of the network's layers, and what goes in the end was measured together. Times fall in steps,
+            so a step that leads far below the limit is taken where only many other channels could take its place.
         window: first and last moment of the shrinkage, as shares of the run. Where it ends within the first epochs,
             `score=Ranks()` with a smaller exponent leaves rounder shapes.
         floor: share of each layer's channels that stay in any case, one at least; None: a tenth, where the stated

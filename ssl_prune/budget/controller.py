@@ -117,8 +117,7 @@ class Controller:
         order = self.rules.order(keys, dead, among)
         low = self._count(order, dead, limits)
         chosen = order.first(low)
-        final = all(limits[kind] <= limit + 1e-9 for kind, limit in self.limits.items())
-        if not final or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
+        if not self._final(limits) or low == 0 or self.excess(dead | chosen, limits) >= -self.near:
             return chosen
         fitting = self._fitting(order, low, dead, limits, chosen)
         close = self.excess(dead | fitting, limits) >= -self.near
@@ -130,6 +129,10 @@ class Controller:
             return self.excess(dead | choice, limits) < -self.band, float(keys[choice].sum())
 
         return min(fitting, trimmed, key=badness)
+
+    def _final(self, limits: Mapping[str, float]) -> bool:
+        """These are not above what has to be met in the end."""
+        return all(limits[kind] <= limit + 1e-9 for kind, limit in self.limits.items())
 
     def _count(self, order: Order, dead: Tensor, limits: Mapping[str, float]) -> int:
         """How many steps of this order it takes to meet the limits."""
@@ -200,12 +203,15 @@ class Controller:
             limits: the shares to come to.
             rates: sum of the learning rates until then.
             before: the strength up to now; 0 if there was none.
-            plan: (G,) what has to go in the end; default what would be chosen now.
+            plan: (G,) what has to go in the end, all of it where the limits are the final ones; default what would be
+                chosen now.
         """
         keys, norms = keys.double().cpu(), norms.double().cpu()
         # Nothing goes on the way that would not have to go in the end.
-        plan = self.ahead(keys, dead, self.limits) if plan is None else plan
-        chosen = self.ahead(keys, dead, limits, among=plan)
+        if plan is not None and self._final(limits):
+            chosen = plan & ~dead
+        else:
+            chosen = self.ahead(keys, dead, limits, self.ahead(keys, dead, self.limits) if plan is None else plan)
         if not bool(chosen.any()):
             return Choice(0.0, torch.zeros_like(keys))
         # Each decision has as long as the one before, so the last one chosen would come ever nearer and never to zero.

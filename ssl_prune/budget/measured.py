@@ -13,7 +13,7 @@ __all__ = ["fit", "plan", "unmet"]
 
 TRIES = 40  # measurements at most
 SLACK = 0.045  # of the limit: how far below it a measured size may come
-PLANS = 6  # choices by estimates that are measured
+PLANS = 6  # choices by estimates that are measured, and of what is given back
 EACH = 50  # in place of a step that overshoots, one more group than it has for each so many of the network, at most
 NOISE = 0.01  # of the limit: how far below it a measured size has to come, as the next measurement finds another one
 
@@ -82,21 +82,31 @@ def fit(
     return (_with(now, steps) if best is None else best) & ~dead
 
 
-def plan(controller: Controller, keys: Tensor, dead: Tensor, excess: Callable[[Tensor], float]) -> Tensor:
+def plan(
+    controller: Controller,
+    keys: Tensor,
+    dead: Tensor,
+    excess: Callable[[Tensor], float],
+    before: Tensor | None = None,
+) -> Tensor:
     """``(G,)`` what shall go in the end beside the dead groups, so that the measured size ends in the band below its limit.
 
     First as the controller would choose, who knows what saves nothing beside the others that go; each measurement corrects
-    the estimates that it chooses by, where `excess` does so. If none of these choices is within the limit, as `fit` chooses.
+    the estimates that it chooses by, where `excess` does so. If none of these choices ends in the band, the one before may
+    stay as it is, or what comes closest from below is given back what it need not have lost. If none is within the limit,
+    what goes is what `fit` chooses.
 
     Args:
         controller: of the estimates, floors and multiples.
         keys: (G,) how much each group is worth.
         dead: (G,) those that are gone.
         excess: of the dead groups (G,), by how much the measured size is above its limit.
+        before: (G,) an earlier choice, the dead groups among it.
 
     Returns:
         (G,) none if the size is met already; all that may go if it is not met even then.
     """
+    keys = keys.double().cpu()
     if excess(dead) <= 0:
         return torch.zeros_like(dead)
     band = _band(controller)
@@ -105,8 +115,8 @@ def plan(controller: Controller, keys: Tensor, dead: Tensor, excess: Callable[[T
     best: Tensor | None = None
     closest = -float("inf")
     for _ in range(PLANS):
-        chosen = controller.ahead(keys.double().cpu(), dead, aim)
-        if any(torch.equal(chosen, before) for before in tried):
+        chosen = controller.ahead(keys, dead, aim)
+        if any(torch.equal(chosen, trial) for trial in tried):
             break
         tried.append(chosen)
         found = excess(dead | chosen)
@@ -114,7 +124,39 @@ def plan(controller: Controller, keys: Tensor, dead: Tensor, excess: Callable[[T
             return chosen
         if closest < found <= 0:
             best, closest = chosen, found
-    return fit(controller, keys, dead, excess) if best is None else best
+    if before is not None and closest < -band and closest < (found := excess(dead | before)) <= 0:
+        best, closest = before & ~dead, found
+    if best is None:
+        return fit(controller, keys, dead, excess)
+    return _given_back(controller, keys, dead, best, closest, excess)
+
+
+def _given_back(
+    controller: Controller,
+    keys: Tensor,
+    dead: Tensor,
+    chosen: Tensor,
+    found: float,
+    excess: Callable[[Tensor], float],
+) -> Tensor:
+    """The chosen groups without those of the largest keys that need not go; steps of times are seldom where a table says."""
+    order = controller.rules.order(keys, dead, among=chosen)
+    steps = [order.step(number) for number in reversed(range(len(order)))]
+    size = 1
+    for _ in range(PLANS):
+        if found >= -_band(controller) or not steps:
+            break
+        trial = chosen.clone()
+        trial[torch.cat(steps[:size])] = False
+        now = excess(dead | trial)
+        if now <= 0:
+            chosen, found, steps, size = trial, now, steps[size:], 2 * size
+        elif size > 1:
+            size = 1
+        else:
+            layer = controller.rules.layer[steps[0][0]]
+            steps = [step for step in steps if controller.rules.layer[step[0]] != layer]
+    return chosen
 
 
 def unmet(controller: Controller, over: float) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_prune.budget.change import BudgetChange
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.looks import at_zero
-from ssl_prune.budget.measured import fit, unmet
+from ssl_prune.budget.measured import plan, unmet
 from ssl_prune.budget.steering import steer
 from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
@@ -86,7 +86,7 @@ def apply_budget(
                 left.update(steering.look(graph, changed, reference, inputs, dead))
             return steering.controller.excess(dead, measured=left)
 
-        dead = fit(steering.controller, keys, none, excess)
+        dead = plan(steering.controller, keys, none, excess)
         if message := unmet(steering.controller, excess(dead)):
             raise ValueError(message)
     groups.scale_((~dead).to(groups.dtype))

@@ -123,6 +123,7 @@ class BudgetSolver(Solver):
             "keys": self.keys.clone(),
             "gone": self.gone.clone(),
             "weights": None if self._weights is None else self._weights.clone(),
+            "plan": None if self._plan is None else self._plan.clone(),
             "projected": self.projected,
             "history": [list(entry) for entry in self.history],
             "score": self.score.state_dict(),
@@ -140,6 +141,7 @@ class BudgetSolver(Solver):
         super().load_state_dict(state)
         self.dead, self.keys, self.gone = state["dead"].clone(), state["keys"].clone(), state["gone"].clone()
         self._weights = None if state["weights"] is None else state["weights"].clone()
+        self._plan = None if state["plan"] is None else state["plan"].clone()
         self.projected = int(state["projected"])
         self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state["history"]]
         self.score.load_state_dict(state["score"])
@@ -181,7 +183,7 @@ class BudgetSolver(Solver):
                 "diverged. Lower the learning rate, clip gradients, or go on from an earlier checkpoint"
             )
         if self._look is not None and self._looks(step):
-            self._plan = self.dead | plan(self.controller, self.keys, self.dead, self._excess)
+            self._plan = self.dead | plan(self.controller, self.keys, self.dead, self._excess, self._plan)
         ahead = min(self.window.ahead, max(1, self.window.end - step))
         rates, due = ahead * _rate(binding), self.due(step + ahead)
         choice = self.controller.choose(self.keys, norms, self.dead, due, rates, self.strength, self._plan)

@@ -177,3 +177,31 @@ def test_a_plan_meets_what_can_be_met_and_keeps_floors(seed, block, limit):
     assert machine.excess(dead | chosen) <= max(0.0, machine.excess(machine.controller.smallest())) + 1e-9
     assert not (chosen & dead).any()
     assert (torch.bincount(machine.layer[~(dead | chosen)], minlength=3) >= torch.tensor([4, 4, 7])).all()
+
+
+def test_a_plan_gives_back_what_no_estimate_knew_to_be_free():
+    # Estimates are smooth; in truth 12 to 24 channels of the first layer take the same time.
+    def size(dead, layer):
+        left = int((~dead[layer == 0]).sum())
+        return 0.5 * (12 if 12 <= left <= 24 else left) / 32 + 0.5 * float((~dead[layer == 1]).float().mean())
+
+    machine = Machine([(32, 0.5), (32, 0.5)], 0.7, size)
+    keys = torch.where(machine.layer == 0, 0.0, 1.0) + 0.001 * machine.keys()  # the first layer goes first
+    dead = machine.none
+    dead[32:36] = True
+    estimated = int(machine.controller.ahead(keys, dead, {"latency": 0.7}).sum())
+    chosen = plan(machine.controller, keys, dead, machine.excess)
+    assert machine.excess(dead | chosen) == pytest.approx(0.5 * (12 + 28) / 32 - 0.7)
+    assert 8 <= int(chosen.sum()) < estimated - 4
+    assert keys[chosen].max() < keys[~chosen & ~dead].min()
+
+
+def test_an_earlier_plan_stays_where_a_new_one_is_further_from_the_limit():
+    machine = Machine([(32, 0.5), (32, 0.5)], 0.6, smooth([(32, 0.5), (32, 0.5)]))
+    before = machine.none
+    before[:13], before[32:45] = True, True  # 59.4 % are left
+
+    def excess(dead):
+        return machine.excess(dead) if torch.equal(dead, before) or not dead.any() else -0.2
+
+    assert torch.equal(plan(machine.controller, machine.keys(), machine.none, excess, before), before)
