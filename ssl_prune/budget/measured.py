@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_prune.budget.controller import Controller
 
-__all__ = ["fit", "plan", "surely", "unmet"]
+__all__ = ["fit", "plan", "unmet"]
 
 TRIES = 40  # measurements at most
 SLACK = 0.045  # of the limit: how far below it a measured size may come
@@ -157,11 +157,6 @@ def _given_back(
             layer = controller.rules.layer[steps[0][0]]
             steps = [step for step in steps if controller.rules.layer[step[0]] != layer]
     return chosen
-
-
-def surely(controller: Controller, over: float) -> bool:
-    """Whether a measured size that is above its limit by so much is below it by more than noise."""
-    return over <= -NOISE * min(controller.limits.values())
 
 
 def unmet(controller: Controller, over: float) -> str:

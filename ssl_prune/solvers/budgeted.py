@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller
 from ssl_prune.budget.looks import at_zero
-from ssl_prune.budget.measured import fit, plan, surely, unmet
+from ssl_prune.budget.measured import fit, plan, unmet
 from ssl_prune.budget.window import Window
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
@@ -236,10 +236,9 @@ class BudgetSolver(Solver):
     def _met(self) -> bool:
         """The network has its size; no estimate decides that where it can be measured."""
         known = self._seen is not None and torch.equal(self._seen[0], self.dead)
-        estimated = self.controller.excess(self.dead)
-        if self._look is None or (estimated > 0 and not known):
-            return estimated <= 0
-        return surely(self.controller, self._excess(self.dead))
+        if not known and self.controller.excess(self.dead) > 0:
+            return False
+        return (self.controller.excess(self.dead) if self._look is None else self._excess(self.dead)) <= 0
 
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_prune.budget.controller import Controller
-from ssl_prune.budget.measured import fit, plan, surely, unmet
+from ssl_prune.budget.measured import fit, plan, unmet
 
 
 def smooth(widths):
@@ -110,7 +110,6 @@ def test_out_of_reach_takes_all_that_floors_allow():
     assert torch.bincount(machine.layer[~chosen]).tolist() == [8, 8, 16]
     assert "measured 40.0% of the dense one above what was stated, {'latency': 0.5}" in unmet(machine.controller, 0.4)
     assert not unmet(machine.controller, 0.004)
-    assert [surely(machine.controller, over) for over in (0.01, -0.004, -0.006)] == [False, False, True]
 
 
 def test_groups_named_first_go_first():
