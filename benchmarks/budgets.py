@@ -18,6 +18,7 @@ import logging
 import re
 import time
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -96,9 +97,13 @@ def samples(network: nn.Module, root: Path | None, count: int) -> tuple[torch.Te
 
 
 def time_left(network: nn.Module, slim: nn.Module, x: torch.Tensor) -> float:
-    """The share of the time that the slim network takes: the median of five comparisons, of half a second or more."""
+    """The share of the time that the slim network takes: the median of five comparisons, of half a second or more.
+
+    Each is of copies of its own, as it counts where small networks lie in memory.
+    """
     rounds = max(20, round(0.5 / latency(network, x)))
-    times = [compare_latency(network, slim, x, rounds=rounds) for _ in range(5)]
+    pairs = [(deepcopy(network), deepcopy(slim)) for _ in range(5)]
+    times = [compare_latency(*pair, x, rounds=rounds) for pair in pairs]
     return median(after / before for before, after in times)
 
 

@@ -105,6 +105,7 @@ def test_a_run_times_the_first_samples_of_its_training(trainer, monkeypatch, exa
         return 2.0, 1.0
 
     monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.looks.PLACES", 1)
     monkeypatch.setattr("ssl_prune.callbacks.slim.compare_latency", report)
     lit, budget = Lit(example=example), Budget(latency=0.7, latency_batch=20)
     trainer(budget, GroupLasso("coupled"), Slim(None, latency_batch=24), epochs=4).fit(lit, loader())
