@@ -171,6 +171,11 @@ def _first(tensor: Tensor) -> Tensor:
 
 
 def inputs_of(batch: Any) -> Inputs:
+    """What of a training batch a LightningModule is called with: a tensor or a dict, or the first part of a list.
+
+    Raises:
+        ValueError: it is none of these.
+    """
     if isinstance(batch, (Tensor, Mapping)):
         return batch
     if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], (Tensor, Mapping)):

@@ -73,10 +73,11 @@ class TimedBatch:
         """What was taken, if the network can have it; else what was made of the example."""
         if self._samples is None:
             return made
-        place = next((t for t in leaves(made) if t.is_floating_point()), torch.zeros(()))
+        device = next((t.device for t in leaves(made)), None)
+        dtype = next((t.dtype for t in leaves(made) if t.is_floating_point()), None)
 
         def move(tensor: Tensor) -> Tensor:
-            return tensor.to(place.device, place.dtype if tensor.is_floating_point() else tensor.dtype)
+            return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
         real = batch_of(handed_on(pl_module, network, map_tensors(move, self._samples)), self.size)
         return real if _form(real) == _form(made) else made

@@ -141,7 +141,8 @@ class BudgetSolver(Solver):
         super().load_state_dict(state)
         self.dead, self.keys, self.gone = state["dead"].clone(), state["keys"].clone(), state["gone"].clone()
         self._weights = None if state["weights"] is None else state["weights"].clone()
-        self._plan = None if state["plan"] is None else state["plan"].clone()
+        known = state.get("plan")  # earlier versions saved none; the next decision makes one
+        self._plan = None if known is None else known.clone()
         self.projected = int(state["projected"])
         self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state["history"]]
         self.score.load_state_dict(state["score"])

@@ -54,6 +54,16 @@ def test_what_went_is_zero_and_stays_zero(trainer):
     assert (history[:, 2].diff() <= 0).all()  # what is gone does not come back
 
 
+def test_a_state_without_a_plan_is_taken_over(trainer):
+    budget = Budget(macs=0.5)
+    trainer(GroupLasso("coupled"), budget, epochs=4).fit(Lit(), loader())
+    state = budget.solver.state_dict()
+    del state["plan"]  # as earlier versions saved it
+    dead = budget.solver.dead.clone()
+    budget.solver.load_state_dict(state)
+    assert torch.equal(budget.solver.dead, dead)
+
+
 def test_a_run_that_stopped_goes_on_to_the_same_numbers(trainer, tmp_path):
     class Save(pl.Callback):
         def on_train_epoch_end(self, trainer, pl_module):

@@ -86,6 +86,17 @@ def test_the_network_gets_what_the_forward_hands_it():
     assert torch.equal(batch, images(4).double())
 
 
+def test_tokens_are_timed_as_they_are():
+    class Words(Lit):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Embedding(9, 3)
+
+    tokens = torch.arange(8).view(4, 2)
+    _, batch = timed(4, [tokens, torch.zeros(4)], module=Words(), example=torch.zeros(1, 2, dtype=torch.long))
+    assert torch.equal(batch, tokens)
+
+
 def test_nothing_is_timed():
     found, _ = timed(0, [images(3), torch.zeros(3)])
     assert found.full
