@@ -13,7 +13,7 @@ from _peers_methods import CUT_EVERY, EARLY, PRUNERS, Job, cut_after, run_job
 from _peers_networks import DATA, NETWORKS, macs, thin_factor
 
 from ssl_prune.budget import Window
-from ssl_prune.files import replacing
+from ssl_prune.utils.files import replacing
 
 FULL = 45_000  # images of the training set, where all of it is asked for, about
 SLACK = 0.02  # of the network: what Shrink has not cut yet, having too little to gain

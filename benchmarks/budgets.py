@@ -33,7 +33,7 @@ from ssl_prune.callbacks import Budget, GroupLasso, Slim
 from ssl_prune.data import CIFAR10, MNIST
 from ssl_prune.latency import compare_latency, latency
 from ssl_prune.models import ImageClassifier
-from ssl_prune.report.table import table
+from ssl_prune.utils.table import table
 
 NETWORKS: dict[str, type[nn.Module]] = {
     name: getattr(models, name) for name in models.__all__ if name not in ("ImageClassifier", "BasicBlock", "ResNet")

@@ -22,10 +22,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_prune.report.table import table
 from ssl_prune.slimming import SlimPlan
-from ssl_prune.slimming.columns import kernel_forms
-from ssl_prune.slimming.plan import ModulePlan
+from ssl_prune.slimming.plan.kernel_forms import kernel_forms
+from ssl_prune.slimming.plan.plan import ModulePlan
+from ssl_prune.utils.table import table
 
 # layer, input (C, H, W), filters, columns kept, channels they lie in (None: all), speedup in the paper
 CASES = (

@@ -25,12 +25,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ssl_prune.files import replacing
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
 from ssl_prune.models import VGG16BN, ResNet18, ResNet56
-from ssl_prune.report.table import table
 from ssl_prune.shrinking import training_cut
+from ssl_prune.utils.files import replacing
+from ssl_prune.utils.table import table
 
 NETWORKS = {"ResNet-56": ResNet56, "ResNet-18": ResNet18, "VGG-16-BN": VGG16BN}
 

@@ -26,7 +26,7 @@ from patterns.compare import difference, parameters, tolerance
 from torch import Tensor, nn
 
 from ssl_prune import GraphError, SlimError, slim
-from ssl_prune.report.table import table
+from ssl_prune.utils.table import table
 
 VERDICTS = ("exact & smaller", "exact, kept", "WRONG", "refused", "crashed")
 WRITERS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.LSTM, nn.MultiheadAttention)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ssl_prune import slim
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.latency import compare_latency
-from ssl_prune.report.table import table
-from ssl_prune.slimming.remaining import remaining
+from ssl_prune.sizes.remaining import remaining
+from ssl_prune.utils.table import table
 
 
 class Bottleneck(nn.Module):

@@ -32,8 +32,8 @@ from torch import nn
 
 from ssl_prune import slim
 from ssl_prune.callbacks import Budget, GroupLasso
-from ssl_prune.files import replacing
-from ssl_prune.report.table import table
+from ssl_prune.utils.files import replacing
+from ssl_prune.utils.table import table
 
 WAYS = ("slim", "slim, tuned", "Budget", "Budget, taught", "magnitude", "magnitude, tuned")
 

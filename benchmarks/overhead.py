@@ -25,9 +25,9 @@ from ssl_prune.graph import trace
 from ssl_prune.groups import partition
 from ssl_prune.models import LeNet5, MobileNetV2, ResNet, ResNet18, ResNet20
 from ssl_prune.penalties import L1, GroupLasso
-from ssl_prune.report.table import table
-from ssl_prune.slimming.remaining import remaining
+from ssl_prune.sizes.remaining import remaining
 from ssl_prune.solvers import ProximalSolver, SubgradientSolver
+from ssl_prune.utils.table import table
 
 # Network, batch, rounds as a multiple of --steps: a small step needs many rounds and affords them.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float]] = {

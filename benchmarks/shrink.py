@@ -27,8 +27,8 @@ from torch import nn
 
 from ssl_prune import slim
 from ssl_prune.callbacks import Budget, GroupLasso, Shrink
-from ssl_prune.files import replacing
-from ssl_prune.report.table import table
+from ssl_prune.utils.files import replacing
+from ssl_prune.utils.table import table
 
 # Lym et al., PruneTrain (2019), table 1: CIFAR-10, training FLOPs against dense training, and top-1 accuracy.
 PAPER = [("PruneTrain, ResNet-32 (paper)", 0.47, 0.34, 91.8), ("PruneTrain, ResNet-50 (paper)", 0.50, 0.30, 93.1)]

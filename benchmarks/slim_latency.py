@@ -17,7 +17,7 @@ from torch import nn
 from ssl_prune import models, slim
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.latency import compare_latency
-from ssl_prune.report.table import table
+from ssl_prune.utils.table import table
 
 NETWORKS = (
     "LeNet300100",

@@ -34,8 +34,8 @@ from ssl_prune import slim
 from ssl_prune.callbacks import GroupLasso
 from ssl_prune.data import MNIST
 from ssl_prune.models import MLP, ImageClassifier, LeNet5
-from ssl_prune.report.table import table
 from ssl_prune.schedules import Linear
+from ssl_prune.utils.table import table
 
 
 @dataclass(frozen=True)

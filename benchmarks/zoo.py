@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from ssl_prune import SlimError, slim
 from ssl_prune.graph import trace
-from ssl_prune.report.table import table
+from ssl_prune.utils.table import table
 
 
 def peer(network: nn.Module, x: Tensor, outputs: int) -> None:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ssl_prune.copies import copied
-from ssl_prune.inputs import evaluation, leaves
+from ssl_prune.utils.copies import copied
+from ssl_prune.utils.inputs import evaluation, leaves
 
 __all__ = ["Distillation"]
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import handed_on
-from ssl_prune.inputs import Inputs
 from ssl_prune.report.evaluate import evaluate
 from ssl_prune.report.run import Evaluation
+from ssl_prune.utils.inputs import Inputs
 
 __all__ = ["evaluate_on", "held_out"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.autograd import trace_either
+from ssl_prune.graph.fallback.tracer import trace_either
 from ssl_prune.groups.shards import is_sharded, reshard
-from ssl_prune.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
+from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 
 __all__ = [
     "example_of",

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ssl_prune._lightning import pl
+from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._network import (
     example_of,
     forget,
@@ -23,7 +24,6 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.shrinking import Source, carry, carry_masks, dense_form, lineage_of
 from ssl_prune.solvers import ProximalSolver, SubgradientSolver
-from ssl_prune.solvers.budgeted import BudgetSolver
 
 __all__ = ["PenaltyCallback"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_prune._lightning import pl
-from ssl_prune.files import beside, refuse_unwritable
+from ssl_prune.utils.files import beside, refuse_unwritable
 
 __all__ = ["Writes"]
 

@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering
 from ssl_prune.callbacks._network import graph_of, handed_on, inputs_of
-from ssl_prune.inputs import Inputs, batch_of, leaves, map_tensors
+from ssl_prune.utils.inputs import Inputs, batch_of, leaves, map_tensors
 
 __all__ = ["Look", "TimedBatch"]
 

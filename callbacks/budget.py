@@ -11,18 +11,18 @@ from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering, Window, steer
+from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import Look, TimedBatch
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
-from ssl_prune.inputs import Inputs, batch_of
 from ssl_prune.latency import without_zeros
 from ssl_prune.report.budget_plot import plot_budget
-from ssl_prune.report.files import write_json
 from ssl_prune.scores import Score, TaylorScale
 from ssl_prune.shrinking import dense_form
-from ssl_prune.solvers.budgeted import BudgetSolver
+from ssl_prune.utils.inputs import Inputs, batch_of
+from ssl_prune.utils.json_file import write_json
 
 __all__ = ["Budget"]
 

@@ -6,7 +6,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
 from ssl_prune.callbacks._penalty import PenaltyCallback
 from ssl_prune.shrinking import lineage_of
-from ssl_prune.slimming.remaining import remaining
+from ssl_prune.sizes.remaining import remaining
 
 __all__ = ["SparsityMonitor"]
 

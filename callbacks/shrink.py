@@ -12,9 +12,9 @@ from ssl_prune.callbacks._network import example_of, graph_of, network_of, remem
 from ssl_prune.callbacks._penalty import PenaltyCallback
 from ssl_prune.errors import SlimError
 from ssl_prune.shrinking import Lineage, check_optimizers, follow_checkpoints, training_cut
-from ssl_prune.shrinking.agreement import check_agreement
+from ssl_prune.shrinking.rank_agreement import check_agreement
+from ssl_prune.sizes.remaining import remaining
 from ssl_prune.slimming import SlimPlan
-from ssl_prune.slimming.remaining import remaining
 
 __all__ = ["Shrink"]
 

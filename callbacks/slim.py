@@ -13,14 +13,14 @@ from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
-from ssl_prune.inputs import Inputs, uncompiled
 from ssl_prune.latency import compare_latency, without_zeros
+from ssl_prune.oneshot.threshold import check_threshold
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import SlimResult, save_slim, slim
-from ssl_prune.slimming.export import EXPORTS, ending, export_beside, require
-from ssl_prune.slimming.threshold import check_threshold
-from ssl_prune.slimming.widths import check_round_to
+from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
+from ssl_prune.slimming.plan.rounding import check_round_to
+from ssl_prune.utils.inputs import Inputs, uncompiled
 
 __all__ = ["Slim"]
 

@@ -8,10 +8,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ssl_prune.copies import copied
 from ssl_prune.errors import SlimError
 from ssl_prune.shrinking import Lineage
-from ssl_prune.shrinking.checkpoints import KEY, widths_in
+from ssl_prune.shrinking.checkpoint_widths import KEY, widths_in
+from ssl_prune.utils.copies import copied
 
 __all__ = ["load_weights", "read_state_dict"]
 

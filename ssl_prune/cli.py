@@ -103,7 +103,7 @@ class SlimTrainer(pl.Trainer):
         """
         from ssl_prune import load_slim
         from ssl_prune.callbacks._network import example_of, network_of
-        from ssl_prune.slimming.export import EXPORTS, export_beside
+        from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside
 
         unknown = [name for name in exports if name not in EXPORTS]
         if unknown:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from ssl_prune.checkpoints import load_weights
 from ssl_prune.errors import SlimError
-from ssl_prune.files import beside, refuse_unwritable
-from ssl_prune.inputs import Inputs, call, evaluation
 from ssl_prune.latency import compare_latency
 from ssl_prune.report.run import RunReport
 from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import load_slim, save_slim, slim
-from ssl_prune.slimming.export import EXPORTS, ending, export_beside, require
+from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
+from ssl_prune.utils.files import beside, refuse_unwritable
+from ssl_prune.utils.inputs import Inputs, call, evaluation
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_prune.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
-from ssl_prune.report.table import table
+from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
+from ssl_prune.utils.table import table
 
 __all__ = ["Cost", "LayerCost", "cost"]
 

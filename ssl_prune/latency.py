@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_prune.copies import copied
-from ssl_prune.inputs import Inputs, as_call, evaluation
+from ssl_prune.utils.copies import copied
+from ssl_prune.utils.inputs import Inputs, as_call, evaluation
 
 __all__ = ["compare_latency", "latencies", "latency", "without_page_faults", "without_zeros"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, weight_norm
 
-from ssl_prune.copies import copied
 from ssl_prune.models import ResNet20
+from ssl_prune.utils.copies import copied
 
 
 class Linked(nn.Module):

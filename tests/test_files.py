@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ssl_prune.files import beside, refuse_unwritable, replacing
+from ssl_prune.utils.files import beside, refuse_unwritable, replacing
 
 
 def test_the_old_file_stays_until_the_block_ends(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune.inputs import batch_of
 from ssl_prune.latency import compare_latency, latency, without_zeros
+from ssl_prune.utils.inputs import batch_of
 
 
 class Sleeps(nn.Module):

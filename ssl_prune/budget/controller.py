@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_prune.budget.idle import idle
-from ssl_prune.budget.order import Order, Rules
+from ssl_prune.budget.free_riders import idle
+from ssl_prune.selection.order import Order, Rules
 
 __all__ = ["Choice", "Controller"]
 

@@ -14,7 +14,7 @@ from ssl_prune.data.base import ImageData
 from ssl_prune.data.download import fetch_file
 from ssl_prune.data.labels import check_labels
 from ssl_prune.data.locate import find_file
-from ssl_prune.files import replacing
+from ssl_prune.utils.files import replacing
 
 __all__ = ["CIFAR10"]
 

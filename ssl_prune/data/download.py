@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssl_prune.files import replacing
+from ssl_prune.utils.files import replacing
 
 __all__ = ["fetch_file"]
 

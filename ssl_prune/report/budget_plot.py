@@ -3,8 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from ssl_prune.files import replacing
 from ssl_prune.report.plots import INK, PALE, SOLID, _matplotlib, _tidy
+from ssl_prune.utils.files import replacing
 
 __all__ = ["plot_budget"]
 

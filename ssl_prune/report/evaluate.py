@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.inputs import call, evaluation, map_tensors
 from ssl_prune.report.run import Evaluation
-from ssl_prune.slimming.verify import relative_error
+from ssl_prune.slimming.proof.outputs import relative_error
+from ssl_prune.utils.inputs import call, evaluation, map_tensors
 
 __all__ = ["evaluate"]
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ssl_prune.files import replacing
+from ssl_prune.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

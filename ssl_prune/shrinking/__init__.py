@@ -1,10 +1,10 @@
 """Cutting a network while it trains: in place, with its optimizers, and with the way back to the dense form."""
 
-from ssl_prune.shrinking.carry import carry, carry_masks
-from ssl_prune.shrinking.checkpoints import follow_checkpoints
-from ssl_prune.shrinking.graft import check_optimizers, graft
-from ssl_prune.shrinking.lineage import Lineage, dense_form, lineage_of
-from ssl_prune.shrinking.sources import Source
+from ssl_prune.shrinking.checkpoint_widths import follow_checkpoints
+from ssl_prune.shrinking.history import Lineage, dense_form, lineage_of
+from ssl_prune.shrinking.index_maps import Source
+from ssl_prune.shrinking.inplace_cut import check_optimizers, graft
+from ssl_prune.shrinking.remap import carry, carry_masks
 from ssl_prune.shrinking.training_cut import training_cut
 
 __all__ = [

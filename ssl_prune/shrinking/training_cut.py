@@ -4,11 +4,11 @@ from torch import nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.autograd import trace_either
-from ssl_prune.graph.units import AutogradGraph
-from ssl_prune.inputs import Inputs
-from ssl_prune.slimming.second import slim_by_autograd
-from ssl_prune.slimming.slim import SlimResult, slim_in_training
+from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
+from ssl_prune.graph.fallback.tracer import trace_either
+from ssl_prune.slimming.compiler import SlimResult, slim_in_training
+from ssl_prune.slimming.fallback.compiler import slim_by_autograd
+from ssl_prune.utils.inputs import Inputs
 
 __all__ = ["training_cut"]
 

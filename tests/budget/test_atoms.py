@@ -7,7 +7,7 @@ from torch import nn
 from ssl_prune.budget import atoms
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
-from ssl_prune.slimming.regular import regular
+from ssl_prune.slimming.analysis.rectangular import regular
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from ssl_prune import cost
-from ssl_prune.budget import layer_times as module
-from ssl_prune.budget.layer_times import Curve, LayerTimes, layer_times
+from ssl_prune.sizes import layer_latency as module
+from ssl_prune.sizes.layer_latency import Curve, LayerTimes, layer_times
 
 
 def padded(step):

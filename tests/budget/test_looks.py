@@ -18,7 +18,7 @@ def test_small_networks_are_timed_in_several_places(monkeypatch):
         seen.append((first[0].weight, second[0].weight, rounds))
         return 1.0, shares[len(seen) - 1]
 
-    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
     assert time_left(trace(net, x), net, dense, x, 1e-3) == 0.5
     assert len({weight.data_ptr() for pair in seen for weight in pair[:2]}) == 10
     assert sum(rounds for _, _, rounds in seen) == 200

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssl_prune.budget.controller import Controller
-from ssl_prune.budget.measured import fit, plan, unmet
+from ssl_prune.budget.measured_choice import fit, plan, unmet
 
 
 def smooth(widths):

@@ -160,9 +160,9 @@ def test_a_latency_is_measured(net, monkeypatch):
         assert not any((p == 0).any() for p in first.parameters())
         return cost(first, inputs).macs ** 1.5, cost(second, inputs).macs ** 1.5
 
-    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
-    monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
-    monkeypatch.setattr("ssl_prune.budget.layer_times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda model, inputs, **_: cost(model, inputs).macs)
+    monkeypatch.setattr("ssl_prune.sizes.layer_latency._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     x, y = data()
     result = slim(net, x[:1], budget={"latency": 0.5}, data=[(x, y)])
     share = (cost(result.model, x[:1]).macs / cost(net, x[:1]).macs) ** 1.5
@@ -175,7 +175,7 @@ def test_a_latency_that_is_out_of_reach_is_refused(net, monkeypatch):
     def compare(first, second, inputs, **_):
         return 1.0, 0.7  # whatever is cut
 
-    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
     x, y = data()
     with pytest.raises(ValueError, match=r"50.00% of the dense latency cannot be reached: .* is at 70.00%"):
         slim(net, x[:1], budget={"latency": 0.5}, data=[(x, y)])

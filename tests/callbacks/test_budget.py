@@ -283,9 +283,9 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
 
     original = Look.__call__
     monkeypatch.setattr(Look, "__call__", measure)
-    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
-    monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
-    monkeypatch.setattr("ssl_prune.budget.layer_times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda model, inputs, **_: cost(model, inputs).macs)
+    monkeypatch.setattr("ssl_prune.sizes.layer_latency._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     lit, budget = Lit(), Budget(latency=0.5, latency_batch=2)
     # No activation: what is dead has a gradient, and every step moves it.
     lit.net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.MaxPool2d(2), nn.Conv2d(8, 16, 2), nn.Flatten(), nn.Linear(16, 3))
@@ -302,8 +302,8 @@ def test_a_latency_that_cannot_be_reached_is_said(trainer, monkeypatch, smallest
     def compare(first, second, inputs, **_):
         return 1.0, shares.pop() if shares else 0.9
 
-    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
-    monkeypatch.setattr("ssl_prune.budget.looks.PLACES", 1)
+    monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.measure.PLACES", 1)
     fit = trainer(GroupLasso("coupled"), Budget(latency=0.5, latency_batch=2), epochs=4).fit
     if smallest > 0.5:
         with pytest.raises(ValueError, match=r"cannot be reached: .* is at 90.00% of the dense latency"):

@@ -22,7 +22,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Budget, GroupLasso, Shrink
 from pathlib import Path
 import fsspec.implementations.local as local
-grafting = sys.modules["ssl_prune.shrinking.graft"]  # the package has a function of that name
+grafting = sys.modules["ssl_prune.shrinking.inplace_cut"]  # the package has a function of that name
 
 FOLDER, WHERE = Path(sys.argv[1]), sys.argv[2]
 

@@ -87,9 +87,9 @@ def test_times_are_compared_with_the_dense_network(trainer, monkeypatch):
         seen.append((params(first), params(second)))
         return cost(first, inputs).macs, cost(second, inputs).macs
 
-    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
-    monkeypatch.setattr("ssl_prune.budget.times.latency", lambda model, inputs, **_: cost(model, inputs).macs)
-    monkeypatch.setattr("ssl_prune.budget.layer_times._seconds", lambda layer, x, rounds: cost(layer, x).macs)
+    monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda model, inputs, **_: cost(model, inputs).macs)
+    monkeypatch.setattr("ssl_prune.sizes.layer_latency._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     lit, shrink, budget = Lit(), Shrink(every_n_steps=8, min_gain=0.02), Budget(latency=0.5, every=2, latency_batch=2)
     trainer(GroupLasso("coupled"), budget, shrink, Slim(None, latency_batch=0), epochs=8).fit(lit, loader())
     assert len(shrink.history) > 1

@@ -9,7 +9,7 @@ from wide import Lit, loader, params
 from ssl_prune import cost
 from ssl_prune.callbacks import Budget, GroupLasso, Slim
 from ssl_prune.callbacks._timed import TimedBatch
-from ssl_prune.inputs import batch_of
+from ssl_prune.utils.inputs import batch_of
 
 EXAMPLE = torch.full((1, 1, 6, 6), 7.0)
 
@@ -115,8 +115,8 @@ def test_a_run_times_the_first_samples_of_its_training(trainer, monkeypatch, exa
         assert all((p != 0).all() for p in first.parameters())
         return 2.0, 1.0
 
-    monkeypatch.setattr("ssl_prune.budget.looks.compare_latency", compare)
-    monkeypatch.setattr("ssl_prune.budget.looks.PLACES", 1)
+    monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
+    monkeypatch.setattr("ssl_prune.budget.measure.PLACES", 1)
     monkeypatch.setattr("ssl_prune.callbacks.slim.compare_latency", report)
     lit, budget = Lit(example=example), Budget(latency=0.7, latency_batch=20)
     trainer(budget, GroupLasso("coupled"), Slim(None, latency_batch=24), epochs=4).fit(lit, loader())
@@ -127,10 +127,10 @@ def test_a_run_times_the_first_samples_of_its_training(trainer, monkeypatch, exa
 
 
 def test_milliseconds_are_a_share_of_the_time_of_the_training_data(trainer, monkeypatch):
-    monkeypatch.setattr("ssl_prune.budget.times.latency", lambda *_, **__: 0.01)
-    monkeypatch.setattr("ssl_prune.budget.steering.latency", lambda *_, **__: 0.008)
+    monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda *_, **__: 0.01)
+    monkeypatch.setattr("ssl_prune.budget.problem.latency", lambda *_, **__: 0.008)
     monkeypatch.setattr(
-        "ssl_prune.budget.looks.compare_latency", lambda first, second, *_, **__: (params(first), params(second))
+        "ssl_prune.budget.measure.compare_latency", lambda first, second, *_, **__: (params(first), params(second))
     )
     budgets = []
     for limits in ({"latency": 4.0}, {"latency": 0.5}, {"latency": 4.0, "params": 0.6}):

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_prune.graph import trace
-from ssl_prune.graph.functional import functional
-from ssl_prune.graph.program import export, run_node
+from ssl_prune.graph.export.functionalize import functional
+from ssl_prune.graph.export.program import export, run_node
 
 
 class Plain(nn.Module):

@@ -6,9 +6,9 @@ from torch import nn
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import trace
-from ssl_prune.graph.autograd import by_autograd, trace_either
-from ssl_prune.graph.decisions import Answers, explore
-from ssl_prune.graph.units import AutogradGraph
+from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
+from ssl_prune.graph.fallback.control_flow import Answers, explore
+from ssl_prune.graph.fallback.tracer import by_autograd, trace_either
 from ssl_prune.groups import partition
 
 

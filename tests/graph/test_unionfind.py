@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_prune.graph.unionfind import PINNED, WILDCARD, UnionFind
+from ssl_prune.graph.labels.union_find import PINNED, WILDCARD, UnionFind
 
 SIZE = 12
 labels = st.integers(min_value=-1, max_value=SIZE)

@@ -8,10 +8,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.groups import Member, Partition, partition
 from ssl_prune.groups.shards import ShardedPartition, local, on_shards
 from ssl_prune.scores import Magnitude
-from ssl_prune.solvers.budgeted import BudgetSolver
 
 
 @pytest.fixture(scope="module", autouse=True)

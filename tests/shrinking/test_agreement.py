@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssl_prune import SlimError
-from ssl_prune.shrinking.agreement import check_agreement, fingerprint
+from ssl_prune.shrinking.rank_agreement import check_agreement, fingerprint
 
 
 def network():

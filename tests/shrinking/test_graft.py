@@ -9,7 +9,7 @@ from torch import nn
 from ssl_prune import SlimError
 from ssl_prune.penalties import GroupLasso
 from ssl_prune.shrinking import carry, carry_masks, graft, training_cut
-from ssl_prune.shrinking.graft import replace_data
+from ssl_prune.shrinking.inplace_cut import replace_data
 from ssl_prune.solvers import ProximalSolver
 
 OPTIMIZERS = {

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssl_prune.slimming import SlimPlan, slim
-from ssl_prune.slimming.modules import Blank, Constant
+from ssl_prune.slimming.modules.constant import Blank, Constant
 
 
 class Block(nn.Module):

@@ -11,10 +11,17 @@ from torch.nn import functional as F
 
 from ssl_prune.models import LeNet5
 from ssl_prune.slimming import SlimPlan, columns, load_slim, save_slim, slim
-from ssl_prune.slimming.columns import kernel_forms
-from ssl_prune.slimming.export import export_onnx, export_pt2
-from ssl_prune.slimming.kernels import ColumnConv1d, ColumnConv2d, ColumnLinear, CroppedConv1d, CroppedConv2d, margins
-from ssl_prune.slimming.plan import ModulePlan
+from ssl_prune.slimming.modules.column_conv import (
+    ColumnConv1d,
+    ColumnConv2d,
+    ColumnLinear,
+    CroppedConv1d,
+    CroppedConv2d,
+    margins,
+)
+from ssl_prune.slimming.outcome.exports import export_onnx, export_pt2
+from ssl_prune.slimming.plan.kernel_forms import kernel_forms
+from ssl_prune.slimming.plan.plan import ModulePlan
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 pair = st.tuples(st.integers(1, 3), st.integers(1, 3))

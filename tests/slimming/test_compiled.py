@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from ssl_prune import cost, slim
-from ssl_prune.copies import copied
 from ssl_prune.graph import trace
+from ssl_prune.utils.copies import copied
 
 WAYS = ["in place", "wrapped"]
 pytestmark = pytest.mark.filterwarnings("ignore:Using `torch.compile.module.` when there are global hooks")

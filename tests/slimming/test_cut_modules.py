@@ -8,10 +8,10 @@ from torch import nn
 
 from ssl_prune.costs import cost
 from ssl_prune.graph import trace
+from ssl_prune.sizes.remaining import remaining
 from ssl_prune.slimming import slim
-from ssl_prune.slimming.attention import CutAttention, attention_plan, cut_attention
-from ssl_prune.slimming.remaining import remaining
-from ssl_prune.slimming.uneven import UnevenRecurrent, is_uneven, uneven
+from ssl_prune.slimming.modules.pruned_attention import CutAttention, attention_plan, cut_attention
+from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent, is_uneven, uneven
 
 
 def close(got: Any, expected: Any) -> None:

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ssl_prune import SlimError, load_slim, save_slim, slim
-from ssl_prune.slimming import export as module
-from ssl_prune.slimming.export import EXPORTS, export_beside, export_onnx, export_pt2, export_state_dict
+from ssl_prune.slimming.outcome import exports as module
+from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside, export_onnx, export_pt2, export_state_dict
 
 
 def net():

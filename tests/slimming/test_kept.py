@@ -9,8 +9,8 @@ from torch import nn
 
 from ssl_prune.errors import GraphError
 from ssl_prune.slimming import slim
-from ssl_prune.slimming.attention import CutAttention
-from ssl_prune.slimming.uneven import UnevenRecurrent
+from ssl_prune.slimming.modules.pruned_attention import CutAttention
+from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent
 
 
 def left(model: nn.Module) -> Iterator[str]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_prune.slimming.masks import busy, convolved, multiplied, reached, uneven
+from ssl_prune.slimming.analysis.dependence_masks import busy, convolved, multiplied, reached, uneven
 
 
 def sparse(*shape: int, seed: int, density: float = 0.15) -> Tensor:

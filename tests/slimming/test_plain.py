@@ -9,7 +9,7 @@ from torch.nn.utils import parametrizations, prune
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import trace
 from ssl_prune.slimming import SlimPlan, load_slim, save_slim, slim
-from ssl_prune.slimming.plain import computing_layers, plain
+from ssl_prune.slimming.modules.materialized import computing_layers, plain
 
 
 class Standardised(nn.Conv2d):

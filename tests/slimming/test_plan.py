@@ -9,7 +9,7 @@ from torch import nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming import SlimPlan, load_slim, save_slim, slim
-from ssl_prune.slimming.plan import Fold, ModulePlan
+from ssl_prune.slimming.plan.plan import Fold, ModulePlan
 
 
 def network(width=6):

@@ -2,7 +2,7 @@
 
 import torch
 
-from ssl_prune.slimming.regular import box
+from ssl_prune.slimming.analysis.rectangular import box
 
 
 def mask(*rows: str) -> torch.Tensor:

@@ -7,7 +7,7 @@ from torch import nn
 from ssl_prune import cost, slim
 from ssl_prune.graph import trace
 from ssl_prune.models import ViT
-from ssl_prune.slimming.remaining import remaining
+from ssl_prune.sizes.remaining import remaining
 
 
 class Mixed(nn.Module):

@@ -9,9 +9,9 @@ from torch import nn
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import trace
-from ssl_prune.inputs import evaluation
 from ssl_prune.slimming import slim, values
-from ssl_prune.slimming.liveness import liveness
+from ssl_prune.slimming.analysis.liveness import liveness
+from ssl_prune.utils.inputs import evaluation
 
 # What is no number, such as zero times infinity, is an accident of the run; the proof sees it.
 ACCIDENTS = ("zero_times_something_infinite",)

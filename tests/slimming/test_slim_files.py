@@ -14,7 +14,7 @@ from torch import nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming import load_slim, save_slim, slim
-from ssl_prune.slimming.slim import SlimResult
+from ssl_prune.slimming.compiler import SlimResult
 
 
 def network(width=8):
@@ -157,7 +157,7 @@ def test_a_failed_write_leaves_the_old_file(result, path, monkeypatch):
         raise OSError("disk full")
 
     before = path.read_bytes()
-    monkeypatch.setattr("ssl_prune.slimming.files.save_file", broken)
+    monkeypatch.setattr("ssl_prune.slimming.outcome.slim_file.save_file", broken)
     with pytest.raises(OSError, match="disk full"):
         save_slim(path, result)
     assert path.read_bytes() == before

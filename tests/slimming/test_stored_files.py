@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch import nn
 
 from ssl_prune.slimming import load_slim
-from ssl_prune.slimming.kernels import ColumnConv2d
-from ssl_prune.slimming.modules import Constant
+from ssl_prune.slimming.modules.column_conv import ColumnConv2d
+from ssl_prune.slimming.modules.constant import Constant
 
 DATA = Path(__file__).parent / "data"
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_prune.graph import trace
-from ssl_prune.slimming.liveness import liveness
+from ssl_prune.slimming.analysis.liveness import liveness
 
 
 def seen(net, x, module):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.verify import Expected, verify
+from ssl_prune.slimming.proof.outputs import Expected, verify
 
 
 class Fixed(nn.Module):

@@ -13,8 +13,8 @@ from torch import nn
 from ssl_prune import slim
 from ssl_prune.graph import trace
 from ssl_prune.models import ResNet20
-from ssl_prune.slimming import widths as module
-from ssl_prune.slimming.fewest import fewest
+from ssl_prune.slimming.plan import rounding as module
+from ssl_prune.slimming.plan.rounding_search import fewest
 
 
 def chain(dead1=(), dead2=()):
@@ -195,7 +195,7 @@ def test_fewest_against_brute_force(data):
 
 
 def test_a_long_search_ends_with_an_answer(monkeypatch):
-    monkeypatch.setattr("ssl_prune.slimming.fewest._STATES", 3)
+    monkeypatch.setattr("ssl_prune.slimming.plan.rounding_search._STATES", 3)
     more = fewest([1, 2, 3], [31, 32, 33], [[1, 2, 0], [1, 0, 2], [0, 1, 2]], [10, 10, 10], 7)
     now = [1 + more[0] + 2 * more[1], 2 + more[0] + 2 * more[2], 3 + more[1] + 2 * more[2]]
     assert all(n % 7 == 0 or n == d for n, d in zip(now, [31, 32, 33], strict=True))

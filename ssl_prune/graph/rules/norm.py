@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels import LabelPass, Parameter
+from ssl_prune.graph.labels.label_pass import LabelPass, Parameter
+from ssl_prune.graph.labels.union_find import PINNED
 from ssl_prune.graph.rules.registry import rule
-from ssl_prune.graph.unionfind import PINNED
 
 __all__ = ["batch_norm", "over_channels"]
 

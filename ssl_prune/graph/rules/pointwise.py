@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels import LabelPass, Parameter, base, collapse
+from ssl_prune.graph.labels.label_pass import LabelPass, Parameter, base, collapse
+from ssl_prune.graph.labels.union_find import PINNED, WILDCARD
 from ssl_prune.graph.rules.registry import rule
-from ssl_prune.graph.unionfind import PINNED, WILDCARD
 
 __all__ = ["UNTAGGED", "pointwise"]
 

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels import LabelPass
+from ssl_prune.graph.labels.label_pass import LabelPass
+from ssl_prune.graph.labels.union_find import PINNED
 from ssl_prune.graph.rules.registry import rule
-from ssl_prune.graph.unionfind import PINNED
 
 __all__ = ["POOLING", "pool"]
 

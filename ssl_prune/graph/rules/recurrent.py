@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.kinds import kind_of
-from ssl_prune.graph.labels import Contraction, LabelPass, Parameter, base
-from ssl_prune.graph.program import module_of
+from ssl_prune.graph.export.module_kinds import kind_of
+from ssl_prune.graph.export.program import module_of
+from ssl_prune.graph.labels.hidden_state import State
+from ssl_prune.graph.labels.label_pass import Contraction, LabelPass, Parameter, base
+from ssl_prune.graph.labels.union_find import PINNED
 from ssl_prune.graph.rules.registry import rule
-from ssl_prune.graph.state import State
-from ssl_prune.graph.unionfind import PINNED
 
 __all__ = ["candidates", "recurrent", "step"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels import LabelPass
-from ssl_prune.graph.unionfind import PINNED
+from ssl_prune.graph.labels.label_pass import LabelPass
+from ssl_prune.graph.labels.union_find import PINNED
 
 __all__ = ["Rule", "rule", "rule_for", "unknown"]
 

@@ -1,0 +1,193 @@
+"""Everything between a stated size and a choice of groups, for one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import gcd
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.budget.controller import Controller
+from ssl_prune.budget.indivisible import Atoms, atoms
+from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.measure import at_zero, time_left
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
+from ssl_prune.groups import Partition
+from ssl_prune.latency import latency, without_zeros
+from ssl_prune.sizes.latency_model import TimeModel
+from ssl_prune.sizes.model import SizeModel
+from ssl_prune.utils.inputs import Inputs, uncompiled
+
+__all__ = ["Steering", "steer"]
+
+# Of a layer's channels, and how much smaller than the limits the network could become with it, so that there is a choice
+# left. Scores look at one channel at a time: where each of many does what others do as well all score low, and the last
+# layer of a VGG-16-BN was cut to two of its 512 channels. Times fall in steps, for which layers may have to go further.
+FLOOR, ROOM = 0.1, 2.0
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A network's groups, what each costs, and what may go.
+
+    Args:
+        parts: the groups.
+        sizes: multiply-accumulates and parameters without some units.
+        times: seconds without some units, where the latency is limited.
+        controller: the limits.
+        norms: positions of the members that are scales and shifts of normalisations.
+    """
+
+    parts: Atoms
+    sizes: SizeModel
+    times: TimeModel | None
+    controller: Controller
+    norms: tuple[int, ...]
+
+    def saving(self, dead: Tensor) -> Tensor:
+        """``(A,)`` the share that each group saves where the `dead` ones are gone, of all that is limited together."""
+        units = self.parts.dead_units(dead)
+        each = self.sizes.savings(units)
+        if self.times is not None:
+            each["latency"] = self.times.savings(units)
+        return torch.stack([self.parts.sum(each[kind]) / self.dense[kind] for kind in self.controller.limits]).sum(0)
+
+    @property
+    def dense(self) -> dict[str, float]:
+        """What the dense network costs."""
+        return self.sizes.dense if self.times is None else {**self.sizes.dense, "latency": self.times.dense}
+
+    def left(self, dead: Tensor) -> dict[str, float]:
+        """The share of each limited kind without the dead groups."""
+        return {kind: share for kind, share in self._shares(dead).items() if kind in self.controller.limits}
+
+    def retime(self, limits: Limits, reference: nn.Module, inputs: Inputs) -> None:
+        """Go over to another batch, of which a limit in milliseconds is another share.
+
+        Args:
+            limits: as they were stated.
+            reference: the dense network, of which no channel is at zero.
+            inputs: the batch that is timed from now on.
+        """
+        if limits.latency is not None and limits.latency > 1:
+            with uncompiled():
+                seconds = latency(reference, inputs)
+            self.controller.limits.update(limits.shares({**self.dense, "latency": seconds}))
+
+    def look(
+        self, graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, dead: Tensor
+    ) -> dict[str, float]:
+        """Measure what is an estimate else, which is corrected by it.
+
+        Args:
+            graph: of the network.
+            network: with the dead groups at zero.
+            reference: the dense network, of which no channel is at zero.
+            inputs: the batch that is timed.
+            dead: (A,) groups that are at zero.
+
+        Returns:
+            kind -> the share that is left.
+        """
+        if self.times is None:
+            return {}
+        share = time_left(graph, network, reference, inputs, self.times.dense)
+        self.times.correct(self.parts.dead_units(dead), self.times.dense * share)
+        return {"latency": share}
+
+    def _shares(self, dead: Tensor) -> dict[str, float]:
+        return _shares(self.parts, self.sizes, self.times, dead)
+
+
+def _shares(parts: Atoms, sizes: SizeModel, times: TimeModel | None, dead: Tensor) -> dict[str, float]:
+    units = parts.dead_units(dead)
+    left = sizes(units)
+    found = {kind: left[kind] / sizes.dense[kind] for kind in left}
+    if times is not None:
+        found["latency"] = times(units) / times.dense
+    return found
+
+
+def steer(
+    graph: ChannelGraph,
+    model: nn.Module,
+    groups: Partition,
+    limits: Limits,
+    *,
+    inputs: Inputs | None = None,
+    floor: float | None = None,
+    round_to: int = 1,
+) -> Steering:
+    """What it takes to bring a network to a stated size.
+
+    Args:
+        graph: channel graph of the network.
+        model: the network.
+        groups: the coupled groups that may go.
+        limits: the stated size.
+        inputs: for a limit on the latency, the batch that is timed.
+        floor: share of each layer's groups that stay, one at least; None: a tenth, where the limits are at least twice as
+            large as what is left with it, else one; one with a limit on the latency.
+        round_to: have widths go by so many channels.
+
+    Raises:
+        ValueError: the size is met already, or cannot be reached; the message has the smallest that can. Or the network
+            was followed by the second tracer only.
+    """
+    if isinstance(graph, AutogradGraph):
+        raise ValueError(
+            f"Budget: what {type(model).__name__} costs without some channels is known only where torch.export follows the "
+            f"network, and it refused: {graph.refusal}. Give GroupLasso a strength instead"
+        )
+    parts, sizes = atoms(graph, groups), SizeModel(graph, model, round_to)
+    times = None
+    if "latency" in limits.kinds:
+        if inputs is None:
+            raise ValueError("Budget: a limit on the latency needs the batch that is timed")
+        times = TimeModel(graph, model, inputs)
+    dense = sizes.dense if times is None else {**sizes.dense, "latency": times.dense}
+    shares = limits.shares(dense)
+
+    def size(dead: Tensor) -> dict[str, float]:
+        return _shares(parts, sizes, times, dead)
+
+    none = torch.zeros(parts.groups.num_groups, dtype=torch.bool)
+    now, least = size(none), {}
+    if all(now[kind] <= share for kind, share in shares.items()):
+        raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
+    floors = [(floor or 0.0, 1.0)] if floor is not None or times is not None else [(FLOOR, ROOM), (0.0, 1.0)]
+    for kept, room in floors:
+        controller = Controller(
+            size, shares, parts.groups.layer, floor=kept, fixed=parts.fixed,
+            block=_blocks(parts, graph.num_units, round_to), stepped=times is not None,
+        )  # fmt: skip
+        least = size(controller.smallest())
+        if times is not None and inputs is not None:  # which no estimate decides
+            with at_zero(parts.groups, controller.smallest()):
+                least["latency"] = time_left(graph, model, without_zeros(model), inputs, times.dense)
+        if all(room * least[kind] <= share for kind, share in shares.items()):
+            break
+    else:
+        raise ValueError(
+            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor or 0.0}, "
+            f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower floor or "
+            "round_to, or exclude fewer layers"
+        )
+    names = {axis.name for axis in graph.axes if axis.role == "norm"}
+    norms = tuple(i for i, member in enumerate(parts.groups.members) if member.name in names)
+    return Steering(parts, sizes, times, controller, norms)
+
+
+def _blocks(parts: Atoms, num_units: int, round_to: int) -> Tensor:
+    """``(L,)`` how many groups of each layer make a multiple of `round_to` units."""
+    units = parts.sum(torch.ones(num_units, dtype=torch.long))
+    most = torch.zeros(int(parts.groups.layer.max()) + 1, dtype=torch.long)
+    most.scatter_reduce_(0, parts.groups.layer.cpu(), units, "amax")
+    return torch.tensor([round_to // gcd(round_to, n) for n in most.tolist()])
+
+
+def _text(shares: Mapping[str, float], kinds: Mapping[str, float] | None = None) -> str:
+    return ", ".join(f"{shares[kind]:.2%} of the dense {kind}" for kind in (kinds or shares))

@@ -1,0 +1,268 @@
+"""The solver that meets a size: its strength finds itself, and its zeros are admitted one by one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ssl_prune.budget.controller import Choice, Controller
+from ssl_prune.budget.measure import at_zero
+from ssl_prune.budget.measured_choice import fit, plan, unmet
+from ssl_prune.budget.window import Window
+from ssl_prune.errors import SlimError
+from ssl_prune.groups import Partition
+from ssl_prune.penalties import GroupLasso
+from ssl_prune.penalties.functional import shrink_factor
+from ssl_prune.scores import Score
+from ssl_prune.solvers.base import Solver
+from ssl_prune.solvers.binding import Binding
+from ssl_prune.solvers.freezing import clear_state, touched
+
+__all__ = ["BudgetSolver"]
+
+LOOKS = 8  # in the window, at which what goes in the end is chosen anew
+
+
+class BudgetSolver(Solver):
+    r"""Proximal shrinkage of the groups that a budget takes next.
+
+    ``w_g ← w_g · max(0, 1 − lr λ ω_g / ‖w_g‖)``, with ``ω_g = min(1, κ / k_g)⁸`` and the keys
+    ``k_g = score_g / saving_g^a``. Every `every` steps of the window the controller takes the groups with the smallest
+    keys whose removal reaches the size that is due `ahead` steps later; κ is the largest key among them, and λ brings
+    the largest of them to zero by then. A group that comes to zero stays there if the budget and the floors have room for
+    it. At the end of the window what is missing is set to zero at once, and the zeros stay frozen.
+
+    Args:
+        groups: the partition.
+        score: which groups matter.
+        controller: what may go and what the network costs without it.
+        saving: of the dead groups (G,), the share of the dense network that each group saves.
+        window: in which the network becomes smaller.
+        exponent: a; 0: cost does not count.
+        every: optimizer steps between two decisions.
+        norms: positions of the members that are scales and shifts of normalisations.
+        look: measures what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
+            is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
+
+    Attributes:
+        dead: (G,) groups that are gone.
+        keys: (G,) the keys of the last decision; of a group that is gone, those that it went with.
+        gone: (G,) the step at which each group went, -1 for those that stay.
+        projected: how many groups were set to zero at the end of the window.
+        history: of each decision (step, share that is due, share that is left, strength), of the first limit.
+
+    Raises:
+        ValueError: `every` is not positive, a negative exponent, or sharded parameters.
+    """
+
+    def __init__(
+        self,
+        groups: Partition,
+        score: Score,
+        controller: Controller,
+        saving: Callable[[Tensor], Tensor],
+        window: Window,
+        *,
+        exponent: float = 1.0,
+        every: int = 10,
+        norms: tuple[int, ...] = (),
+        look: Callable[[Tensor], Mapping[str, float]] | None = None,
+    ) -> None:
+        super().__init__(groups, GroupLasso("none"), 0.0)
+        if self.groups.is_sharded:
+            raise ValueError(
+                f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget looks at the "
+                "network as it would be cut; train with ddp or in one process, or give the penalty a strength instead"
+            )
+        if every < 1 or exponent < 0:
+            raise ValueError(f"every must be at least 1 and exponent at least 0, got {every} and {exponent}")
+        self.score, self.controller, self.window = score, controller, window
+        self.exponent, self.every, self._saving, self._look = exponent, every, saving, look
+        score.bind(groups, norms)
+        self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
+        self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
+        self.gone = torch.full((groups.num_groups,), -1)
+        self.projected = 0
+        self.history: list[tuple[int, float, float, float]] = []
+        self._weights: Tensor | None = None
+        self._plan: Tensor | None = None  # all that goes in the end, where that is measured
+        self._seen: tuple[Tensor, float] | None = None  # the groups of the last look, and what it found above the limit
+
+    def attach(self, *optimizers: Optimizer) -> None:
+        """Act on every step of the optimizer that trains the groups, until `detach`.
+
+        Raises:
+            RuntimeError: already attached.
+            TypeError: something is not a torch optimizer.
+            ValueError: a grouped parameter is in none of them, or the groups are divided between several.
+        """
+        super().attach(*optimizers)
+        if len(self._bindings) > 1:
+            self.detach()
+            raise ValueError(
+                f"the groups are trained by {len(self._bindings)} optimizers; a budget chooses among groups of one: "
+                "leave the layers of the others out with exclude"
+            )
+
+    def rebind(self, groups: Partition, masks: list[Tensor] | None = None) -> None:
+        """Go on with what is left of the groups, whose numbers must be the same."""
+        names = {self.groups.members[i].name for i in self.score.norms}
+        super().rebind(groups, masks)
+        self.score.rebind(groups, [i for i, member in enumerate(groups.members) if member.name in names])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""
+        return {
+            **super().state_dict(),
+            "dead": self.dead.clone(),
+            "keys": self.keys.clone(),
+            "gone": self.gone.clone(),
+            "weights": None if self._weights is None else self._weights.clone(),
+            "plan": None if self._plan is None else self._plan.clone(),
+            "projected": self.projected,
+            "history": [list(entry) for entry in self.history],
+            "score": self.score.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ValueError: it is the state of another solver, or of other groups.
+        """
+        if "dead" not in state or state["dead"].shape != self.dead.shape:
+            got = tuple(state["dead"].shape) if "dead" in state else "none"
+            raise ValueError(f"the state has decisions on {got} groups, expected {tuple(self.dead.shape)}")
+        super().load_state_dict(state)
+        self.dead, self.keys, self.gone = state["dead"].clone(), state["keys"].clone(), state["gone"].clone()
+        self._weights = None if state["weights"] is None else state["weights"].clone()
+        known = state.get("plan")  # earlier versions saved none; the next decision makes one
+        self._plan = None if known is None else known.clone()
+        self.projected = int(state["projected"])
+        self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state["history"]]
+        self.score.load_state_dict(state["score"])
+
+    def due(self, step: float) -> dict[str, float]:
+        """The shares that may be left at a step."""
+        return {kind: self.window.share(step, limit) for kind, limit in self.controller.limits.items()}
+
+    def _act(self, binding: Binding, strength: float) -> None:
+        step = self.step_count
+        if not self.frozen:
+            # Before the step there is no gradient yet where a closure computes it, as Lightning's does.
+            self.score.update()
+        if self.frozen or step < self.window.start:
+            super()._act(binding, 0.0)
+            return
+        if (step - self.window.start) % self.every == 0 or self._weights is None:
+            self._decide(step, binding)
+        self._shrink(binding)
+        if self._met or step + 1 >= self.window.end:
+            self._project(binding)
+
+    def _penalise(self, binding: Binding, strength: float) -> None:
+        raise AssertionError("a budget acts by itself")
+
+    def _decide(self, step: int, binding: Binding) -> None:
+        if self._weights is None:  # what was zero before the window is gone already
+            self.dead |= ~self.groups.alive().cpu() & ~self.controller.rules.fixed
+            self.gone[self.dead] = step
+        saving = self._saving(self.dead).double().clamp_min(0)
+        scores = self.score.values().double().cpu()
+        keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.exponent, torch.inf)
+        self.keys = torch.where(self.dead, self.keys, keys)
+        norms = self.groups.norms()
+        if not bool(norms.isfinite().all()):
+            group = self.groups.describe(int((~norms.isfinite()).nonzero()[0]))
+            raise SlimError(
+                f"{group}: its weights are not finite at optimizer step {step}, so nothing can be chosen: training has "
+                "diverged. Lower the learning rate, clip gradients, or go on from an earlier checkpoint"
+            )
+        if self._look is not None and self._looks(step):
+            self._plan = self.dead | plan(self.controller, self.keys, self.dead, self._excess, self._plan)
+        ahead = min(self.window.ahead, max(1, self.window.end - step))
+        rates, due = ahead * _rate(binding), self.due(step + ahead)
+        choice = self.controller.choose(self.keys, norms, self.dead, due, rates, self.strength, self._plan)
+        self._take(choice)
+        self._note(step)
+
+    def _looks(self, step: int) -> bool:
+        """It is time to look, or all is gone that was to go."""
+        length = self.window.end - self.window.start
+        due = (step - self.window.start) % max(1, length // LOOKS) < self.every
+        return due or self._plan is None or torch.equal(self._plan, self.dead)
+
+    def _note(self, step: int) -> None:
+        kind, limit = next(iter(self.controller.limits.items()))
+        left = self.controller.excess(self.dead, {kind: 0.0})
+        self.history.append((step, self.window.share(step, limit), left, self.strength))
+
+    def _take(self, choice: Choice) -> None:
+        self.strength, self._weights = choice.strength, choice.weights
+
+    def _shrink(self, binding: Binding) -> None:
+        assert self._weights is not None
+        norms = self.groups.norms()
+        rate = binding.learning_rates()
+        rate = _rate(binding) if rate is None else rate
+        size = self._weights.to(norms) * self.strength * rate
+        factor = torch.where(size > 0, shrink_factor(norms, size), 1.0)
+        dead = self.dead.to(factor.device)
+        dying = (factor == 0) & ~dead
+        if bool(dying.any()):
+            if self._plan is None:
+                admitted = self.controller.admit(dying, self.keys, self.dead)
+            else:
+                admitted = dying.cpu() & self._plan
+            factor[dying & ~admitted.to(dying.device)] = 1
+            self._bury(admitted, binding)
+        factor[self.dead.to(factor.device)] = 0
+        self.groups.scale_(factor)
+
+    def _excess(self, dead: Tensor) -> float:
+        """By how much the network without the dead groups is above its limit, measured; it is left as it was."""
+        assert self._look is not None
+        if self._seen is None or not torch.equal(self._seen[0], dead):
+            with at_zero(self.groups, dead):  # those that are gone too: the step just made may have moved them
+                measured = self._look(dead)
+            self._seen = dead.clone(), self.controller.excess(dead, measured=measured)
+        return self._seen[1]
+
+    @property
+    def _met(self) -> bool:
+        """The network has its size; no estimate decides that where it can be measured."""
+        known = self._seen is not None and torch.equal(self._seen[0], self.dead)
+        if not known and self.controller.excess(self.dead) > 0:
+            return False
+        return (self.controller.excess(self.dead) if self._look is None else self._excess(self.dead)) <= 0
+
+    def _bury(self, groups: Tensor, binding: Binding) -> None:
+        self.dead |= groups
+        self.gone[groups] = self.step_count
+        masks = self.groups.expand((~self.dead).to(self.groups.dtype))
+        for i in touched(self.groups, groups):
+            clear_state(binding.optimizer, self.groups.members[i], masks[i])
+
+    def _project(self, binding: Binding) -> None:
+        pushed = None if self._weights is None else self._weights == 1
+        if self._look is None:
+            chosen = self.controller.project(self.keys, self.dead, pushed)
+        else:
+            chosen = fit(self.controller, self.keys, self.dead, self._excess, first=pushed)
+        self.projected += int(chosen.sum())
+        self._bury(chosen, binding)
+        self.groups.scale_((~self.dead).to(self.groups.norms()))
+        if self._look is not None and (message := unmet(self.controller, self._excess(self.dead))):
+            warnings.warn(message, stacklevel=2)
+        self.freeze()
+        self.strength = 0.0
+        self._note(self.step_count)
+
+
+def _rate(binding: Binding) -> float:
+    return max(float(settings["lr"]) for settings in binding.settings())

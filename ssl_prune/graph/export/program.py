@@ -1,0 +1,210 @@
+"""A network as a flat, functional list of ATen operators, from `torch.export`."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ssl_prune.errors import GraphError
+from ssl_prune.graph.export.functionalize import functional
+from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
+
+__all__ = [
+    "LARGE",
+    "Interpretation",
+    "Program",
+    "embeddings",
+    "export",
+    "module_of",
+    "modules_of",
+    "multiplications",
+    "run_node",
+    "visible",
+]
+
+
+aten = torch.ops.aten
+
+# Multiplications of a run that takes so long that there should be few: a core's work for a third of a second.
+LARGE = 1e10
+
+_LAYERS = {aten.linear, aten.conv1d, aten.conv2d, aten.conv3d}
+_PRODUCTS = {aten.matmul, aten.bmm, aten.mm}
+
+
+@dataclass(frozen=True)
+class Program:
+    """An exported network: operators over placeholders, with the names the network itself uses.
+
+    Args:
+        graph: the functional ATen graph (no operator writes into its argument).
+        tensors: placeholder name -> name of the parameter or buffer it stands for.
+        constants: placeholder name -> tensor, for literals that the forward creates.
+        inputs: placeholder names of the user's inputs, flattened in order.
+        parameters: names of the parameters (the rest of `tensors` are buffers).
+        mutated: names of the buffers that the forward writes into.
+    """
+
+    graph: fx.Graph
+    tensors: dict[str, str]
+    constants: dict[str, Tensor]
+    inputs: tuple[str, ...]
+    parameters: frozenset[str]
+    mutated: frozenset[str] = frozenset()
+
+
+def export(model: nn.Module, example_inputs: Inputs) -> Program:
+    """Trace `model` in evaluation mode; its weights, flags and random state are left as they were.
+
+    Raises:
+        GraphError: `torch.export` cannot follow the network, or the example does not fit it.
+    """
+    from torch.export.graph_signature import InputKind  # not at import: reading a slim file needs no export
+
+    from ssl_prune.graph.rules import rule_for, unknown  # rules are written in terms of programs
+
+    args, kwargs = as_call(example_inputs)
+    quiet = warnings.catch_warnings()
+    with evaluation(model), attributes_restored(model), torch.random.fork_rng(devices=[]), quiet, uncompiled():
+        warnings.simplefilter("ignore")
+        try:
+            exported = torch.export.export(model, args, kwargs, strict=False)
+            graph = functional(exported.graph, lambda node: rule_for(node) is not unknown)
+            if graph is None:
+                exported = exported.run_decompositions({})
+                graph = exported.graph
+        except Exception as error:
+            shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+            raise GraphError(
+                f"{type(model).__name__}: torch.export could not trace the forward pass on inputs of shape {shapes}: "
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Check that the example "
+                "input is what the network takes; control flow that depends on data cannot be traced"
+            ) from error
+    for node in graph.nodes:
+        sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
+        if not all(isinstance(size, int) for size in sizes):
+            raise GraphError(
+                f"{module_of(node) or type(model).__name__}: {node.target} has a result whose size depends on the data, "
+                "which has no rule here"
+            )
+    tensors, constants, inputs, parameters = {}, {}, [], set()
+    for spec in exported.graph_signature.input_specs:
+        name = spec.arg.name
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            assert spec.target is not None
+            tensors[name] = spec.target
+            if spec.kind is InputKind.PARAMETER:
+                parameters.add(spec.target)
+        elif spec.kind is InputKind.USER_INPUT:
+            inputs.append(name)
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            assert spec.target is not None
+            constants[name] = exported.constants[spec.target]
+        else:
+            raise GraphError(
+                f"{type(model).__name__}: the forward pass takes a {spec.kind.name}, which has no rule here"
+            )
+    mutated = frozenset(exported.graph_signature.buffers_to_mutate.values())
+    return Program(graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
+
+
+def module_of(node: fx.Node) -> str:
+    """Name of the innermost module whose forward made `node`; "" for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    entries = list(stack.values())
+    return str(entries[-1][0]) if entries else ""
+
+
+def modules_of(node: fx.Node) -> tuple[str, ...]:
+    """Names of all modules inside whose forward `node` was made, outermost first."""
+    return tuple(str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values())
+
+
+def embeddings(program: Program) -> list[tuple[fx.Node, str]]:
+    """Where rows of a table are chosen: each node with the name of the table, if that is a parameter as it stands."""
+    found = []
+    for node in program.graph.nodes:
+        if getattr(node.target, "overloadpacket", None) is torch.ops.aten.embedding:
+            name = program.tensors.get(node.args[0].name)
+            if name is not None:
+                found.append((node, name))
+    return found
+
+
+def multiplications(program: Program) -> int:
+    """About how many the linear layers, convolutions and products of one run are."""
+    total = 0
+    for node in program.graph.nodes:
+        values = [n.meta.get("val") for n in node.all_input_nodes]
+        result, packet = node.meta.get("val"), getattr(node.target, "overloadpacket", None)
+        if len(values) < 2 or not all(isinstance(v, Tensor) for v in (*values, result)):
+            continue
+        if packet in _LAYERS:
+            total += result.numel() * (values[1].numel() // max(1, values[1].shape[0]))
+        elif packet in _PRODUCTS:
+            total += result.numel() * values[0].shape[-1]
+        elif packet is aten.scaled_dot_product_attention:
+            total += 2 * values[0].numel() * values[1].shape[-2]
+    return total
+
+
+def visible(node: fx.Node, scope: str) -> bool:
+    """Whether the code of module `scope` itself handles the value: makes it, takes it in, or gets it from a module inside."""
+    inside = modules_of(node)
+    if scope and scope not in inside:
+        return any(scope in modules_of(user) for user in node.users)
+    deeper = inside[inside.index(scope) + 1 :] if scope in inside else inside
+    return not deeper or any(deeper[0] not in modules_of(user) for user in node.users)
+
+
+def run_node(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The node's operator on values; a view of one that is laid out otherwise than where it was traced is a copy."""
+    target: Any = node.target
+    if getattr(target, "overloadpacket", None) in (torch.ops.aten.view, torch.ops.aten._unsafe_view):
+        return args[0].reshape(args[1])
+    return target(*args, **kwargs)
+
+
+class Interpretation(ABC):
+    """One walk over a program in which every node stands for a value of the subclass's own kind."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.environment: dict[fx.Node, Any] = {}
+
+    def run(self) -> None:
+        """Visit the nodes in order; a value is dropped after its last use."""
+        last_use: dict[fx.Node, fx.Node] = {}
+        for node in self.program.graph.nodes:
+            for used in node.all_input_nodes:
+                last_use[used] = node
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                self.environment[node] = self.placeholder(node)
+            elif node.op == "call_function":
+                args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), self.environment.__getitem__)
+                self.environment[node] = self.operator(node, args, kwargs)
+            elif node.op == "output":
+                self.output(node, fx.node.map_arg(node.args, self.environment.__getitem__))
+            else:
+                raise GraphError(f"{module_of(node)}: a {node.op} node ({node.name}) has no rule here")
+            for used in node.all_input_nodes:
+                if last_use[used] is node:
+                    self.environment.pop(used, None)
+
+    @abstractmethod
+    def placeholder(self, node: fx.Node) -> Any:
+        """Value of a parameter, buffer, constant or input."""
+
+    @abstractmethod
+    def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Value of an operator's result, from its arguments' values."""
+
+    @abstractmethod
+    def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
+        """Look at what the network returns."""

@@ -1,0 +1,1 @@
+"""The second tracer, for networks that torch.export refuses."""

@@ -1,0 +1,1 @@
+"""Labels that travel with the data, and the union-find they live in."""

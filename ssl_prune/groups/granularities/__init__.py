@@ -1,0 +1,1 @@
+"""Granularities, one a file."""

@@ -1,0 +1,89 @@
+"""The one function that makes a partition of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ssl_prune.groups.collect import Granularity
+from ssl_prune.groups.granularities.channel import Channel
+from ssl_prune.groups.granularities.coupled import Coupled
+from ssl_prune.groups.granularities.depth import Depth
+from ssl_prune.groups.granularities.filter import Filter
+from ssl_prune.groups.granularities.neuron import Neuron
+from ssl_prune.groups.granularities.shape import Shape
+from ssl_prune.groups.granularities.weight import Entry
+from ssl_prune.groups.partition import Partition
+from ssl_prune.groups.select import Patterns, select_layers
+from ssl_prune.groups.shards import is_sharded, on_shards
+
+if TYPE_CHECKING:
+    from ssl_prune.graph import ChannelGraph
+
+GRANULARITIES: Mapping[str, Granularity] = {
+    "entry": Entry(),
+    "filter": Filter(),
+    "channel": Channel(),
+    "shape": Shape(),
+    "depth": Depth(),
+    "neuron": Neuron(),
+    "coupled": Coupled(),
+}
+
+
+def partition(
+    model: nn.Module,
+    granularity: str | Granularity,
+    *,
+    include: Patterns | None = None,
+    exclude: Patterns | None = None,
+    graph: ChannelGraph | None = None,
+    example_inputs: Any = None,
+) -> Partition:
+    """Partition a model's entries into the groups of a granularity.
+
+    Args:
+        model: the network; not changed.
+        granularity: "entry", "filter", "channel", "shape", "depth", "neuron", "coupled", or an object with a `build`
+            method, such as ``Neuron(side="in")``.
+        include: name patterns or module types of the layers to look at (default: all), see `select_layers`.
+        exclude: the layers to leave out.
+        graph: what `ssl_prune.graph.trace` returned, for granularities that need it.
+        example_inputs: a tensor, a tuple or a dict to trace the model with if there is no graph.
+
+    Returns:
+        The partition; it holds the model's parameters, not copies. Of sharded parameters (DTensors) it is a
+        `ShardedPartition`.
+
+    Raises:
+        ValueError: an unknown granularity, a pattern without a match, a graph that is needed and missing, no group, or
+            parameters that are sharded in a way that is not known.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> groups = partition(net, "neuron")
+        >>> groups, groups.describe(5)
+        (Partition(7 neuron groups in 2 parameters), '2 neuron 1')
+    """
+    if isinstance(granularity, str):
+        if granularity not in GRANULARITIES:
+            raise ValueError(f"unknown granularity {granularity!r}: expected one of {', '.join(GRANULARITIES)}")
+        granularity = GRANULARITIES[granularity]
+    select = select_layers(model, include, exclude)
+    if graph is None and granularity.needs_graph:
+        if example_inputs is None:
+            raise ValueError(
+                f"{type(granularity).__name__} groups need to know how layers are connected: "
+                "pass graph=trace(model, example_inputs), or example_inputs"
+            )
+        if is_sharded(model.parameters()):
+            raise ValueError(
+                f"{type(model).__name__} is sharded, and only a whole network can be traced: call trace(model, "
+                "example_inputs) before fully_shard(model) and pass graph="
+            )
+        from ssl_prune.graph.fallback.tracer import trace_either
+
+        graph = trace_either(model, example_inputs)
+    return on_shards(granularity.build(model, graph, select))

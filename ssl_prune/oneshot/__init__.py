@@ -1,0 +1,1 @@
+"""Zeros that are set at once, in a network that is trained already."""

@@ -1,0 +1,137 @@
+"""A stated size at once: the least important channels of a trained network are set to zero, and nothing is trained."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_prune.budget.limits import Limits
+from ssl_prune.budget.measure import at_zero
+from ssl_prune.budget.measured_choice import plan, unmet
+from ssl_prune.budget.outcome import BudgetChange
+from ssl_prune.budget.problem import steer
+from ssl_prune.errors import SlimError
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.groups import partition
+from ssl_prune.latency import without_zeros
+from ssl_prune.scores import Magnitude, Score, TaylorScale
+from ssl_prune.slimming.proof.outputs import verify
+from ssl_prune.utils.copies import copied
+from ssl_prune.utils.inputs import Inputs, call
+
+__all__ = ["apply_budget"]
+
+
+def apply_budget(
+    graph: ChannelGraph,
+    model: nn.Module,
+    inputs: Inputs,
+    limits: Limits,
+    data: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
+    *,
+    exponent: float = 0.5,
+    round_to: int = 1,
+) -> tuple[nn.Module, BudgetChange]:
+    """A copy of `model` in which the channels that matter least are zero, so many that the size is met.
+
+    Args:
+        graph: the channel graph of `model`.
+        model: the network; it is left as it was.
+        inputs: the example.
+        limits: the stated size.
+        data: batches (input, target), a few hundred samples; the score is `TaylorScale` on them. None: the norms of
+            scales and shifts, or of rows where there is no normalisation, which is much worse.
+        loss: of outputs and targets.
+        exponent: power of a channel's saving that its score is divided by; with nothing trained after it a smaller one
+            leaves more accuracy than with `Budget`.
+        round_to: count widths as multiples of this.
+
+    Raises:
+        ValueError: the size is met already or out of reach; the data have no batch, one that does not fit, or one
+            whose loss is not finite.
+        SlimError: the outputs are not finite after it.
+
+    Example:
+        >>> from ssl_prune.graph import trace
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> x, y = torch.randn(16, 4), torch.randint(3, (16,))
+        >>> apply_budget(trace(net, x), net, x, Limits(params=0.5), [(x, y)])[1].groups
+        {'0': 5}
+    """
+    changed = copied(model)
+    steering = steer(
+        graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to
+    )
+    groups = steering.parts.groups
+    score: Score = Magnitude(per_entry=True) if data is None else TaylorScale()
+    score.bind(groups.restrict(steering.norms) if data is None and steering.norms else groups, steering.norms)
+    if data is not None:
+        _look(changed, data, loss, score)
+    none = torch.zeros(groups.num_groups, dtype=torch.bool)
+    saving = steering.saving(none).clamp_min(0)
+    keys = torch.where(saving > 0, score.values().double().cpu() / saving.clamp_min(1e-300) ** exponent, torch.inf)
+    left: dict[str, float] = {}
+    if steering.times is None:
+        dead = steering.controller.project(keys, none)
+    else:
+        reference = without_zeros(model)
+
+        def excess(dead: Tensor) -> float:
+            with at_zero(groups, dead):
+                left.update(steering.look(graph, changed, reference, inputs, dead))
+            return steering.controller.excess(dead, measured=left)
+
+        dead = plan(steering.controller, keys, none, excess)
+        if message := unmet(steering.controller, excess(dead)):
+            raise ValueError(message)
+    groups.scale_((~dead).to(groups.dtype))
+    difference = verify(model, changed, inputs, math.inf).max_error
+    if not math.isfinite(difference):
+        raise SlimError("budget: the network's outputs are not finite, or not zero where they were, after its cut")
+    layers = Counter(groups.layers[i] for i in groups.layer.cpu()[dead].tolist())
+    change = BudgetChange(dict(steering.controller.limits), {**steering.left(dead), **left}, dict(layers), difference)
+    return changed, change
+
+
+def _look(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor], score: Score) -> None:
+    """Gradients of a few batches, in evaluation mode; of what is not trained too, which would count for nothing."""
+    modes = [(module, module.training) for module in model.modules()]
+    frozen = [member.param for member in score.groups.members if not member.param.requires_grad]
+    number = -1
+    try:
+        for module, _ in modes:
+            module.training = False
+        for param in frozen:
+            param.requires_grad_(True)
+        for number, batch in enumerate(data):
+            model.zero_grad()
+            _loss_of(model, batch, loss, f"data: batch {number}").backward()
+            score.update()
+    finally:
+        model.zero_grad()
+        for param in frozen:
+            param.requires_grad_(False)
+        for module, mode in modes:
+            module.training = mode
+    if number < 0:
+        raise ValueError("data: got no batch, expected batches (input, target), for example a list of one")
+
+
+def _loss_of(model: nn.Module, batch: Any, loss: Callable[[Any, Any], Tensor], which: str) -> Tensor:
+    if not isinstance(batch, Sequence) or len(batch) < 2:  # a tensor would be taken apart into samples
+        raise ValueError(f"{which} is a {type(batch).__name__}, expected a pair (input, target)")
+    try:
+        with torch.enable_grad():
+            value = loss(call(model, batch[0]), batch[1])
+    except Exception as error:  # whatever a network or a loss says of what does not fit
+        raise ValueError(f"{which} does not fit the network or the loss: {type(error).__name__}: {error}") from error
+    if not bool(value.isfinite().all()):
+        raise ValueError(
+            f"{which} has a loss that is not finite, so that nothing can be chosen by it: {value.detach()}"
+        )
+    return value

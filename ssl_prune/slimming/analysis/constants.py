@@ -1,0 +1,164 @@
+"""Constant propagation: what each channel carries where it is read, and whether that depends on the input.
+
+One concrete run gives the values; an exact taint mask beside it says which elements can change with the input. A
+convolution's result varies where some varying element meets a non-zero weight, a batch norm's where its scale is not
+zero, and so on. What does not vary is a constant, and the concrete run already shows which: constants through batch
+norm, activations and additions need no rules of their own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ssl_prune.graph.export.program import LARGE, Interpretation, Program, module_of, multiplications, run_node
+from ssl_prune.graph.labels.broadcast import base, collapse
+from ssl_prune.slimming.analysis.dependence import Known, varying
+from ssl_prune.slimming.analysis.dependence_masks import uniform
+from ssl_prune.slimming.analysis.skip_products import skipped
+from ssl_prune.utils.inputs import Inputs, as_call
+
+__all__ = ["ChannelValues", "Known", "ValuePass"]
+
+
+@dataclass(frozen=True)
+class ChannelValues:
+    """What a reader finds in each of its input channels.
+
+    Args:
+        varies: (I,) the channel depends on the input somewhere.
+        uniform: (I,) it does not vary and is one and the same number at every position, up to rounding.
+        constant: (I,) that number (where `uniform`), float64.
+    """
+
+    varies: Tensor
+    uniform: Tensor
+    constant: Tensor
+
+
+class ValuePass(Interpretation):
+    """Runs the program on the example and keeps, for each node in `watched`, what its channels carry.
+
+    Args:
+        program: from the channel graph.
+        model: the network with the weights to look at.
+        inputs: the example.
+        watched: nodes with the axes of their channels; a node may be read along several.
+    """
+
+    def __init__(
+        self, program: Program, model: nn.Module, inputs: Inputs, watched: list[tuple[fx.Node, tuple[int, ...]]]
+    ) -> None:
+        super().__init__(program)
+        self._tensors = {
+            **dict(model.named_parameters(remove_duplicate=False)),
+            **dict(model.named_buffers(remove_duplicate=False)),
+        }
+        self._inputs = dict(zip(program.inputs, pytree.tree_leaves(as_call(inputs)), strict=True))
+        self._watched: dict[fx.Node, set[tuple[int, ...]]] = {}
+        for node, axes in watched:
+            self._watched.setdefault(node, set()).add(axes)
+        self.channels: dict[tuple[fx.Node, tuple[int, ...]], ChannelValues] = {}
+        self.constants: dict[fx.Node, Tensor] = {}
+        self.silent: dict[fx.Node, Tensor] = {}  # embedding -> (D,) channels that are zero for all of the example
+        self.output_varies = False
+        self._quick = multiplications(program) > LARGE
+        with torch.no_grad():
+            try:
+                self.run()
+            except Exception:  # an operator that does not take zeros where the network has other numbers
+                self._quick = False
+                self.environment.clear()
+                self.run()
+
+    def placeholder(self, node: fx.Node) -> Any:
+        """A weight (known) or an input (varies)."""
+        if node.name in self._inputs:
+            value = self._inputs[node.name]
+            result = Known(value, _all(value, True)) if isinstance(value, Tensor) else value
+        else:
+            tensor = (
+                self._tensors[self.program.tensors[node.name]]
+                if node.name in self.program.tensors
+                else self.program.constants[node.name]
+            )
+            # A buffer that the forward writes into is another one at the next call.
+            written = self.program.tensors.get(node.name) in self.program.mutated
+            result = Known(tensor.detach(), _all(tensor, written), free=True)
+        return self._watch(node, result)
+
+    def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the operator on the values and its taint rule beside it."""
+        target: Any = node.target
+        if getattr(target, "__name__", "") == "getitem":
+            return self._watch(node, args[0][args[1]])
+        short = skipped(node, args, kwargs) if self._quick else None
+        if short is not None:
+            return self._watch(node, Known(short[0], collapse(short[1].expand(short[0].shape))))
+        plain_args, plain_kwargs = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, (args, kwargs))
+        value = run_node(node, plain_args, plain_kwargs)
+        known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]
+        free = bool(known) and all(k.free for k in known)
+        try:
+            varies = varying(node, value, args, kwargs, free)
+        except (TypeError, AttributeError, ValueError, IndexError, RuntimeError):
+            varies = torch.ones((), dtype=torch.bool)  # a use that the rule was not written for
+        if isinstance(value, (tuple, list)):
+            parts = varies if isinstance(varies, (tuple, list)) else [varies] * len(value)
+            result: Any = [
+                Known(v, collapse(t.to(v.device).expand(v.shape)), free) if isinstance(v, Tensor) else v
+                for v, t in zip(value, parts, strict=True)
+            ]
+        elif isinstance(value, Tensor):
+            result = Known(value, collapse(varies.to(value.device).expand(value.shape)), free)
+        else:
+            result = value
+        return self._watch(node, result)
+
+    def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
+        """Note whether any output depends on the input."""
+        known = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Known)]
+        self.output_varies = any(bool(base(k.varies).any()) for k in known)
+
+    def _watch(self, node: fx.Node, result: Any) -> Any:
+        if not isinstance(result, Known):
+            return result
+        for axes in self._watched.get(node, ()):
+            self.channels[node, axes] = _channels(result, axes)
+        if getattr(node.target, "overloadpacket", None) is torch.ops.aten.embedding:
+            self.silent[node] = (result.value == 0).flatten(0, -2).all(0).cpu()
+        if module_of(node) and result.value.dim() > 1 and not bool(base(result.varies).any()):
+            constant = _channels(result, (1,))
+            if bool(constant.uniform.all()):
+                self.constants[node] = constant.constant
+        return result
+
+
+def _all(like: Tensor, varies: bool) -> Tensor:
+    return torch.full((), varies, dtype=torch.bool, device=like.device).expand(like.shape)
+
+
+def _channels(known: Known, axes: tuple[int, ...]) -> ChannelValues:
+    def rows(tensor: Tensor) -> Tensor:
+        moved = tensor.movedim(axes, tuple(range(len(axes))))
+        return moved.reshape(moved.shape[: len(axes)].numel(), moved.shape[len(axes) :].numel())
+
+    value, small = known.value, base(known.varies)
+    size = [value.shape[axis] if axis in [a % value.dim() for a in axes] else n for axis, n in enumerate(small.shape)]
+    varies = rows(small.expand(size)).any(1)
+    if not value.numel():  # an empty value carries nothing, so nothing is known of it
+        everywhere = torch.ones(len(varies), dtype=torch.bool)
+        return ChannelValues(everywhere, ~everywhere, torch.zeros(len(varies), dtype=torch.float64))
+    same = torch.zeros_like(varies)
+    constant = torch.zeros(len(varies), dtype=torch.float64, device=value.device)
+    still = (~varies).nonzero().flatten()
+    if len(still):
+        found = rows(value if len(axes) > 1 else value.index_select(axes[0], still))
+        found = found[still] if len(axes) > 1 else found
+        even, first = uniform(found, 1), found[:, 0]
+        if first.is_complex():  # one that is not real is no constant that could be folded
+            even, first = even & (first.imag == 0), first.real
+        same[still], constant[still] = even, first.double()
+    return ChannelValues(varies, same, constant)

@@ -1,0 +1,1 @@
+"""Slimming of networks that only the second tracer follows."""

@@ -1,0 +1,203 @@
+"""The proof where there is no program: many inputs, every way through the Python code, and inner boundaries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.graph.fallback.control_flow import Answer, Answers, explore
+from ssl_prune.slimming.proof.outputs import Proof, fresh_inputs, relative_error
+from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors
+
+__all__ = ["Trials", "trial_inputs", "watched"]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    what: str
+    inputs: Inputs
+    answers: tuple[Answer, ...]
+    outputs: list[Tensor]
+    inside: list[Tensor]
+
+
+def trial_inputs(inputs: Inputs) -> list[tuple[str, Inputs]]:
+    """The example, four fresh inputs like it, and four that are larger and shifted up or down.
+
+    Example:
+        >>> [what for what, _ in trial_inputs(torch.randn(2, 3))][3:6]
+        ['fresh input 2', 'fresh input 3', 'large input 4']
+    """
+    fresh = [fresh_inputs(inputs, seed) for seed in range(8)]
+    return [
+        ("the example", inputs),
+        *((f"fresh input {seed}", trial) for seed, trial in enumerate(fresh[:4])),
+        *((f"large input {seed}", map_tensors(_farther((-1) ** seed), fresh[seed])) for seed in range(4, 8)),
+    ]
+
+
+def _farther(sign: int) -> Any:
+    def move(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or not tensor.numel():
+            return tensor
+        spread = tensor.double().std(correction=0).item() or 1.0
+        return (tensor * 3 + sign * 2 * spread).to(tensor)
+
+    return move
+
+
+class Trials:
+    """Runs a network on all trials once, to hold any number of cut ones against it.
+
+    Args:
+        model: the network before the cut; it is left as it was.
+        inputs: the example.
+        tolerance: allowed relative difference of the outputs.
+        layers: names of convolutions and linear layers whose inputs are looked at.
+        boundaries: names of modules whose outputs are compared too.
+
+    Attributes:
+        quiet: layer -> (I,) input channels that were exactly zero in every trial; layers that never ran are missing.
+
+    Raises:
+        SlimError: the outputs of `model` itself are not finite.
+    """
+
+    @full_precision()
+    def __init__(
+        self, model: nn.Module, inputs: Inputs, tolerance: float, layers: Iterable[str], boundaries: Sequence[str]
+    ) -> None:
+        self._tolerance, self._boundaries = tolerance, boundaries
+        self._trials: list[_Trial] = []
+        self._name = type(model).__name__
+        with evaluation(model), watched(model, layers) as self.quiet:
+            for what, trial in _that_run(model, trial_inputs(inputs), inputs):
+                limit = 16 if what in ("the example", "large input 4") else 1
+                exploration = explore(partial(self._run, model, trial), limit)
+                for way, (answers, (outputs, inside)) in enumerate(exploration.ways):
+                    finite = all(bool(t.isfinite().all()) for t in outputs if t.is_floating_point())
+                    if not finite and way == 0 and not what.startswith("large"):
+                        raise SlimError(
+                            f"{self._name}: the network's own outputs are not finite on {what}, so nothing can be "
+                            "compared. Look for NaN or infinite weights or statistics"
+                        )
+                    name = what if way == 0 else f"{what}, another way through the Python code"
+                    self._trials.append(_Trial(name, trial, answers, outputs, inside))
+
+    def __len__(self) -> int:
+        """How many comparisons a check makes."""
+        return len(self._trials)
+
+    @full_precision()
+    def check(self, cut: nn.Module) -> Proof:
+        """Compare `cut` with the network: outputs, boundaries, and what its code learns when it asks a tensor."""
+        worst = 0.0
+        with evaluation(cut):
+            for trial in self._trials:
+                answers = Answers([a.value for a in trial.answers])
+                try:
+                    outputs, inside = self._run(cut, trial.inputs, answers)
+                except Exception as error:
+                    line = (str(error).splitlines() or [""])[0]
+                    return Proof(math.inf, f"{trial.what}: the cut network raises {type(error).__name__}: {line}")
+                if not self._same_answers(trial.answers, tuple(answers.taken)):
+                    return Proof(math.inf, f"{trial.what}: the Python code of the cut network takes another way")
+                for where, expected, got in (
+                    ("outputs", trial.outputs, outputs),
+                    ("inner values", trial.inside, inside),
+                ):
+                    if [t.shape for t in expected] != [t.shape for t in got]:
+                        return Proof(math.inf, f"{trial.what}: {where} of other shapes")
+                    error_here = max((_error(e, g) for e, g in zip(expected, got, strict=True)), default=0.0)
+                    worst = max(worst, error_here)
+                    if error_here > self._tolerance:
+                        return Proof(worst, f"{trial.what}: {where} differ by {error_here:.2e} of their size")
+        return Proof(worst, None)
+
+    def _run(self, model: nn.Module, inputs: Inputs, answers: Answers) -> tuple[list[Tensor], list[Tensor]]:
+        args, kwargs = as_call(map_tensors(torch.clone, inputs))
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        inside: list[Tensor] = []
+        with ExitStack() as stack:
+            for name in self._boundaries:
+                module = model.get_submodule(name)
+                hook = module.register_forward_hook(lambda _m, _i, out: inside.extend(t.clone() for t in leaves(out)))
+                stack.callback(hook.remove)
+            stack.enter_context(torch.random.fork_rng(devices=[]))
+            stack.enter_context(answers)
+            output = torch.func.functional_call(model, buffers, args, kwargs)
+        return [t.detach().clone() for t in leaves(output)], inside
+
+    def _same_answers(self, expected: tuple[Answer, ...], got: tuple[Answer, ...]) -> bool:
+        def close(a: float, b: float) -> bool:
+            if isinstance(a, float) and math.isfinite(a):
+                return abs(a - b) <= self._tolerance * max(1.0, abs(a))
+            return a == b or (a != a and b != b)
+
+        return len(expected) == len(got) and all(
+            close(a.natural, b.natural) for a, b in zip(expected, got, strict=True)
+        )
+
+
+@contextmanager
+def watched(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """While `model` runs, layer -> (I,) input channels that have been exactly zero so far.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3))
+        >>> with watched(net, ["0"]) as quiet:
+        ...     _ = net(torch.tensor([[0.0, 1.0]]))
+        >>> quiet
+        {'0': tensor([ True, False])}
+    """
+    found: dict[str, Tensor] = {}
+
+    def watch(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if not inputs or not isinstance(inputs[0], Tensor):
+            quiet = torch.zeros(0, dtype=torch.bool)  # called in a way that is not looked at
+        else:
+            value = inputs[0].detach()
+            axis = -1 if isinstance(module, nn.Linear) else value.dim() - 1 - len(getattr(module, "kernel_size", ()))
+            quiet = (value.movedim(axis, 0).flatten(1) == 0).all(1).cpu()
+        before = found.get(name, quiet)
+        found[name] = before & quiet if before.shape == quiet.shape else torch.zeros(0, dtype=torch.bool)
+
+    with ExitStack() as stack:
+        for name in layers:
+            hook = model.get_submodule(name).register_forward_pre_hook(lambda m, args, name=name: watch(name, m, args))
+            stack.callback(hook.remove)
+        yield found
+
+
+def _that_run(model: nn.Module, trials: list[tuple[str, Inputs]], inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
+    """The example; of the others those that the network takes; and twice the batch."""
+    rest = iter(leaves(trials[1][1]))
+    doubled = map_tensors(lambda t: torch.cat([t, next(rest)]) if t.dim() else next(rest), inputs)
+    yield trials[0]
+    for what, trial in [*trials[1:], ("twice the batch", doubled)]:
+        args, kwargs = as_call(map_tensors(torch.clone, trial))
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.func.functional_call(model, buffers, args, kwargs)
+        except Exception:  # an input out of its domain, or a network of one batch size only
+            continue
+        yield what, trial
+
+
+def _error(expected: Tensor, got: Tensor) -> float:
+    """`relative_error` of the finite part; inf where only one is finite."""
+    if not expected.is_floating_point():
+        return 0.0 if torch.equal(expected, got) else math.inf
+    finite = expected.isfinite()
+    if not torch.equal(finite, got.isfinite()):
+        return math.inf
+    return relative_error(expected[finite], got[finite])

@@ -1,0 +1,1 @@
+"""What a layer becomes where plain torch modules do not do."""

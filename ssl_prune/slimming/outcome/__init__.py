@@ -1,0 +1,1 @@
+"""What is left behind: report, reasons, slim file, exports."""

@@ -1,0 +1,177 @@
+"""What a cut did: sizes before and after, the proof's error, and what was kept although it is zero, with the reason."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.budget.outcome import BudgetChange
+from ssl_prune.costs import Cost, cost
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.oneshot.threshold import ThresholdChange
+from ssl_prune.slimming.analysis.liveness import Liveness
+from ssl_prune.slimming.modules.column_conv import ColumnConv
+from ssl_prune.slimming.modules.constant import Blank, Constant
+from ssl_prune.slimming.modules.pruned_attention import CutAttention
+from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent
+from ssl_prune.slimming.outcome.kept_reasons import Kept, explain_kept
+from ssl_prune.slimming.proof.outputs import Proof
+from ssl_prune.utils.inputs import Inputs, map_tensors
+from ssl_prune.utils.numbers import percent
+from ssl_prune.utils.table import table
+
+__all__ = ["Kept", "LayerChange", "SlimReport", "make_report"]
+
+
+_GONE = nn.Identity()
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer before and after.
+
+    Args:
+        name: module name.
+        before: shape of its weight in the dense network, (out, in, *kernel).
+        after: shape in the slim network; None where the layer is gone; (out, columns) where columns are gathered.
+        macs: multiply-accumulates of one forward pass, before and after.
+        params: parameters, before and after.
+    """
+
+    name: str
+    before: tuple[int, ...]
+    after: tuple[int, ...] | None
+    macs: tuple[int, int]
+    params: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class SlimReport:
+    """The record of a cut; `str()` is a table.
+
+    Args:
+        macs: multiply-accumulates of one forward pass of the example, before and after.
+        params: parameters, before and after.
+        bytes: bytes of parameters and buffers, before and after.
+        max_error: largest relative output difference that the proof saw.
+        removed: layer -> number of removed units it writes.
+        kept: zero units that stay, with the reason.
+        layers: every convolution and linear layer.
+        refused: why a larger cut was refused by the proof, or None.
+        threshold: what a threshold changed before the cut, or None without one; `max_error` does not count that.
+        tracer: what found the units: "torch.export", or "torch-pruning" where export refused the network.
+        because: why the first tracer refused, or None.
+        budget: what a budget changed before the cut, or None without one; `max_error` does not count that either.
+    """
+
+    macs: tuple[int, int]
+    params: tuple[int, int]
+    bytes: tuple[int, int]
+    max_error: float
+    removed: dict[str, int]
+    kept: tuple[Kept, ...]
+    layers: tuple[LayerChange, ...]
+    refused: str | None = field(default=None)
+    threshold: ThresholdChange | None = field(default=None)
+    tracer: str = "torch.export"
+    because: str | None = None
+    budget: BudgetChange | None = None
+
+    def __str__(self) -> str:
+        rows = [
+            [
+                layer.name,
+                _shape(layer.before),
+                _after(layer),
+                *layer.macs,
+                percent(layer.macs[1], layer.macs[0]),
+                *layer.params,
+            ]
+            for layer in self.layers
+        ]
+        total = ["whole network", None, None, *self.macs, percent(self.macs[1], self.macs[0]), *self.params]
+        columns = ["layer", "before", "after", "MACs before", "after", "left", "params before", "after"]
+        lines = [table(columns, rows, total=total)]
+        lines.append(
+            f"bytes {self.bytes[0]:,} -> {self.bytes[1]:,}; largest relative output difference {self.max_error:.1e}"
+        )
+        lines += [str(change) for change in (self.threshold, self.budget) if change is not None]
+        lines += [f"kept: {kept.count} zero channels of {kept.layer}: {kept.reason}" for kept in self.kept]
+        if self.refused:
+            lines.append(f"a larger cut did not pass the proof ({self.refused}); what failed was kept")
+        if self.because:
+            lines.append(f"traced by {self.tracer}, proven by trials alone, because {self.because}")
+        return "\n".join(lines)
+
+
+def make_report(
+    graph: ChannelGraph,
+    model: nn.Module,
+    cut: nn.Module,
+    live: Liveness,
+    dead: Tensor,
+    proof: Proof,
+    refused: str | None,
+    inputs: Inputs,
+    widths: Mapping[int, str],
+    slow: bool,
+) -> SlimReport:
+    """Compare the two networks and explain every zero unit that stays; `widths` are those kept for a layer's width."""
+    before, after = (cost(network, map_tensors(torch.clone, inputs), run=not slow) for network in (model, cut))
+    layers = _layers([r.weight for r in graph.readers if r.weight is not None], model, cut, before, after)
+    left = dict(cut.named_modules(remove_duplicate=False))
+    gone = {
+        name
+        for name in dict(model.named_modules())
+        if isinstance(left.get(name, _GONE), (nn.Identity, Blank, Constant))
+    }
+    removed = Counter(graph.unit_layer[unit] for unit in dead.nonzero().flatten().tolist())
+    return SlimReport(
+        (before.macs, after.macs),
+        (before.params, after.params),
+        (before.bytes, after.bytes),
+        proof.max_error,
+        dict(removed),
+        explain_kept(graph, model, live, dead, gone, widths),
+        layers,
+        refused,
+    )
+
+
+def _layers(
+    read: Iterable[str], model: nn.Module, cut: nn.Module, before: Cost, after: Cost
+) -> tuple[LayerChange, ...]:
+    weights = dict((*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)))
+    modules = dict(cut.named_modules(remove_duplicate=False))
+    changes = []
+    first = {weight.rpartition(".")[0]: weight for weight in reversed(list(read))}
+    for name, weight in reversed(first.items()):
+        module = modules.get(name)  # None inside a branch that became a constant
+        slim = getattr(module, weight.rpartition(".")[2], None)
+        if isinstance(module, (UnevenRecurrent, CutAttention)):  # of several matrices, the first
+            slim = next(parameter for parameter in module.parameters() if parameter.dim() > 1)
+        after_shape = None
+        if isinstance(slim, Tensor):
+            after_shape = tuple(slim.shape[:2] if isinstance(module, ColumnConv) else slim.shape)
+        macs = (_of(before, name, first, "macs"), _of(after, name, first, "macs"))
+        params = (_of(before, name, first, "params"), _of(after, name, first, "params"))
+        changes.append(LayerChange(name, tuple(weights[weight].shape), after_shape, macs, params))
+    return tuple(changes)
+
+
+def _of(total: Cost, name: str, lines: Collection[str], what: str) -> int:
+    """The cost of a layer with its parts, those left out that have lines of their own."""
+    parts = [part for part in total.layers if part == name or (part.startswith(f"{name}.") and part not in lines)]
+    return sum(int(getattr(total.layers[part], what)) for part in parts)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _after(layer: LayerChange) -> str:
+    if layer.after is None:
+        return "gone"
+    return _shape(layer.after) + (" columns" if len(layer.after) < len(layer.before) else "")

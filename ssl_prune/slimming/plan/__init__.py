@@ -1,0 +1,1 @@
+"""From what may go to a plan: which indices stay, what is folded, which form a layer takes."""

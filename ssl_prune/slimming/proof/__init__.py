@@ -1,0 +1,1 @@
+"""The proof that a cut network computes the same, and the repair of one that does not."""

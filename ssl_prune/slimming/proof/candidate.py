@@ -1,0 +1,146 @@
+"""One way to cut a network, and the simpler ways beside it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.export.program import LARGE, multiplications
+from ssl_prune.slimming.analysis.liveness import Liveness, needed
+from ssl_prune.slimming.plan.kernel_forms import Choice, cropped, fastest, smallest
+from ssl_prune.slimming.plan.plan import SlimPlan
+from ssl_prune.slimming.plan.planner import make_plan, removable
+from ssl_prune.slimming.proof.inner_values import InnerDifferenceError, inner_difference
+from ssl_prune.slimming.proof.outputs import Expected, Proof, verify
+from ssl_prune.utils.inputs import Inputs
+
+__all__ = ["Attempt", "Outcome"]
+
+
+_OTHERS = ("Identity", "Constant", "Uneven", "Attention")
+
+
+class Outcome(NamedTuple):
+    """A cut network, its plan, and what the comparison found.
+
+    The network shares with the dense one what was not cut. `different` is the first node of the dense program whose
+    value is not the same, where the outputs are.
+    """
+
+    model: nn.Module
+    plan: SlimPlan
+    proof: Proof
+    different: fx.Node | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to cut: plan, apply, verify for a choice of dead units.
+
+    Args:
+        graph: channel graph of the network.
+        model: the network.
+        live: what is needed.
+        inputs: the example.
+        tolerance: allowed relative difference of the outputs.
+        columns: as in `slim`; None leaves every kernel as it is.
+        branches: modules may become others: whole constant branches go, recurrent layers may be uneven; "whole": such
+            a branch becomes a constant at every position.
+        guess: change numbers in the user's own modules that look like widths.
+        widths: (U,) dead units that stay for the sake of a width; None: none.
+    """
+
+    graph: ChannelGraph
+    model: nn.Module
+    live: Liveness
+    inputs: Inputs
+    tolerance: float
+    columns: bool | Literal["measured"] | None
+    branches: bool | Literal["whole"] = True
+    guess: bool = True
+    widths: Tensor | None = None
+    _expected: list[Expected] = field(default_factory=list)  # one for all attempts that are made from this one
+
+    def __call__(self, dead: Tensor) -> Outcome:
+        """Cut, compare the outputs, then every value on the way."""
+        outcome = self.by_outputs(dead)
+        return self.inspected(dead, outcome) if outcome.proof.holds else outcome
+
+    def by_outputs(self, dead: Tensor) -> Outcome:
+        """Cut and compare the outputs alone: half a proof."""
+        plan = self._plan(dead, self.branches, self._choose)
+        cut = plan.apply(self.model, shared=True)
+        return Outcome(cut, plan, verify(self.model, cut, self.inputs, self.tolerance, self.expected))
+
+    @property
+    def expected(self) -> Expected:
+        """Trial inputs, and the outputs of the network on them."""
+        if not self._expected:
+            slow = multiplications(self.graph.program) > LARGE
+            self._expected.append(Expected(self.model, self.inputs, slow))
+        return self._expected[0]
+
+    def inspected(self, dead: Tensor, outcome: Outcome) -> Outcome:
+        """The other half: compare every value on the way."""
+        different = self.look_inside(dead, outcome.plan, outcome.model)
+        if different is None:
+            return outcome
+        proof = Proof(outcome.proof.max_error, str(different))
+        return outcome._replace(proof=proof, different=different.node)
+
+    def simpler(self) -> Iterator["Attempt"]:
+        """This way, then those that change less: numbers in modules, branches, columns, crops."""
+        yield self
+        dead = self.without(None)
+        plan = self._plan(dead, self.branches, self._choose)
+        attempt = self
+        if any(m.attributes and not m.keep for m in plan.modules.values()):
+            attempt = replace(attempt, guess=False)
+            yield attempt
+        if any(m.becomes is not None and m.becomes["kind"] in ("Identity", "Constant") for m in plan.modules.values()):
+            yield replace(self, branches="whole")
+        if any(m.becomes is not None and m.becomes["kind"] in _OTHERS for m in plan.modules.values()):
+            attempt = replace(attempt, branches=False)
+            yield attempt
+        for columns in (False, None):
+            plain = replace(attempt, columns=columns)
+            if columns != attempt.columns and plain._plan(dead, attempt.branches, plain._choose) != plan:
+                attempt = plain
+                yield attempt
+
+    @property
+    def changes_anything(self) -> bool:
+        """Whether there is something to cut or to write in another way."""
+        return bool(self._plan(self.without(None), self.branches, self._choose).modules)
+
+    def without(self, keep: Tensor | None) -> Tensor:
+        """(U,) what may go when some units are kept."""
+        if self.widths is not None and bool(self.widths.any()):
+            keep = self.widths if keep is None else keep | self.widths
+        return removable(self.graph, self.live, bool(self.branches), keep)
+
+    def look_inside(self, dead: Tensor, plan: SlimPlan, cut: nn.Module) -> InnerDifferenceError | None:
+        """The first inner value that differs, of this cut or, where modules become others, of the one that keeps them."""
+        if not bool(dead.any()):
+            return None
+        if any(m.becomes is not None for m in plan.modules.values()):
+            dead = removable(self.graph, self.live, False, ~dead)
+            cut = self._plan(dead, False, None).apply(self.model, shared=True)
+        precision = max((torch.finfo(p.dtype).eps for p in self.model.parameters() if p.is_floating_point()), default=0)
+        allowed = max(10 * self.tolerance, 100 * precision)
+        return inner_difference(self.graph, self.model, cut, dead, needed(self.live, dead), self.inputs, allowed)
+
+    @property
+    def _choose(self) -> Choice | None:
+        if self.columns is None:
+            return None
+        if self.columns == "measured":
+            return partial(fastest, self.model, self.inputs)
+        return smallest if self.columns else cropped
+
+    def _plan(self, dead: Tensor, branches: bool | Literal["whole"], choose: Choice | None) -> SlimPlan:
+        return make_plan(self.graph, self.model, self.live, dead, branches=branches, choose=choose, guess=self.guess)

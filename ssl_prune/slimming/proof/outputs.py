@@ -1,0 +1,255 @@
+"""The proof: the slim network and the sparse one are run on several inputs and their outputs compared."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.errors import SlimError
+from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors, uncompiled
+
+__all__ = ["Expected", "Proof", "fresh_inputs", "relative_error", "verify"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the comparison found.
+
+    Args:
+        max_error: largest relative difference over all checks.
+        failure: what went wrong, or None.
+    """
+
+    max_error: float
+    failure: str | None
+
+    @property
+    def holds(self) -> bool:
+        """No check failed."""
+        return self.failure is None
+
+
+def relative_error(expected: Tensor, got: Tensor) -> float:
+    r"""max|f(x) − g(x)| / max|f(x)|, computed in float64.
+
+    Returns:
+        The error; 0 for two empty or all-zero tensors, inf where only one is finite.
+
+    Example:
+        >>> relative_error(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 3.0]))
+        0.25
+    """
+    difference = (expected.double() - got.double()).abs().max().item() if expected.numel() else 0.0
+    scale = expected.double().abs().max().item() if expected.numel() else 0.0
+    if not math.isfinite(difference):
+        return math.inf
+    return difference / scale if scale else (0.0 if difference == 0 else math.inf)
+
+
+def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
+    """Inputs of the same shapes and types: normal with the example's mean and spread, integers within its range."""
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            mean, spread = tensor.double().mean().item(), tensor.double().std(correction=0).item()
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * (spread or 1.0) + mean
+            return noise.to(tensor)
+        if tensor.dtype == torch.bool or not tensor.numel():
+            return tensor
+        low, high = int(tensor.min()), int(tensor.max())
+        return torch.randint(low, high + 1, tensor.shape, generator=generator).to(tensor)
+
+    return map_tensors(draw, inputs)
+
+
+class Expected:
+    """Trial inputs and the outputs of the network before a cut, each computed when it is first asked for, then kept.
+
+    Args:
+        sparse: the network before the cut.
+        inputs: the example.
+        slow: a run takes so long that there should be few.
+
+    Attributes:
+        slow: the same, or the run of the example has shown it.
+    """
+
+    def __init__(self, sparse: nn.Module, inputs: Inputs, slow: bool = False) -> None:
+        self._sparse, self._inputs, self.slow = sparse, inputs, slow
+        self._known: list[tuple[str, Inputs, list[Tensor]]] = []
+        self._rest = self._trials()
+
+    def __iter__(self) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+        place = 0
+        while True:
+            if place == len(self._known):
+                try:
+                    self._known.append(next(self._rest))
+                except StopIteration:
+                    return
+                except BaseException:
+                    self._known.clear()  # a generator that raised is at its end
+                    self._rest = self._trials()
+                    raise
+            yield self._known[place]
+            place += 1
+
+    def _trials(self) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+        """What is compared, the inputs, and the outputs of the network on them."""
+        sparse, inputs = self._sparse, self._inputs
+        with uncompiled():
+            pass  # its first use in a process loads the compiler, which is not the network's time
+        start = time.perf_counter()
+        example = None if self.slow else leaves(_call(sparse, inputs))
+        self.slow = example is None or time.perf_counter() - start > SLOW
+        if example is None or self.slow:
+            yield from _slow_trials(sparse, inputs, example)
+            return
+        yield "the example", inputs, example
+        for seed in range(3):
+            fresh = fresh_inputs(inputs, seed)
+            yield f"fresh input {seed}", fresh, leaves(_call(sparse, fresh))
+        for what, trial in (("twice the batch", _batch(inputs, fresh_inputs(inputs, 3))), *_other_sizes(inputs, _next)):
+            outputs = _taken(sparse, trial)
+            if outputs is not None:
+                yield what, trial, outputs
+
+
+@full_precision()
+def verify(
+    sparse: nn.Module, slim: nn.Module, inputs: Inputs, tolerance: float, expected: Expected | None = None
+) -> Proof:
+    """Compare outputs on the example, on fresh inputs, and on another batch and input size where `sparse` takes one.
+
+    A network that takes long for the example is run less often: on the example and on two fresh inputs of another size
+    in one batch, or on the example and a fresh input in one batch.
+
+    Args:
+        sparse: the network before the cut.
+        slim: the network after it.
+        inputs: the example.
+        tolerance: allowed `relative_error`.
+        expected: what `sparse` yields, to be shared between cuts of one network.
+
+    Raises:
+        SlimError: the outputs of `sparse` itself are not finite.
+    """
+    worst = 0.0
+    with evaluation(sparse), evaluation(slim):
+        for what, trial, wanted in expected or Expected(sparse, inputs):
+            if not all(bool(t.isfinite().all()) for t in wanted if t.is_floating_point()):
+                raise SlimError(
+                    f"{type(sparse).__name__}: the network's own outputs are not finite on {what}, so nothing can be "
+                    "compared. Look for NaN or infinite weights or statistics"
+                )
+            try:
+                got = leaves(_call(slim, trial))
+            except Exception as error:
+                return Proof(
+                    math.inf, f"{what}: the cut network raises {type(error).__name__}: {str(error).splitlines()[0]}"
+                )
+            if [t.shape for t in wanted] != [t.shape for t in got]:
+                return Proof(
+                    math.inf,
+                    f"{what}: output shapes {[tuple(t.shape) for t in got]} instead of {[tuple(t.shape) for t in wanted]}",
+                )
+            error_here = max((relative_error(e, g) for e, g in zip(wanted, got, strict=True)), default=0.0)
+            worst = max(worst, error_here)
+            if error_here > tolerance:
+                return Proof(worst, f"{what}: outputs differ by {error_here:.2e} of their size")
+    return Proof(worst, None)
+
+
+def _call(model: nn.Module, inputs: Inputs) -> Any:
+    """`model` called with copies of `inputs` and of its own buffers, because a forward may write into both."""
+    args, kwargs = as_call(map_tensors(torch.clone, inputs))
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with uncompiled():
+        return torch.func.functional_call(model, buffers, args, kwargs)
+
+
+SLOW = 0.3  # seconds; above it each of the trials shows several things at once
+
+
+def _slow_trials(
+    sparse: nn.Module, inputs: Inputs, example: list[Tensor] | None
+) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+    """The example and two fresh inputs of another, smaller size in one batch, or a batch of the example and a fresh one.
+
+    `example` is what the network returns for it, if that is known.
+    """
+    for what, smaller in _other_sizes(inputs, _half):
+        pair = _batch(smaller, fresh_inputs(smaller, 3))
+        outputs = _taken(sparse, pair)
+        if outputs is not None:
+            yield "the example", inputs, leaves(_call(sparse, inputs)) if example is None else example
+            yield f"a batch of {what}", pair, outputs
+            return
+    fresh = fresh_inputs(inputs, 0)
+    pair = _batch(inputs, fresh)
+    outputs = _taken(sparse, pair)
+    if outputs is not None:
+        yield "the example and a fresh input in one batch", pair, outputs
+        return
+    yield "the example", inputs, leaves(_call(sparse, inputs)) if example is None else example
+    yield "fresh input 0", fresh, leaves(_call(sparse, fresh))
+
+
+def _taken(sparse: nn.Module, trial: Inputs) -> list[Tensor] | None:
+    """Outputs of a network on inputs of another size; None where it does not take them."""
+    try:
+        outputs = leaves(_call(sparse, trial))
+    except Exception:  # a network of one batch size, or of one input size
+        return None
+    return outputs if all(bool(t.isfinite().all()) for t in outputs if t.is_floating_point()) else None
+
+
+def _batch(first: Inputs, second: Inputs) -> Inputs:
+    """Both in one batch; of what has no batch axis the second's."""
+    others = iter(leaves(second))
+    return map_tensors(lambda t: torch.cat([t, next(others)]) if t.dim() else next(others), first)
+
+
+def _next(size: int) -> int:
+    """The next size that is as even, up to 32: networks halve their images."""
+    return size + min(size & -size, 32)
+
+
+def _half(size: int) -> int:
+    """About half the size, as even."""
+    step = min(size & -size, 32)
+    return max(1, -(-size // 2 // step)) * step
+
+
+def _other_sizes(inputs: Inputs, change: Callable[[int], int]) -> Iterator[tuple[str, Inputs]]:
+    """Fresh inputs of another size along some axes: images along all of theirs, sequences along one."""
+    for what, axes in (("another image size", (2, 3, 4)), ("another length", (1,)), ("another length", (2,))):
+        other = _resized(inputs, axes, change)
+        if other is not None:
+            yield what, other
+
+
+def _resized(inputs: Inputs, axes: tuple[int, ...], change: Callable[[int], int]) -> Inputs | None:
+    """None if there is no input with such axes, or none of another size."""
+    images = axes != (1,) and len(axes) > 1
+    changed = False
+
+    def resize(tensor: Tensor) -> Tensor:
+        nonlocal changed
+        if (tensor.dim() > 3) != images or tensor.dim() <= axes[0]:
+            return tensor
+        for axis in axes:
+            if axis < tensor.dim() and tensor.shape[axis]:
+                size = change(tensor.shape[axis])
+                changed = changed or size != tensor.shape[axis]
+                tensor = torch.cat([tensor] * -(-size // tensor.shape[axis]), axis).narrow(axis, 0, size)
+        return tensor
+
+    other = map_tensors(resize, inputs)
+    return fresh_inputs(other, 4) if changed else None
