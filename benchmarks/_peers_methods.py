@@ -15,7 +15,7 @@ from torch import nn
 from ssl_prune import SlimPlan, slim
 from ssl_prune.callbacks import Budget, GroupLasso, Shrink
 from ssl_prune.models._init import he_init
-from ssl_prune.scores import Ranks
+from ssl_prune.scores import LayerwiseRank
 
 EARLY = 0.1  # of the run: where ours ends its window before, scores tell layers apart badly, and epochs are too long
 CUT_EVERY = 10  # steps, in such a run
@@ -97,7 +97,9 @@ def ours(run: Run) -> nn.Module:
     network = run.network()
     assert run.job.window is not None
     early = run.job.window[1] <= EARLY
-    options: dict[str, Any] = {"score": Ranks(), "exponent": 0.0} if early else {"exponent": run.job.exponent}
+    options: dict[str, Any] = (
+        {"score": LayerwiseRank(), "cost_exponent": 0.0} if early else {"cost_exponent": run.job.exponent}
+    )
     budget = Budget(macs=run.job.share, window=run.job.window, **options)
     shrink = Shrink(every_n_steps=CUT_EVERY, min_gain=0.02) if early else Shrink(min_gain=0.02)
     run.training.fit(network, callbacks=[GroupLasso("coupled"), budget, shrink])

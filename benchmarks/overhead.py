@@ -64,16 +64,16 @@ class Variant:
             self._ours()
 
     def _ours(self) -> None:
-        kind = "entry" if self.name.startswith("L1") else self.name.split(", ")[1]
-        groups = partition(self.model, kind, graph=None if kind == "entry" else trace(self.model, self.x[:1]))
-        penalty = L1() if kind == "entry" else GroupLasso()
+        kind = "weight" if self.name.startswith("L1") else self.name.split(", ")[1]
+        groups = partition(self.model, kind, graph=None if kind == "weight" else trace(self.model, self.x[:1]))
+        penalty = L1() if kind == "weight" else GroupLasso()
         if "subgradient" in self.name:
             solver = SubgradientSolver(groups, penalty, 1e-4)
             solver.attach(self.optimizer)
             self.before_step = self._timed(solver.add_gradient)
         else:
-            metric = "optimizer" if "Adam" in self.name and "metric" in self.name else "euclidean"
-            solver = ProximalSolver(groups, penalty, 1e-4, metric=metric)  # type: ignore[arg-type, assignment]
+            preconditioned = "Adam" in self.name and "metric" in self.name
+            solver = ProximalSolver(groups, penalty, 1e-4, preconditioned=preconditioned)
             solver.attach(self.optimizer)
         solver._after_step = self._timed(solver._after_step)  # type: ignore[method-assign]
         solver.detach()

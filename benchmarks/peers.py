@@ -23,7 +23,7 @@ The second table (`--equal macs`) lets each method train for as many whole epoch
 than the dense network in --epochs. A step counts 3 · forward MACs · batch of the network as it physically is in that
 step. Hence halfspace, which trains a dense network with zeros in it, gains nothing and has the same runs in both
 tables; ours is cut by Shrink before each epoch. There it comes to its size early, between --early of its run; if that
-ends within the first tenth, Shrink cuts every ten steps and the score is Ranks() with exponent 0, so that layers keep
+ends within the first tenth, Shrink cuts every ten steps and the score is LayerwiseRank() with exponent 0, so that layers keep
 their proportions. The two pruners cut when ours has come to its size, after an epoch at least; thin and ours-shape
 train 1 / share times as long. Not counted: the run in which ours found the widths of ours-shape, penalties, scores,
 and tuning. Training MACs in the tables are in units of the dense network in --epochs; seconds are those of training

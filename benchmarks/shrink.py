@@ -41,7 +41,9 @@ def callbacks_of(variant: str, options: argparse.Namespace) -> list[pl.Callback]
         return []
     found: list[pl.Callback] = [
         GroupLasso("coupled"),
-        Budget(macs=options.macs, window=tuple(options.window), exponent=options.exponent, round_to=options.round_to),
+        Budget(
+            macs=options.macs, window=tuple(options.window), cost_exponent=options.exponent, round_to=options.round_to
+        ),
     ]
     if variant == "budget and Shrink":
         found.append(Shrink(options.every, min_gain=options.min_gain, round_to=options.round_to))

@@ -109,7 +109,7 @@ def lenet_drawn_as_torch_does() -> nn.Module:
 
 
 def filters(
-    conv1: float, conv2: float, goal: tuple[tuple[int, ...], float], paper: str, until: tuple[int | None, int | None]
+    conv1: float, conv2: float, goal: tuple[tuple[int, ...], float], paper: str, targets: tuple[int | None, int | None]
 ) -> Recipe:
     return Recipe(
         "LeNet-5, filters and channels",
@@ -120,9 +120,9 @@ def filters(
         Phase(5, "SGD", 0.02, 64, 3e-3, LENET_LAYERS, floor=0.2),
         Phase(15, "Adam", 0.002, 128, warmup=0.05, dropout=(0.0, 0.5)),
         (
-            ("filter", "conv1", conv1, until[0]),
-            ("filter", "conv2", conv2, until[1]),
-            ("channel", "conv2", conv1, until[0]),
+            ("filter", "conv1", conv1, targets[0]),
+            ("filter", "conv2", conv2, targets[1]),
+            ("channel", "conv2", conv1, targets[0]),
         ),
         2.5,
         (),
@@ -250,13 +250,13 @@ def run(name: str, seed: int, root: str, validation: int, threads: int) -> dict[
     teacher = fit(copy.deepcopy(network), recipe.teacher, data, []).eval() if recipe.teacher else None
     schedule = Linear(end=recipe.ramp, unit="epochs")
     penalties = [
-        GroupLasso(kind, strength, schedule=schedule, include=layer, until=until)
-        for kind, layer, strength, until in recipe.penalties
+        GroupLasso(kind, strength, schedule=schedule, include=layer, target_groups=targets)
+        for kind, layer, strength, targets in recipe.penalties
     ]
     fit(network, recipe.sparse, data, list(penalties))
     network = slim(network, example).model
     middle = counts(name, slim(network, example, columns=True).model)
-    fit(network, recipe.debias, data, [GroupLasso(kind, 0.0, debias_from=0) for kind in recipe.freeze], teacher)
+    fit(network, recipe.debias, data, [GroupLasso(kind, 0.0, freeze_at=0) for kind in recipe.freeze], teacher)
     final = slim(network, example, columns=True)
     macs = {layer.name: layer.macs for layer in final.report.layers}
     dense_macs = {layer.name: layer.macs[0] for layer in dense_cost.layers}

@@ -37,7 +37,7 @@ class PenaltyCallback(pl.Callback):
     scaler skips need no care. The subgradient is added before clipping, once a step.
 
     Note:
-        `debias_from` as a share counts optimizer steps of the whole run, so it needs a run of known length.
+        `freeze_at` as a share counts optimizer steps of the whole run, so it needs a run of known length.
 
         Under `ModelParallelStrategy`, parameters that `configure_model` shards with `fully_shard` stay sharded: each step
         all-reduces one number a group. What needs the channel graph is traced in `setup`, so the network must be built in
@@ -54,10 +54,10 @@ class PenaltyCallback(pl.Callback):
         schedule: Schedule | None,
         include: Patterns | None,
         exclude: Patterns | None,
-        metric: Literal["euclidean", "optimizer"],
+        preconditioned: bool,
         threshold: float,
-        debias_from: int | float | None,
-        until: int | None,
+        freeze_at: int | float | None,
+        target_groups: int | None,
         module: str | None,
     ) -> None:
         super().__init__()
@@ -70,11 +70,9 @@ class PenaltyCallback(pl.Callback):
             raise ValueError(f"{type(self).__name__}: strength must be a finite number >= 0, got {strength!r}")
         if solver not in ("proximal", "subgradient"):
             raise ValueError(f'{type(self).__name__}: solver must be "proximal" or "subgradient", got {solver!r}')
-        if metric not in ("euclidean", "optimizer"):
-            raise ValueError(f'{type(self).__name__}: metric must be "euclidean" or "optimizer", got {metric!r}')
-        if metric == "optimizer" and solver == "subgradient":
+        if preconditioned and solver == "subgradient":
             raise ValueError(
-                f'{type(self).__name__}: metric="optimizer" is a proximal map, got solver="subgradient"; '
+                f'{type(self).__name__}: preconditioned=True is a proximal map, got solver="subgradient"; '
                 "leave one of them at its default"
             )
         if not 0 <= threshold < float("inf"):
@@ -83,28 +81,33 @@ class PenaltyCallback(pl.Callback):
             raise ValueError(
                 f"{type(self).__name__}: unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}"
             )
-        if debias_from is not None and not (
-            0 <= debias_from < 1 or (float(debias_from).is_integer() and debias_from > 0)
-        ):
+        if freeze_at is not None and not (0 <= freeze_at < 1 or (float(freeze_at).is_integer() and freeze_at > 0)):
             raise ValueError(
-                f"{type(self).__name__}: debias_from must be a share of the run in [0, 1) or an epoch (a whole number "
-                f"from 1 on), got {debias_from!r}"
+                f"{type(self).__name__}: freeze_at must be a share of the run in [0, 1) or an epoch (a whole number "
+                f"from 1 on), got {freeze_at!r}"
             )
-        if until is not None and (not isinstance(until, int) or until < 0):
-            raise ValueError(f"{type(self).__name__}: until must be a number of groups >= 0, got {until!r}")
+        if target_groups is not None and (not isinstance(target_groups, int) or target_groups < 0):
+            raise ValueError(
+                f"{type(self).__name__}: target_groups must be a number of groups >= 0, got {target_groups!r}"
+            )
         if strength is None:
-            given = {"schedule": schedule, "debias_from": debias_from, "until": until}
+            given = {"schedule": schedule, "freeze_at": freeze_at, "target_groups": target_groups}
             named = [name for name, value in given.items() if value is not None]
-            if solver != "proximal" or metric != "euclidean" or named:
+            if solver != "proximal" or preconditioned or named:
                 raise ValueError(
                     f"{type(self).__name__}: without a strength a Budget decides when and how strongly to shrink; leave "
-                    f"{', '.join(named) or 'solver and metric'} at its default"
+                    f"{', '.join(named) or 'solver and preconditioned'} at its default"
                 )
         self.granularity, self.penalty = granularity, penalty
         self.strength = None if strength is None else float(strength)
-        self.solver_kind, self.schedule, self.metric, self.threshold = solver, schedule, metric, threshold
-        self.include, self.exclude, self.debias_from, self.module = include, exclude, debias_from, module
-        self.until = until
+        self.solver_kind, self.schedule, self.preconditioned, self.threshold = (
+            solver,
+            schedule,
+            preconditioned,
+            threshold,
+        )
+        self.include, self.exclude, self.freeze_at, self.module = include, exclude, freeze_at, module
+        self.target_groups = target_groups
         self.solver: Solver | None = None
         self._restored: dict[str, Any] | None = None
         self._nothing_left = False  # of the groups, after a cut
@@ -163,8 +166,8 @@ class PenaltyCallback(pl.Callback):
     def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps_per_epoch = _steps_per_epoch(trainer)
         options: dict[str, Any] = {
-            "debias_from": self._debias_step(trainer, steps_per_epoch),
-            "until": self.until,
+            "freeze_at": self._debias_step(trainer, steps_per_epoch),
+            "target_groups": self.target_groups,
             "steps_per_epoch": steps_per_epoch,
         }
         if self.strength is None:
@@ -181,7 +184,7 @@ class PenaltyCallback(pl.Callback):
             self.solver = budget.make_solver(trainer, dense, graph_of(dense, example), groups, example, network)
         elif self.solver_kind == "proximal":
             self.solver = ProximalSolver(
-                groups, self.penalty, self.strength or 0.0, self.schedule, metric=self.metric, **options
+                groups, self.penalty, self.strength or 0.0, self.schedule, preconditioned=self.preconditioned, **options
             )
         else:
             self.solver = SubgradientSolver(
@@ -268,24 +271,24 @@ class PenaltyCallback(pl.Callback):
         return partition(network, self._kind, include=self.include, exclude=self.exclude, graph=graph)
 
     def _debias_step(self, trainer: pl.Trainer, steps_per_epoch: int | None) -> int | None:
-        if self.debias_from is None:
+        if self.freeze_at is None:
             return None
-        if self.debias_from < 1:
-            if self.debias_from == 0:
+        if self.freeze_at < 1:
+            if self.freeze_at == 0:
                 return 0
             total = trainer.estimated_stepping_batches
             if total == float("inf"):
                 raise ValueError(
-                    f"{type(self).__name__}: debias_from={self.debias_from} is a share of a run without an end; set "
-                    "max_epochs or max_steps, or give debias_from as an epoch (a whole number)"
+                    f"{type(self).__name__}: freeze_at={self.freeze_at} is a share of a run without an end; set "
+                    "max_epochs or max_steps, or give freeze_at as an epoch (a whole number)"
                 )
-            return round(self.debias_from * total)
+            return round(self.freeze_at * total)
         if steps_per_epoch is None:
             raise ValueError(
-                f"{type(self).__name__}: debias_from={self.debias_from} is an epoch, but the training data has no "
+                f"{type(self).__name__}: freeze_at={self.freeze_at} is an epoch, but the training data has no "
                 "length; give it as a share of max_steps (below 1)"
             )
-        return int(self.debias_from) * steps_per_epoch
+        return int(self.freeze_at) * steps_per_epoch
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int | None:

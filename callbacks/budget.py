@@ -19,7 +19,7 @@ from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
 from ssl_prune.latency import without_zeros
 from ssl_prune.report.budget_plot import plot_budget
-from ssl_prune.scores import Score, TaylorScale
+from ssl_prune.scores import Score, TaylorGate
 from ssl_prune.shrinking import dense_form
 from ssl_prune.utils.inputs import Inputs, batch_of
 from ssl_prune.utils.json_file import write_json
@@ -43,12 +43,12 @@ class Budget(pl.Callback, Writes):
             comes from a table of the network's layers, and what goes in the end was measured together. Times fall in steps,
             so a step that leads far below the limit is taken where only many other channels could take its place.
         window: first and last moment of the shrinkage, as shares of the run. Where it ends within the first epochs,
-            `score=Ranks()` with a smaller exponent leaves rounder shapes.
-        floor: share of each layer's channels that stay in any case, one at least; None: a tenth, where the stated
+            `score=LayerwiseRank()` with a smaller `cost_exponent` leaves rounder shapes.
+        min_keep_ratio: share of each layer's channels that stay in any case, one at least; None: a tenth, where the stated
             size is at least twice that of the network with a tenth of each layer, else one; with a latency one.
         round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
-        score: which channels matter; default `TaylorScale`.
-        exponent: power of a channel's saving that its score is divided by, the smaller the less goes of layers that cost much;
+        score: which channels matter; default `TaylorGate`.
+        cost_exponent: power of a channel's saving that its score is divided by, the smaller the less goes of layers that cost much;
             None: 1, and 0.5 with a latency, whose steps one such layer can take beyond the stated time.
         every: optimizer steps between two decisions; fewer where the window has less than 60 times as many.
         lookahead: how far ahead the strength looks, as a share of the run.
@@ -82,10 +82,10 @@ class Budget(pl.Callback, Writes):
         latency: float | None = None,
         *,
         window: tuple[float, float] = (0.1, 0.65),
-        floor: float | None = None,
+        min_keep_ratio: float | None = None,
         round_to: int = 1,
         score: Score | None = None,
-        exponent: float | None = None,
+        cost_exponent: float | None = None,
         every: int = 10,
         lookahead: float = 0.05,
         latency_batch: int = 64,
@@ -100,22 +100,31 @@ class Budget(pl.Callback, Writes):
             raise ValueError(f"Budget: window must be two shares of the run, 0 <= first < last <= 1, got {window!r}")
         if not isinstance(latency_batch, int) or latency_batch < 1:
             raise ValueError(f"Budget: latency_batch must be a number of samples >= 1, got {latency_batch!r}")
-        if floor is not None and not 0 <= floor < 1:
-            raise ValueError(f"Budget: floor must be a share of a layer's channels in [0, 1), got {floor!r}")
+        if min_keep_ratio is not None and not 0 <= min_keep_ratio < 1:
+            raise ValueError(
+                f"Budget: min_keep_ratio must be a share of a layer's channels in [0, 1), got {min_keep_ratio!r}"
+            )
         if not isinstance(round_to, int) or round_to < 1:
             raise ValueError(f"Budget: round_to must be a whole number of channels >= 1, got {round_to!r}")
         if not 0 < lookahead <= 1:
             raise ValueError(f"Budget: lookahead must be a share of the run in (0, 1], got {lookahead!r}")
-        if exponent is None:
-            exponent = 1.0 if latency is None else 0.5
-        if not 0 <= exponent < float("inf") or not isinstance(every, int) or every < 1:
+        if cost_exponent is None:
+            cost_exponent = 1.0 if latency is None else 0.5
+        if not 0 <= cost_exponent < float("inf") or not isinstance(every, int) or every < 1:
             raise ValueError(
-                f"Budget: exponent must be finite and >= 0, and every a whole number >= 1, got {exponent}, {every}"
+                f"Budget: cost_exponent must be finite and >= 0, and every a whole number >= 1, got {cost_exponent}, {every}"
             )
-        self.window, self.floor, self.round_to, self.exponent = tuple(window), floor, round_to, exponent
+        self.window, self.min_keep_ratio, self.round_to, self.cost_exponent = (
+            tuple(window),
+            min_keep_ratio,
+            round_to,
+            cost_exponent,
+        )
         self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
         if score is not None and not isinstance(score, Score):
-            raise TypeError(f"Budget: score must be a score of ssl_prune.scores, such as Ranks(), got {score!r}")
+            raise TypeError(
+                f"Budget: score must be a score of ssl_prune.scores, such as LayerwiseRank(), got {score!r}"
+            )
         self.write_to(path, [".png"])
         self.metric = metric
         self.distillation = Distillation(distill, temperature)
@@ -124,7 +133,7 @@ class Budget(pl.Callback, Writes):
         self._network: nn.Module | None = None
         self._teacher: dict[str, Any] = {}
         self._timed = TimedBatch(latency_batch)
-        self.score = TaylorScale() if score is None else score
+        self.score = TaylorGate() if score is None else score
         self.solver: BudgetSolver | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -184,7 +193,13 @@ class Budget(pl.Callback, Writes):
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
         self.steering = steer(
-            timed, network, groups, self.limits, inputs=inputs, floor=self.floor, round_to=self.round_to
+            timed,
+            network,
+            groups,
+            self.limits,
+            inputs=inputs,
+            min_keep_ratio=self.min_keep_ratio,
+            round_to=self.round_to,
         )
         look = None
         if self.steering.times is not None:
@@ -198,7 +213,7 @@ class Budget(pl.Callback, Writes):
             self.steering.controller,
             self.steering.saving,
             window,
-            exponent=self.exponent,
+            cost_exponent=self.cost_exponent,
             every=max(1, min(self.every, (window.end - window.start) // DECISIONS)),
             norms=self.steering.norms,
             look=look,

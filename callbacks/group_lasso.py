@@ -19,7 +19,7 @@ class GroupLasso(PenaltyCallback):
 
     Args:
         granularity: which entries live or die together: "filter", "channel", "shape", "depth", "neuron", "coupled",
-            "entry", or an object of `ssl_prune.groups`.
+            "weight", or an object of `ssl_prune.groups`.
         strength: weight of the penalty in the objective; multiplied by the learning rate of the step. None: a `Budget`
             beside it finds it.
         solver: "proximal" (exact zeros), or "subgradient" (the paper's: penalty gradients and a threshold).
@@ -28,11 +28,11 @@ class GroupLasso(PenaltyCallback):
         exclude: layers to leave out.
         size_norm: "none" for s_g = 1, "sqrt" for s_g = √|g|, which makes groups of different size comparable.
         l1_ratio: share r of an L1 penalty on the entries: r · L1 + (1 − r) · group lasso, the sparse group lasso.
-        metric: "euclidean", or "optimizer" for the proximal map in Adam's own metric.
+        preconditioned: take the proximal map in the metric of the optimizer (SGD, Adam, AdamW, RMSprop, Adagrad).
         threshold: entries below it become zero after each step of the subgradient solver.
-        debias_from: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
+        freeze_at: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
             whole numbers from 1 on are epochs).
-        until: the same as soon as no more than this many groups are left; with a strength that rises, this meets a
+        target_groups: the same as soon as no more than this many groups are left; with a strength that rises, this meets a
             number of filters or columns without a search for the strength.
         module: name of the submodule to look at; default the one that holds all parameters.
 
@@ -41,7 +41,7 @@ class GroupLasso(PenaltyCallback):
             matches nothing, no example input.
 
     Example:
-        >>> GroupLasso("filter", strength=1e-3, include="conv*", debias_from=0.7).strength
+        >>> GroupLasso("filter", strength=1e-3, include="conv*", freeze_at=0.7).strength
         0.001
 
     Source: Wen et al., Learning Structured Sparsity in Deep Neural Networks, 2016, equation 2.
@@ -58,10 +58,10 @@ class GroupLasso(PenaltyCallback):
         *,
         size_norm: Literal["none", "sqrt"] = "none",
         l1_ratio: float = 0.0,
-        metric: Literal["euclidean", "optimizer"] = "euclidean",
+        preconditioned: bool = False,
         threshold: float = 1e-4,
-        debias_from: int | float | None = None,
-        until: int | None = None,
+        freeze_at: int | float | None = None,
+        target_groups: int | None = None,
         module: str | None = None,
     ) -> None:
         penalty = SparseGroupLasso(l1_ratio, size_norm) if l1_ratio else GroupLassoPenalty(size_norm)
@@ -73,9 +73,9 @@ class GroupLasso(PenaltyCallback):
             schedule=schedule,
             include=include,
             exclude=exclude,
-            metric=metric,
+            preconditioned=preconditioned,
             threshold=threshold,
-            debias_from=debias_from,
-            until=until,
+            freeze_at=freeze_at,
+            target_groups=target_groups,
             module=module,
         )

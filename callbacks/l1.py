@@ -21,11 +21,11 @@ class L1(PenaltyCallback):
         schedule: a factor on the strength over time; default 1 throughout.
         include: name patterns or module types of the layers under penalty; default all.
         exclude: layers to leave out.
-        metric: "euclidean", or "optimizer" for the proximal map in Adam's own metric.
+        preconditioned: take the proximal map in the metric of the optimizer (SGD, Adam, AdamW, RMSprop, Adagrad).
         threshold: entries below it become zero after each step of the subgradient solver.
-        debias_from: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
+        freeze_at: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
             whole numbers from 1 on are epochs).
-        until: the same as soon as no more than this many weights are left.
+        target_groups: the same as soon as no more than this many weights are left.
         module: name of the submodule to look at; default the one that holds all parameters.
 
     Raises:
@@ -33,7 +33,7 @@ class L1(PenaltyCallback):
 
     Example:
         >>> L1(1e-5, exclude="fc2").granularity
-        'entry'
+        'weight'
 
     Source: Tibshirani, Regression Shrinkage and Selection via the Lasso, 1996.
     """
@@ -46,23 +46,23 @@ class L1(PenaltyCallback):
         include: Patterns | None = None,
         exclude: Patterns | None = None,
         *,
-        metric: Literal["euclidean", "optimizer"] = "euclidean",
+        preconditioned: bool = False,
         threshold: float = 1e-4,
-        debias_from: int | float | None = None,
-        until: int | None = None,
+        freeze_at: int | float | None = None,
+        target_groups: int | None = None,
         module: str | None = None,
     ) -> None:
         super().__init__(
-            "entry",
+            "weight",
             L1Penalty(),
             strength,
             solver=solver,
             schedule=schedule,
             include=include,
             exclude=exclude,
-            metric=metric,
+            preconditioned=preconditioned,
             threshold=threshold,
-            debias_from=debias_from,
-            until=until,
+            freeze_at=freeze_at,
+            target_groups=target_groups,
             module=module,
         )

@@ -18,7 +18,7 @@ from ssl_prune.groups import partition
 from ssl_prune.latency import latency
 from ssl_prune.models import ImageClassifier, MobileNetV2, ResNet
 from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
-from ssl_prune.scores import FirstOrder, TaylorRows
+from ssl_prune.scores import TaylorGroup, TaylorWeight
 from ssl_prune.solvers import ProximalSolver
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no accelerator here")
@@ -52,7 +52,7 @@ def trainer(callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-@pytest.mark.parametrize("score", [None, TaylorRows(), FirstOrder()], ids=["scale", "rows", "first-order"])
+@pytest.mark.parametrize("score", [None, TaylorGroup(), TaylorWeight()], ids=["scale", "rows", "first-order"])
 def test_a_budget_with_shrinking_is_met(precision: str, score: Any) -> None:
     network = small()
     budget = Budget(macs=0.5, window=(0.1, 0.7), **({} if score is None else {"score": score}))
@@ -106,7 +106,7 @@ def test_the_proximal_map_gives_the_same_zeros_as_on_the_processor(kind: str) ->
         strength = float(groups.norms().median()) / (
             15 * 0.05
         )  # about half of the groups come to zero in fifteen steps
-        solver = ProximalSolver(groups, GroupLassoPenalty(), strength, debias_from=15)
+        solver = ProximalSolver(groups, GroupLassoPenalty(), strength, freeze_at=15)
         solver.attach(sgd)
         for _ in range(20):
             sgd.zero_grad()

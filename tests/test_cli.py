@@ -191,7 +191,7 @@ def test_epochs_and_shares_are_told_apart(here, text, step):
     Path("c.yaml").write_text(
         "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
         "trainer:\n  logger: false\n  callbacks:\n    - class_path: GroupLasso\n"
-        f"      init_args: {{granularity: filter, strength: 1.0e-3, debias_from: {text}}}\n"
+        f"      init_args: {{granularity: filter, strength: 1.0e-3, freeze_at: {text}}}\n"
     )
     built = built_from(["--config", "c.yaml"])
     (callback,) = [c for c in built.trainer.callbacks if type(c).__name__ == "GroupLasso"]
@@ -247,7 +247,7 @@ def lasso(config):
         (lambda c: lasso(c).update(granularity="rows"), ["rows", "coupled"]),
         (lambda c: lasso(c).update(include="nothing*"), ["nothing*", "conv1"]),
         (lambda c: lasso(c).update(module="nett"), ["nett", "network"]),
-        (lambda c: lasso(c).update(debias_from=1.5), ["debias_from"]),
+        (lambda c: lasso(c).update(freeze_at=1.5), ["freeze_at"]),
         (lambda c: c["trainer"]["callbacks"][0].update(class_path="GroupLazzo"), ["GroupLazzo"]),
         (lambda c: c["trainer"]["callbacks"][2]["init_args"].update(exports=["tflite"]), ["tflite", "onnx"]),
         (lambda c: c["model"].update(class_path="my.Model"), ["my.Model"]),

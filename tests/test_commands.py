@@ -156,7 +156,7 @@ def test_arguments_from_a_file(net, here, package):
         lambda state: {"model": {f"_orig_mod.{k}": v for k, v in state.items()} | {"loss.weight": torch.ones(2)}},
         lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
     ],
-    ids=["plain", "lightning", "parallel", "entry", "compiled", "no-counters"],
+    ids=["plain", "lightning", "parallel", "weight", "compiled", "no-counters"],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_wrapped_and_prefixed_weights(net, package, wrap, suffix):

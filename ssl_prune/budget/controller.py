@@ -47,7 +47,7 @@ class Controller:
         size: of the dead groups (G,), the share left of each kind.
         limits: kind -> the share that may be left.
         layer: (G,) the layer of each group.
-        floor: share of a layer's groups that stay in any case, at least one.
+        min_keep_ratio: share of a layer's groups that stay in any case, at least one.
         fixed: (G,) groups that always stay.
         band: how far below its limit a size may come.
         near: how far it comes where groups can be found that fit.
@@ -61,14 +61,14 @@ class Controller:
         limits: Mapping[str, float],
         layer: Tensor,
         *,
-        floor: float = 0.0,
+        min_keep_ratio: float = 0.0,
         fixed: Tensor | None = None,
         band: float = 0.015,
         near: float = 0.003,
         block: Tensor | None = None,
         stepped: bool = False,
     ) -> None:
-        self.rules = Rules(layer, floor=floor, fixed=fixed, block=block)
+        self.rules = Rules(layer, min_keep_ratio=min_keep_ratio, fixed=fixed, block=block)
         self._size, self.limits, self.band, self.near, self.stepped = size, dict(limits), band, near, stepped
 
     def excess(

@@ -165,7 +165,7 @@ def unmet(controller: Controller, over: float) -> str:
         return ""
     return (
         f"Budget: without all that may go the network is still measured {over:.1%} of the dense one above what was stated, "
-        f"{controller.limits}. State a larger size, a lower floor, or exclude fewer layers"
+        f"{controller.limits}. State a larger size, a lower min_keep_ratio, or exclude fewer layers"
     )
 
 

@@ -118,7 +118,7 @@ def steer(
     limits: Limits,
     *,
     inputs: Inputs | None = None,
-    floor: float | None = None,
+    min_keep_ratio: float | None = None,
     round_to: int = 1,
 ) -> Steering:
     """What it takes to bring a network to a stated size.
@@ -129,7 +129,7 @@ def steer(
         groups: the coupled groups that may go.
         limits: the stated size.
         inputs: for a limit on the latency, the batch that is timed.
-        floor: share of each layer's groups that stay, one at least; None: a tenth, where the limits are at least twice as
+        min_keep_ratio: share of each layer's groups that stay, one at least; None: a tenth, where the limits are at least twice as
             large as what is left with it, else one; one with a limit on the latency.
         round_to: have widths go by so many channels.
 
@@ -158,10 +158,14 @@ def steer(
     now, least = size(none), {}
     if all(now[kind] <= share for kind, share in shares.items()):
         raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
-    floors = [(floor or 0.0, 1.0)] if floor is not None or times is not None else [(FLOOR, ROOM), (0.0, 1.0)]
+    floors = (
+        [(min_keep_ratio or 0.0, 1.0)]
+        if min_keep_ratio is not None or times is not None
+        else [(FLOOR, ROOM), (0.0, 1.0)]
+    )
     for kept, room in floors:
         controller = Controller(
-            size, shares, parts.groups.layer, floor=kept, fixed=parts.fixed,
+            size, shares, parts.groups.layer, min_keep_ratio=kept, fixed=parts.fixed,
             block=_blocks(parts, graph.num_units, round_to), stepped=times is not None,
         )  # fmt: skip
         least = size(controller.smallest())
@@ -172,8 +176,8 @@ def steer(
             break
     else:
         raise ValueError(
-            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (floor={floor or 0.0}, "
-            f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower floor or "
+            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (min_keep_ratio={min_keep_ratio or 0.0}, "
+            f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower min_keep_ratio or "
             "round_to, or exclude fewer layers"
         )
     names = {axis.name for axis in graph.axes if axis.role == "norm"}

@@ -43,7 +43,7 @@ class BudgetSolver(Solver):
         controller: what may go and what the network costs without it.
         saving: of the dead groups (G,), the share of the dense network that each group saves.
         window: in which the network becomes smaller.
-        exponent: a; 0: cost does not count.
+        cost_exponent: a; 0: cost does not count.
         every: optimizer steps between two decisions.
         norms: positions of the members that are scales and shifts of normalisations.
         look: measures what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
@@ -57,7 +57,7 @@ class BudgetSolver(Solver):
         history: of each decision (step, share that is due, share that is left, strength), of the first limit.
 
     Raises:
-        ValueError: `every` is not positive, a negative exponent, or sharded parameters.
+        ValueError: `every` is not positive, a negative cost_exponent, or sharded parameters.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class BudgetSolver(Solver):
         saving: Callable[[Tensor], Tensor],
         window: Window,
         *,
-        exponent: float = 1.0,
+        cost_exponent: float = 1.0,
         every: int = 10,
         norms: tuple[int, ...] = (),
         look: Callable[[Tensor], Mapping[str, float]] | None = None,
@@ -79,10 +79,10 @@ class BudgetSolver(Solver):
                 f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget looks at the "
                 "network as it would be cut; train with ddp or in one process, or give the penalty a strength instead"
             )
-        if every < 1 or exponent < 0:
-            raise ValueError(f"every must be at least 1 and exponent at least 0, got {every} and {exponent}")
+        if every < 1 or cost_exponent < 0:
+            raise ValueError(f"every must be at least 1 and cost_exponent at least 0, got {every} and {cost_exponent}")
         self.score, self.controller, self.window = score, controller, window
-        self.exponent, self.every, self._saving, self._look = exponent, every, saving, look
+        self.cost_exponent, self.every, self._saving, self._look = cost_exponent, every, saving, look
         score.bind(groups, norms)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
@@ -174,7 +174,7 @@ class BudgetSolver(Solver):
             self.gone[self.dead] = step
         saving = self._saving(self.dead).double().clamp_min(0)
         scores = self.score.values().double().cpu()
-        keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.exponent, torch.inf)
+        keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.cost_exponent, torch.inf)
         self.keys = torch.where(self.dead, self.keys, keys)
         norms = self.groups.norms()
         if not bool(norms.isfinite().all()):

@@ -7,7 +7,7 @@ from ssl_prune.groups.granularities.depth import Depth
 from ssl_prune.groups.granularities.filter import Filter
 from ssl_prune.groups.granularities.neuron import Neuron
 from ssl_prune.groups.granularities.shape import Shape
-from ssl_prune.groups.granularities.weight import Entry
+from ssl_prune.groups.granularities.weight import Weight
 from ssl_prune.groups.member import Member
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.registry import GRANULARITIES, partition
@@ -18,7 +18,6 @@ __all__ = [
     "Channel",
     "Coupled",
     "Depth",
-    "Entry",
     "Filter",
     "Granularity",
     "Member",
@@ -26,6 +25,7 @@ __all__ = [
     "Partition",
     "Patterns",
     "Shape",
+    "Weight",
     "partition",
     "select_layers",
 ]

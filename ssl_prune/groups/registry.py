@@ -14,7 +14,7 @@ from ssl_prune.groups.granularities.depth import Depth
 from ssl_prune.groups.granularities.filter import Filter
 from ssl_prune.groups.granularities.neuron import Neuron
 from ssl_prune.groups.granularities.shape import Shape
-from ssl_prune.groups.granularities.weight import Entry
+from ssl_prune.groups.granularities.weight import Weight
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import Patterns, select_layers
 from ssl_prune.groups.shards import is_sharded, on_shards
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph
 
 GRANULARITIES: Mapping[str, Granularity] = {
-    "entry": Entry(),
+    "weight": Weight(),
     "filter": Filter(),
     "channel": Channel(),
     "shape": Shape(),
@@ -46,7 +46,7 @@ def partition(
 
     Args:
         model: the network; not changed.
-        granularity: "entry", "filter", "channel", "shape", "depth", "neuron", "coupled", or an object with a `build`
+        granularity: "weight", "filter", "channel", "shape", "depth", "neuron", "coupled", or an object with a `build`
             method, such as ``Neuron(side="in")``.
         include: name patterns or module types of the layers to look at (default: all), see `select_layers`.
         exclude: the layers to leave out.

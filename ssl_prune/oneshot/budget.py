@@ -18,7 +18,7 @@ from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import partition
 from ssl_prune.latency import without_zeros
-from ssl_prune.scores import Magnitude, Score, TaylorScale
+from ssl_prune.scores import Magnitude, Score, TaylorGate
 from ssl_prune.slimming.proof.outputs import verify
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call
@@ -34,7 +34,7 @@ def apply_budget(
     data: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
     *,
-    exponent: float = 0.5,
+    cost_exponent: float = 0.5,
     round_to: int = 1,
 ) -> tuple[nn.Module, BudgetChange]:
     """A copy of `model` in which the channels that matter least are zero, so many that the size is met.
@@ -44,10 +44,10 @@ def apply_budget(
         model: the network; it is left as it was.
         inputs: the example.
         limits: the stated size.
-        data: batches (input, target), a few hundred samples; the score is `TaylorScale` on them. None: the norms of
+        data: batches (input, target), a few hundred samples; the score is `TaylorGate` on them. None: the norms of
             scales and shifts, or of rows where there is no normalisation, which is much worse.
         loss: of outputs and targets.
-        exponent: power of a channel's saving that its score is divided by; with nothing trained after it a smaller one
+        cost_exponent: power of a channel's saving that its score is divided by; with nothing trained after it a smaller one
             leaves more accuracy than with `Budget`.
         round_to: count widths as multiples of this.
 
@@ -68,13 +68,13 @@ def apply_budget(
         graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to
     )
     groups = steering.parts.groups
-    score: Score = Magnitude(per_entry=True) if data is None else TaylorScale()
+    score: Score = Magnitude(per_entry=True) if data is None else TaylorGate()
     score.bind(groups.restrict(steering.norms) if data is None and steering.norms else groups, steering.norms)
     if data is not None:
         _look(changed, data, loss, score)
     none = torch.zeros(groups.num_groups, dtype=torch.bool)
     saving = steering.saving(none).clamp_min(0)
-    keys = torch.where(saving > 0, score.values().double().cpu() / saving.clamp_min(1e-300) ** exponent, torch.inf)
+    keys = torch.where(saving > 0, score.values().double().cpu() / saving.clamp_min(1e-300) ** cost_exponent, torch.inf)
     left: dict[str, float] = {}
     if steering.times is None:
         dead = steering.controller.project(keys, none)

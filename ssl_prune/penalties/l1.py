@@ -23,13 +23,13 @@ class L1(Penalty):
     ``Omega(w) = sum_i |w_i|``
 
     Vectors (biases, normalisation scales and shifts) are left out: they are one entry a unit, and a shift of exactly 0
-    saves nothing. With the granularity "entry" there are none.
+    saves nothing. With the granularity "weight" there are none.
 
     Example:
         >>> from ssl_prune.groups import partition
         >>> layer = torch.nn.Linear(2, 1)
         >>> _ = layer.weight.data.copy_(torch.tensor([[0.5, -2.0]]))
-        >>> groups = partition(torch.nn.Sequential(layer), "entry")
+        >>> groups = partition(torch.nn.Sequential(layer), "weight")
         >>> L1().value(groups)
         tensor(2.5000)
         >>> L1().prox(groups, 1.0)

@@ -1,9 +1,9 @@
 """Scores: which groups matter least. One file an idea; a new one needs `update` and `values`."""
 
-from ssl_prune.scores.base import Moving, Score
+from ssl_prune.scores.base import EMAScore, Score
+from ssl_prune.scores.layerwise_rank import LayerwiseRank
 from ssl_prune.scores.magnitude import Magnitude
 from ssl_prune.scores.random import Random
-from ssl_prune.scores.ranks import Ranks
-from ssl_prune.scores.taylor import FirstOrder, TaylorRows, TaylorScale
+from ssl_prune.scores.taylor import TaylorGate, TaylorGroup, TaylorWeight
 
-__all__ = ["FirstOrder", "Magnitude", "Moving", "Random", "Ranks", "Score", "TaylorRows", "TaylorScale"]
+__all__ = ["EMAScore", "LayerwiseRank", "Magnitude", "Random", "Score", "TaylorGate", "TaylorGroup", "TaylorWeight"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 
-__all__ = ["Moving", "Score"]
+__all__ = ["EMAScore", "Score"]
 
 
 class Score(ABC):
@@ -47,7 +47,7 @@ class Score(ABC):
         return
 
 
-class Moving(Score):
+class EMAScore(Score):
     """A score that is the root of a moving mean of squares.
 
     ``s_g = sqrt(mean_t[x_g(t)²])``, the mean with weights ``decay^k`` for the step k steps ago.

@@ -10,7 +10,7 @@ __all__ = ["Magnitude"]
 class Magnitude(Score):
     """``s_g = ‖w_g‖₂``, or ``‖w_g‖₂ / √|g|``, which makes groups of different size comparable.
 
-    Before a normalisation the size of the weights means nothing; see `TaylorScale`.
+    Before a normalisation the size of the weights means nothing; see `TaylorGate`.
 
     Args:
         per_entry: divide by the root of the group's size.

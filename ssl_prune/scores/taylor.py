@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ssl_prune.groups import Partition
-from ssl_prune.scores.base import Moving, products
+from ssl_prune.scores.base import EMAScore, products
 
-__all__ = ["FirstOrder", "TaylorRows", "TaylorScale"]
+__all__ = ["TaylorGate", "TaylorGroup", "TaylorWeight"]
 
 
-class TaylorRows(Moving):
+class TaylorGroup(EMAScore):
     """``s_g = sqrt(E[(Σ_{i∈g} w_i ∂L/∂w_i)²])`` over all entries of the group.
 
     Args:
@@ -21,7 +21,7 @@ class TaylorRows(Moving):
         >>> from ssl_prune.groups import partition
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
-        >>> score = TaylorRows()
+        >>> score = TaylorGroup()
         >>> score.bind(partition(net, "neuron"))
         >>> net(torch.tensor([[1.0, 2.0]])).sum().backward()
         >>> score.update()
@@ -36,14 +36,14 @@ class TaylorRows(Moving):
         return self.groups.sum(products(self.groups))
 
 
-class FirstOrder(Moving):
+class TaylorWeight(EMAScore):
     """``s_g = sqrt(E[Σ_{i∈g} (w_i ∂L/∂w_i)²])``: every entry for itself, so that none cancels another.
 
     Args:
         decay: of the moving mean over steps.
 
     Example:
-        >>> FirstOrder(decay=0.9).decay
+        >>> TaylorWeight(decay=0.9).decay
         0.9
 
     Source: Molchanov et al. (2019), the sum over entries of equation 8.
@@ -54,10 +54,10 @@ class FirstOrder(Moving):
         return self.groups.sum([p.square_() for p in products(self.groups)]).sqrt_()
 
 
-class TaylorScale(Moving):
+class TaylorGate(EMAScore):
     """``s_g = sqrt(E[(Σ_norms γ ∂L/∂γ + β ∂L/∂β)²])``, summed over the coupled normalisations before squaring.
 
-    That is `TaylorRows` taken where the channel leaves its normalisations, where its size means something. Groups
+    That is `TaylorGroup` taken where the channel leaves its normalisations, where its size means something. Groups
     without a normalisation are taken over their rows.
 
     Args:
@@ -67,7 +67,7 @@ class TaylorScale(Moving):
         >>> from ssl_prune.groups import partition
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
         >>> groups = partition(net, "coupled", example_inputs=torch.randn(2, 2))
-        >>> score = TaylorScale()
+        >>> score = TaylorGate()
         >>> score.bind(groups, [i for i, m in enumerate(groups.members) if m.name.startswith("1.")])
         >>> net(torch.randn(8, 2)).sum().backward()
         >>> score.update()

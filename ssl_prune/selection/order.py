@@ -46,19 +46,19 @@ class Rules:
 
     Args:
         layer: (G,) the layer of each group.
-        floor: share of a layer's groups that stay in any case, at least one.
+        min_keep_ratio: share of a layer's groups that stay in any case, at least one.
         fixed: (G,) groups that always stay.
         block: (L,) how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
     """
 
     def __init__(
-        self, layer: Tensor, *, floor: float = 0.0, fixed: Tensor | None = None, block: Tensor | None = None
+        self, layer: Tensor, *, min_keep_ratio: float = 0.0, fixed: Tensor | None = None, block: Tensor | None = None
     ) -> None:
         self.layer = layer.cpu()
         self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
         counts = torch.bincount(self.layer)
         self.block = torch.ones_like(counts) if block is None else block.cpu()
-        least = torch.tensor([max(1, ceil(floor * n)) if n else 0 for n in counts.tolist()], dtype=torch.long)
+        least = torch.tensor([max(1, ceil(min_keep_ratio * n)) if n else 0 for n in counts.tolist()], dtype=torch.long)
         self.least = torch.minimum((least + self.block - 1) // self.block * self.block, counts)
 
     def allow(self, dead: Tensor) -> bool:

@@ -30,20 +30,20 @@ class Solver(ABC):
         strength: float,
         schedule: Schedule | None = None,
         *,
-        debias_from: int | None = None,
-        until: int | None = None,
+        freeze_at: int | None = None,
+        target_groups: int | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
-        if debias_from is not None and debias_from < 0:
-            raise ValueError(f"debias_from must be an optimizer step >= 0 or None, got {debias_from}")
-        if until is not None and until < 0:
-            raise ValueError(f"until must be a number of groups >= 0 or None, got {until}")
+        if freeze_at is not None and freeze_at < 0:
+            raise ValueError(f"freeze_at must be an optimizer step >= 0 or None, got {freeze_at}")
+        if target_groups is not None and target_groups < 0:
+            raise ValueError(f"target_groups must be a number of groups >= 0 or None, got {target_groups}")
         self.groups = on_shards(groups)
         self.penalty = penalty
         self.strength = strength
         self.schedule = schedule or Constant()
-        self.debias_from = debias_from
-        self.until = until
+        self.freeze_at = freeze_at
+        self.target_groups = target_groups
         self.steps_per_epoch = steps_per_epoch
         self._bindings: list[Binding] = []
         self._optimizers: tuple[Optimizer, ...] = ()
@@ -201,8 +201,8 @@ class Solver(ABC):
     def _freeze_when_due(self) -> None:
         if self.frozen:
             return
-        if (self.debias_from is not None and self.step_count >= self.debias_from) or self._few_enough():
+        if (self.freeze_at is not None and self.step_count >= self.freeze_at) or self._few_enough():
             self.freeze()
 
     def _few_enough(self) -> bool:
-        return self.until is not None and self.groups.at_most(self.until)
+        return self.target_groups is not None and self.groups.at_most(self.target_groups)

@@ -23,8 +23,8 @@ def check_supported(optimizer: Optimizer) -> None:
     """
     if not isinstance(optimizer, (*SUPPORTED, torch.optim.AdamW)):
         raise TypeError(
-            f'metric="optimizer" knows SGD, Adam, AdamW, RMSprop and Adagrad, got {type(optimizer).__name__}; '
-            'use metric="euclidean"'
+            f"preconditioned=True knows SGD, Adam, AdamW, RMSprop and Adagrad, got {type(optimizer).__name__}; "
+            "leave it at False"
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch.optim import Optimizer
 
@@ -28,18 +26,18 @@ class ProximalSolver(Solver):
         strength: multiplies the penalty in the objective ``loss + strength * penalty``; the lr is multiplied on by the
             solver.
         schedule: a factor on the strength at each optimizer step; default 1.
-        metric: "euclidean", or "optimizer": the diagonal that the optimizer scales its gradient by, so that the fixed
+        preconditioned: take the map in the metric of the optimizer, the diagonal that the optimizer scales its gradient by, so that the fixed
             points are those of the objective (SGD, Adam, AdamW, RMSprop, Adagrad).
-        debias_from: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
-        until: zeros are held and the strength is 0 as soon as no more than this many groups are left.
+        freeze_at: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
+        target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
         steps_per_epoch: optimizer steps an epoch, for a schedule in epochs.
 
     Raises:
-        ValueError: a strength that is negative or not finite, an unknown metric, a negative `debias_from`.
+        ValueError: a strength that is negative or not finite, a negative `freeze_at`.
 
     Note:
         SGD's momentum ``m`` adds gradients up, so that its steps grow to ``lr / (1 - m)`` while the Euclidean map keeps
-        ``lr``: it converges to the minimum of ``loss + (1 - m) * strength * penalty``. The metric "optimizer" knows this
+        ``lr``: it converges to the minimum of ``loss + (1 - m) * strength * penalty``. `preconditioned=True` knows this
         and converges to that of ``loss + strength * penalty``; its strength is the smaller by ``1 - m`` for the same zeros.
 
         A step that a gradient scaler skips does not count and has no proximal map.
@@ -50,7 +48,7 @@ class ProximalSolver(Solver):
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0, 0.01]]))
         >>> sgd = torch.optim.SGD(net.parameters(), lr=0.1)
-        >>> solver = ProximalSolver(partition(net, "entry"), L1(), strength=0.5)
+        >>> solver = ProximalSolver(partition(net, "weight"), L1(), strength=0.5)
         >>> solver.attach(sgd)
         >>> net(torch.zeros(1, 2)).sum().backward()
         >>> sgd.step()
@@ -67,27 +65,31 @@ class ProximalSolver(Solver):
         strength: float,
         schedule: Schedule | None = None,
         *,
-        metric: Literal["euclidean", "optimizer"] = "euclidean",
-        debias_from: int | None = None,
-        until: int | None = None,
+        preconditioned: bool = False,
+        freeze_at: int | None = None,
+        target_groups: int | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__(
-            groups, penalty, strength, schedule, debias_from=debias_from, until=until, steps_per_epoch=steps_per_epoch
+            groups,
+            penalty,
+            strength,
+            schedule,
+            freeze_at=freeze_at,
+            target_groups=target_groups,
+            steps_per_epoch=steps_per_epoch,
         )
-        if metric not in ("euclidean", "optimizer"):
-            raise ValueError(f'metric must be "euclidean" or "optimizer", got {metric!r}')
-        self.metric = metric
+        self.preconditioned = preconditioned
 
     def attach(self, *optimizers: Optimizer) -> None:
         """Act after every step of these optimizers, until `detach`.
 
         Raises:
             RuntimeError: already attached.
-            TypeError: not a torch optimizer, or the metric is "optimizer" and this one's is not known.
+            TypeError: not a torch optimizer, or its metric is not known and `preconditioned`.
             ValueError: a grouped parameter is in none of them, or a group spans two.
         """
-        if self.metric == "optimizer":
+        if self.preconditioned:
             for optimizer in optimizers:
                 check_supported(optimizer)
         super().attach(*optimizers)
@@ -95,11 +97,11 @@ class ProximalSolver(Solver):
     def _penalise(self, binding: Binding, strength: float) -> None:
         groups = binding.groups
         rate = binding.learning_rates()
-        if self.metric == "euclidean" and rate is not None:
+        if not self.preconditioned and rate is not None:
             self.penalty.prox(groups, strength * rate)
             return
         members, settings = groups.members, binding.settings()
-        if self.metric == "optimizer":
+        if self.preconditioned:
             found = diagonals(binding.optimizer, settings, [m.param for m in members], groups.dtype)
             metric = [member.local(h) for member, h in zip(members, found, strict=True)]
         else:

@@ -30,12 +30,12 @@ class SubgradientSolver(Solver):
         schedule: a factor on the strength at each optimizer step; default 1. Where it is 0 nothing is thresholded.
         threshold: entries smaller than this in absolute value become 0.
         thresholded: the parameters this is applied to; None: all that the attached optimizers train.
-        debias_from: the optimizer step, counted from 0, from which on dead groups are held and the strength is 0.
-        until: zeros are held and the strength is 0 as soon as no more than this many groups are left.
+        freeze_at: the optimizer step, counted from 0, from which on dead groups are held and the strength is 0.
+        target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
         steps_per_epoch: optimizer steps an epoch, for a schedule in epochs.
 
     Raises:
-        ValueError: a strength or threshold that is negative or not finite, a negative `debias_from`.
+        ValueError: a strength or threshold that is negative or not finite, a negative `freeze_at`.
 
     Example:
         >>> from ssl_prune.groups import partition
@@ -43,7 +43,7 @@ class SubgradientSolver(Solver):
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[1.0, 0.05001]]))
         >>> sgd = torch.optim.SGD(net.parameters(), lr=0.1)
-        >>> solver = SubgradientSolver(partition(net, "entry"), L1(), strength=0.5)
+        >>> solver = SubgradientSolver(partition(net, "weight"), L1(), strength=0.5)
         >>> solver.attach(sgd)
         >>> net(torch.zeros(1, 2)).sum().backward()
         >>> solver.add_gradient()
@@ -63,12 +63,18 @@ class SubgradientSolver(Solver):
         *,
         threshold: float = 1e-4,
         thresholded: Iterable[nn.Parameter] | None = None,
-        debias_from: int | None = None,
-        until: int | None = None,
+        freeze_at: int | None = None,
+        target_groups: int | None = None,
         steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__(
-            groups, penalty, strength, schedule, debias_from=debias_from, until=until, steps_per_epoch=steps_per_epoch
+            groups,
+            penalty,
+            strength,
+            schedule,
+            freeze_at=freeze_at,
+            target_groups=target_groups,
+            steps_per_epoch=steps_per_epoch,
         )
         if not 0 <= threshold < float("inf"):
             raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")

@@ -61,7 +61,7 @@ def test_a_projection_meets_any_limit_that_the_floors_allow(groups, limit, floor
     costs, keys, layers = zip(*groups, strict=True)
     _, layer = torch.tensor(layers).unique(return_inverse=True)
     size = additive(costs)
-    controller = Controller(size, {"macs": limit}, layer, floor=floor)
+    controller = Controller(size, {"macs": limit}, layer, min_keep_ratio=floor)
     chosen = controller.project(torch.tensor(keys, dtype=torch.float64), none(len(costs)))
     for number in layer.unique():
         alive = int((~chosen[layer == number]).sum())
@@ -117,7 +117,7 @@ def test_a_projection_takes_what_was_pushed_even_if_the_keys_have_changed():
     pushed[9] = False  # not enough
     assert controller.project(keys, none(50), pushed).nonzero().flatten().tolist() == [0, 1]
     layer = torch.arange(50) // 25
-    floors = Controller(additive([1.0] * 50), {"macs": 0.94}, layer, floor=0.96)
+    floors = Controller(additive([1.0] * 50), {"macs": 0.94}, layer, min_keep_ratio=0.96)
     gone, pushed = none(50), none(50)
     gone[0], pushed[[1, 30]] = True, True  # another one of the first layer has gone since, which it can spare one of
     assert floors.project(keys, gone, pushed).nonzero().flatten().tolist() == [25]
@@ -150,7 +150,7 @@ def test_channels_of_a_multiple_go_together(data, limit, floor):
         counted = torch.minimum((left(dead) + block - 1) // block * block, full)
         return {"macs": float((counted * counted.roll(1)).sum() / (full * full.roll(1)).sum())}
 
-    controller = Controller(size, {"macs": limit}, layer, floor=floor, block=block)
+    controller = Controller(size, {"macs": limit}, layer, min_keep_ratio=floor, block=block)
     next_ones = controller.ahead(keys, none(count), controller.limits)
     some = torch.rand(count, generator=torch.Generator().manual_seed(count)) < 0.3  # of them come to zero by themselves
     dead = controller.admit(next_ones & some, keys, none(count))
@@ -185,7 +185,7 @@ def test_a_block_has_the_mean_of_its_keys_and_one_strength():
 
 
 def test_what_stays_is_not_pushed():
-    floors = Controller(additive([1.0] * 8), {"macs": 0.5}, torch.tensor([0] * 4 + [1] * 4), floor=0.5)
+    floors = Controller(additive([1.0] * 8), {"macs": 0.5}, torch.tensor([0] * 4 + [1] * 4), min_keep_ratio=0.5)
     keys = torch.arange(1.0, 9.0).double()
     choice = floors.choose(keys, torch.ones(8), none(8), {"macs": 0.5}, 1.0, 0.0)
     assert choice.weights[[0, 1, 4, 5]].tolist() == [1] * 4
@@ -209,7 +209,7 @@ def test_zeros_are_admitted_by_their_keys_and_never_past_the_limit():
 def test_fixed_groups_and_floors_hold():
     layer = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     fixed = torch.tensor([True] + [False] * 7)
-    controller = Controller(additive([1] * 8), {"macs": 0.01}, layer, floor=0.5, fixed=fixed)
+    controller = Controller(additive([1] * 8), {"macs": 0.01}, layer, min_keep_ratio=0.5, fixed=fixed)
     gone = controller.smallest()
     assert not gone[0]
     assert [int(gone[:4].sum()), int(gone[4:].sum())] == [2, 2]

@@ -31,11 +31,14 @@ def stepped(widths, block):
 class Machine:
     """A controller whose estimates are smooth, and the measured size beside it."""
 
-    def __init__(self, widths, limit, measured, floor=0.0):
+    def __init__(self, widths, limit, measured, min_keep_ratio=0.0):
         self.layer = torch.cat([torch.full((width,), number) for number, (width, _) in enumerate(widths)])
         self.estimate, self.measured, self.limit, self.looks = smooth(widths), measured, limit, []
         self.controller = Controller(
-            lambda dead: {"latency": self.estimate(dead, self.layer)}, {"latency": limit}, self.layer, floor=floor
+            lambda dead: {"latency": self.estimate(dead, self.layer)},
+            {"latency": limit},
+            self.layer,
+            min_keep_ratio=min_keep_ratio,
         )
 
     def excess(self, dead):
@@ -105,7 +108,7 @@ def test_what_is_met_stays_as_it_is():
 
 
 def test_out_of_reach_takes_all_that_floors_allow():
-    machine = Machine(WIDTHS, 0.5, lambda dead, layer: 0.9, floor=0.25)
+    machine = Machine(WIDTHS, 0.5, lambda dead, layer: 0.9, min_keep_ratio=0.25)
     chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02)
     assert torch.bincount(machine.layer[~chosen]).tolist() == [8, 8, 16]
     assert "measured 40.0% of the dense one above what was stated, {'latency': 0.5}" in unmet(machine.controller, 0.4)
@@ -121,7 +124,7 @@ def test_groups_named_first_go_first():
 
 @given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 2, 4, 8, 16]), limit=st.floats(0.2, 0.9))
 def test_never_above_the_limit_and_floors_kept(seed, block, limit):
-    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), floor=0.1)
+    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), min_keep_ratio=0.1)
     dead = machine.keys(seed + 1) < 0.1
     chosen = fit(machine.controller, machine.keys(seed), dead, machine.excess, 0.02)
     assert machine.excess(dead | chosen) <= max(0.0, machine.excess(machine.controller.smallest())) + 1e-9
@@ -171,7 +174,7 @@ def test_a_plan_takes_nothing_where_the_size_is_met():
 
 @given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 4, 16]), limit=st.floats(0.3, 0.9))
 def test_a_plan_meets_what_can_be_met_and_keeps_floors(seed, block, limit):
-    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), floor=0.1)
+    machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), min_keep_ratio=0.1)
     dead = machine.keys(seed + 1) < 0.1
     chosen = plan(machine.controller, machine.keys(seed), dead, corrected(machine))
     assert machine.excess(dead | chosen) <= max(0.0, machine.excess(machine.controller.smallest())) + 1e-9

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune.budget import Limits, steer, steering
+from ssl_prune.budget import Limits, problem, steer
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
 
@@ -45,7 +45,7 @@ def test_one_channel_stays_where_the_size_needs_more_to_go(macs):
 
 
 def test_times_may_need_all_but_one_channel(monkeypatch):
-    monkeypatch.setattr(steering, "time_left", lambda *args: 0.1)  # of the smallest network
+    monkeypatch.setattr(problem, "time_left", lambda *args: 0.1)  # of the smallest network
     net = network()
     graph = trace(net, X)
     limits = Limits(latency=0.5)
@@ -54,14 +54,14 @@ def test_times_may_need_all_but_one_channel(monkeypatch):
 
 
 def test_a_floor_that_is_stated_is_kept_or_refused():
-    assert least(0.5, floor=0.0) == [1, 1]
-    assert least(0.5, floor=0.25) == [25, 9]
-    with pytest.raises(ValueError, match=r"cannot be reached: .*floor=0.25, .* at 13.42% of the dense macs"):
-        least(0.05, floor=0.25)
+    assert least(0.5, min_keep_ratio=0.0) == [1, 1]
+    assert least(0.5, min_keep_ratio=0.25) == [25, 9]
+    with pytest.raises(ValueError, match=r"cannot be reached: .*min_keep_ratio=0.25, .* at 13.42% of the dense macs"):
+        least(0.05, min_keep_ratio=0.25)
     assert share(25, 9) == pytest.approx(0.1342, abs=5e-5)
 
 
 def test_what_one_channel_a_layer_cannot_reach_is_refused_with_the_smallest_size():
-    with pytest.raises(ValueError, match=r"cannot be reached.*floor=0.0") as refusal:
+    with pytest.raises(ValueError, match=r"cannot be reached.*min_keep_ratio=0.0") as refusal:
         least(share(1, 1) / 2)
     assert f"{100 * share(1, 1):.1f}" in str(refusal.value)

@@ -108,7 +108,7 @@ def test_protected_layers_keep_their_channels(trainer):
 
 def test_floors_are_kept(trainer):
     slim = Slim(None, latency_batch=0)
-    trainer(GroupLasso("coupled"), Budget(params=0.4, floor=0.5), slim, epochs=10).fit(Lit(), loader())
+    trainer(GroupLasso("coupled"), Budget(params=0.4, min_keep_ratio=0.5), slim, epochs=10).fit(Lit(), loader())
     net = slim.result.model
     assert min(net.conv1.out_channels, net.conv2.out_channels) >= 12
     assert net.fc1.out_features >= 16
@@ -119,7 +119,7 @@ REFUSED = [
     (lambda: [GroupLasso("coupled", 0.1), Budget(macs=0.5)], "found 0 group lassos"),
     (lambda: [GroupLasso("coupled")], "give a strength, or a Budget beside it"),
     (lambda: [GroupLasso("coupled"), Budget(macs=0.001)], "cannot be reached: .* the network is at"),
-    (lambda: [GroupLasso("coupled"), Budget(macs=0.3, floor=0.9)], "cannot be reached"),
+    (lambda: [GroupLasso("coupled"), Budget(macs=0.3, min_keep_ratio=0.9)], "cannot be reached"),
     (lambda: [GroupLasso("coupled"), Budget(macs=1.0)], "is met already"),
     (lambda: [GroupLasso("coupled"), Budget(params=10**9)], "is met already"),
     (lambda: [GroupLasso("coupled"), Budget(macs=0.5, window=(0.1, 0.1001))], "the window has no step"),
@@ -148,12 +148,12 @@ def test_a_run_without_an_end_is_refused(trainer):
         ({"macs": 0.5, "window": (0.1,)}, "window must be two shares"),
         ({"macs": 0.5, "window": None}, "window must be two shares"),
         ({"latency": 0.5, "latency_batch": 0}, "latency_batch must be"),
-        ({"macs": 0.5, "floor": 1.0}, "floor must be"),
+        ({"macs": 0.5, "min_keep_ratio": 1.0}, "min_keep_ratio must be"),
         ({"macs": 0.5, "round_to": 0}, "round_to must be"),
         ({"macs": 0.5, "lookahead": 0}, "lookahead must be"),
-        ({"macs": 0.5, "exponent": -1}, "exponent must be"),
-        ({"macs": 0.5, "exponent": float("inf")}, "exponent must be"),
-        ({"macs": 0.5, "exponent": float("nan")}, "exponent must be"),
+        ({"macs": 0.5, "cost_exponent": -1}, "cost_exponent must be"),
+        ({"macs": 0.5, "cost_exponent": float("inf")}, "cost_exponent must be"),
+        ({"macs": 0.5, "cost_exponent": float("nan")}, "cost_exponent must be"),
         ({"macs": -1}, "macs must be"),
     ],
 )
@@ -166,7 +166,7 @@ def test_numbers_out_of_range_are_refused(options, message):
     ("options", "message"),
     [
         ({"granularity": "filter"}, 'only GroupLasso."coupled". goes without one'),
-        ({"granularity": "coupled", "debias_from": 0.5}, "leave debias_from at its default"),
+        ({"granularity": "coupled", "freeze_at": 0.5}, "leave freeze_at at its default"),
         ({"granularity": "coupled", "solver": "subgradient"}, "at its default"),
     ],
 )
@@ -340,6 +340,6 @@ def test_a_transformer_gives_heads_and_hidden_units(trainer):
 
 
 def test_layers_that_cost_much_lose_less_where_a_time_is_stated():
-    assert Budget(macs=0.5).exponent == Budget(params=0.5).exponent == 1.0
-    assert Budget(latency=0.5).exponent == Budget(params=0.5, latency=0.5).exponent == 0.5
-    assert Budget(latency=0.5, exponent=1.0).exponent == 1.0
+    assert Budget(macs=0.5).cost_exponent == Budget(params=0.5).cost_exponent == 1.0
+    assert Budget(latency=0.5).cost_exponent == Budget(params=0.5, latency=0.5).cost_exponent == 0.5
+    assert Budget(latency=0.5, cost_exponent=1.0).cost_exponent == 1.0

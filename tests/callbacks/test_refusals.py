@@ -24,14 +24,13 @@ def test_strengths(build, strength):
     [
         ({"granularity": "rows"}, r"unknown granularity 'rows'; expected one of .*coupled"),
         ({"solver": "newton"}, "solver must be"),
-        ({"metric": "adam"}, "metric must be"),
-        ({"debias_from": 1.5}, "debias_from must be"),
-        ({"debias_from": -1}, "debias_from must be"),
-        ({"until": -1}, "until must be"),
-        ({"until": 0.5}, "until must be"),
-        ({"debias_from": -0.1}, "debias_from must be"),
-        ({"debias_from": NAN}, "debias_from must be"),
-        ({"debias_from": float("inf")}, "debias_from must be"),
+        ({"freeze_at": 1.5}, "freeze_at must be"),
+        ({"freeze_at": -1}, "freeze_at must be"),
+        ({"target_groups": -1}, "target_groups must be"),
+        ({"target_groups": 0.5}, "target_groups must be"),
+        ({"freeze_at": -0.1}, "freeze_at must be"),
+        ({"freeze_at": NAN}, "freeze_at must be"),
+        ({"freeze_at": float("inf")}, "freeze_at must be"),
         ({"threshold": -1.0}, "threshold must be"),
         ({"threshold": NAN}, "threshold must be"),
         ({"l1_ratio": 2.0}, "l1_ratio"),
@@ -121,7 +120,7 @@ def test_a_pattern_without_a_match_names_the_layers(kit, trainer, pattern, role)
 
 
 @pytest.mark.parametrize(
-    "callback", [GroupLasso("entry", 0.1, module="nett"), SparsityMonitor(module="nett"), Slim(None, module="nett")]
+    "callback", [GroupLasso("weight", 0.1, module="nett"), SparsityMonitor(module="nett"), Slim(None, module="nett")]
 )
 def test_an_unknown_module_names_those_there_are(kit, trainer, callback):
     with pytest.raises(ValueError, match=r"module='nett': Lit has no such submodule; it has \['net'\]"):
@@ -150,8 +149,8 @@ def test_parameters_that_are_flattened(kit, name):
 
 
 def test_a_share_of_a_run_without_an_end(kit, trainer):
-    with pytest.raises(ValueError, match=r"debias_from=0\.5 is a share of a run without an end"):
-        trainer(GroupLasso("filter", 0.1, debias_from=0.5), Never(), epochs=-1).fit(kit.Lit(), kit.loader())
+    with pytest.raises(ValueError, match=r"freeze_at=0\.5 is a share of a run without an end"):
+        trainer(GroupLasso("filter", 0.1, freeze_at=0.5), Never(), epochs=-1).fit(kit.Lit(), kit.loader())
 
 
 def test_an_epoch_of_unknown_length(kit, trainer):
@@ -159,18 +158,18 @@ def test_an_epoch_of_unknown_length(kit, trainer):
         def __iter__(self):
             return iter([*kit.data()] * 100)
 
-    callback = GroupLasso("filter", 0.1, debias_from=1)
+    callback = GroupLasso("filter", 0.1, freeze_at=1)
     endless = torch.utils.data.DataLoader(Endless(), batch_size=8)
-    with pytest.raises(ValueError, match="debias_from=1 is an epoch, but the training data has no length"):
+    with pytest.raises(ValueError, match="freeze_at=1 is an epoch, but the training data has no length"):
         trainer(callback, Never(), epochs=-1, max_steps=10).fit(kit.Lit(), endless)
 
 
 def test_an_optimizer_without_a_known_metric(kit, trainer):
     model = kit.Lit(optimizer=lambda p: torch.optim.Adamax(p, lr=0.1))
-    with pytest.raises(TypeError, match=r'metric="optimizer" knows SGD.*got Adamax.*metric="euclidean"'):
-        trainer(GroupLasso("filter", 0.1, metric="optimizer"), Never()).fit(model, kit.loader())
+    with pytest.raises(TypeError, match=r"preconditioned=True knows SGD.*got Adamax.*"):
+        trainer(GroupLasso("filter", 0.1, preconditioned=True), Never()).fit(model, kit.loader())
 
 
 def test_the_optimizers_metric_needs_the_proximal_solver():
-    with pytest.raises(ValueError, match='metric="optimizer" is a proximal map'):
-        GroupLasso("filter", 0.1, solver="subgradient", metric="optimizer")
+    with pytest.raises(ValueError, match="preconditioned=True is a proximal map"):
+        GroupLasso("filter", 0.1, solver="subgradient", preconditioned=True)

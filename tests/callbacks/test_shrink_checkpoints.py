@@ -13,7 +13,7 @@ from ssl_prune.shrinking import follow_checkpoints, lineage_of
 
 
 def with_a_penalty():
-    return [GroupLasso("coupled", 0.8, debias_from=4), L1(1e-4, include="fc*"), Shrink(min_gain=0.0)]
+    return [GroupLasso("coupled", 0.8, freeze_at=4), L1(1e-4, include="fc*"), Shrink(min_gain=0.0)]
 
 
 def with_a_budget():

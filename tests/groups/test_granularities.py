@@ -19,7 +19,7 @@ def graph_of(fake: Any, **axes: tuple[int, str, list[int]]) -> Any:
 
 
 def test_entry_is_every_weight_entry_and_no_vector(residual: nn.Module) -> None:
-    groups = partition(residual, "entry")
+    groups = partition(residual, "weight")
     weights = [residual.conv1.weight, residual.conv2.weight, residual.fc.weight]
     assert [m.name for m in groups.members] == ["conv1.weight", "conv2.weight", "fc.weight"]
     assert all(m.index is None for m in groups.members)
@@ -153,7 +153,7 @@ def test_depthwise_layers_have_no_shapes_or_channels(residual_graph: Any) -> Non
         partition(net, "channel", graph=graph)
 
 
-@pytest.mark.parametrize("granularity", ["entry", "shape", "neuron"])
+@pytest.mark.parametrize("granularity", ["weight", "shape", "neuron"])
 def test_shared_parameters_are_one_member(granularity: str) -> None:
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     net[1].weight = net[0].weight
@@ -166,7 +166,7 @@ def test_errors_tell_the_way_out(residual: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"pass graph=trace\(model, example_inputs\), or example_inputs"):
         partition(residual, "filter")
     with pytest.raises(ValueError, match=r"0: weight is not a parameter of .*exclude the layer"):
-        partition(nn.Sequential(weight_norm(nn.Linear(2, 2))), "entry")
+        partition(nn.Sequential(weight_norm(nn.Linear(2, 2))), "weight")
 
 
 def test_the_model_itself_may_be_the_layer() -> None:

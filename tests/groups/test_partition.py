@@ -116,7 +116,7 @@ def test_restrict_keeps_the_numbers(coupled: Partition) -> None:
 def test_restrict_entrywise() -> None:
     a, b = nn.Parameter(torch.tensor([[1.0, 2.0]])), nn.Parameter(torch.tensor([[3.0]]))
     whole = Partition(
-        [Member("a.weight", a, None), Member("b.weight", b, None)], ("a", "b"), torch.tensor([0, 0, 1]), "entry"
+        [Member("a.weight", a, None), Member("b.weight", b, None)], ("a", "b"), torch.tensor([0, 0, 1]), "weight"
     )
     assert whole.norms().tolist() == [1, 2, 3]
     assert whole.restrict([1]).norms().tolist() == [0, 0, 3]

@@ -82,7 +82,7 @@ def test_a_sharded_network_is_not_traced():
         layer.weight = nn.Parameter(distribute_tensor(layer.weight, mesh, [Shard(0)]))
     with pytest.raises(ValueError, match=r"Sequential is sharded.*before fully_shard\(model\) and pass graph="):
         partition(net, "coupled", example_inputs=torch.zeros(1, 3))
-    entries = partition(net, "entry")
+    entries = partition(net, "weight")
     assert isinstance(entries, ShardedPartition)
     assert entries.describe(13) == "2 entry (0, 1)"
     assert int(entries.total(entries.alive())) == 20

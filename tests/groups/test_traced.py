@@ -18,7 +18,7 @@ def lenet() -> nn.Module:
 @pytest.mark.parametrize(
     ("granularity", "groups", "entries"),
     [
-        ("entry", 100 + 600 + 960 + 30, 100 + 600 + 960 + 30),
+        ("weight", 100 + 600 + 960 + 30, 100 + 600 + 960 + 30),
         ("filter", 4 + 6 + 10, 100 + 600 + 960),
         ("channel", 4 + 6 + 10, 600 + 960 + 30),
         ("shape", 25 + 100 + 96 + 10, 100 + 600 + 960 + 30),

@@ -207,7 +207,7 @@ def test_sparse_group_lasso_is_the_composition_and_its_ends(make: Make, size_nor
 def test_group_lasso_over_single_entries_is_l1() -> None:
     weights = [nn.Parameter(torch.randn(4, 3)) for _ in range(2)]
     lasso, group = (
-        Partition([Member("a.weight", w, None)], ("a",), torch.zeros(12, dtype=torch.long), "entry") for w in weights
+        Partition([Member("a.weight", w, None)], ("a",), torch.zeros(12, dtype=torch.long), "weight") for w in weights
     )
     weights[1].data.copy_(weights[0].data)
     torch.testing.assert_close(GroupLasso("sqrt").value(group), L1().value(lasso))

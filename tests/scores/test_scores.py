@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ssl_prune.groups import partition
-from ssl_prune.scores import FirstOrder, Magnitude, Random, Ranks, TaylorRows, TaylorScale
+from ssl_prune.scores import LayerwiseRank, Magnitude, Random, TaylorGate, TaylorGroup, TaylorWeight
 
 X = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
 
@@ -49,7 +49,7 @@ def bound(score):
     return net, groups, norms, score.values()
 
 
-@pytest.mark.parametrize(("score", "shrunk"), [(TaylorScale(), "norms"), (TaylorRows(), "all")])
+@pytest.mark.parametrize(("score", "shrunk"), [(TaylorGate(), "norms"), (TaylorGroup(), "all")])
 def test_to_first_order_it_is_the_change_of_the_loss(score, shrunk):
     net, groups, norms, values = bound(score)
     before = loss(net).item()
@@ -70,13 +70,13 @@ def test_to_first_order_it_is_the_change_of_the_loss(score, shrunk):
 
 
 def test_coupled_normalisations_are_summed_before_squaring():
-    net, _, _, values = bound(TaylorScale())
+    net, _, _, values = bound(TaylorGate())
     each = [p * p.grad for norm in (net.na, net.nb) for p in (norm.weight, norm.bias)]
     torch.testing.assert_close(values, sum(each).abs().detach())
 
 
 def test_every_entry_for_itself_is_never_less_than_a_mean():
-    net, _, _, values = bound(FirstOrder())
+    net, _, _, values = bound(TaylorWeight())
     expected = sum((p * p.grad).square().flatten(1).sum(1) if p.dim() > 1 else (p * p.grad).square()
                    for m in (net.a, net.b, net.na, net.nb) for p in m.parameters())  # fmt: skip
     torch.testing.assert_close(values, expected.sqrt().detach())
@@ -88,7 +88,7 @@ def test_groups_without_a_normalisation_are_taken_over_their_rows():
     x = torch.randn(8, 3)
     groups = partition(net, "coupled", example_inputs=x)
     norms = [i for i, m in enumerate(groups.members) if m.name.startswith("1.")]
-    mixed, rows = TaylorScale(), TaylorRows()
+    mixed, rows = TaylorGate(), TaylorGroup()
     mixed.bind(groups, norms)
     rows.bind(groups)
     net(x).square().sum().backward()
@@ -101,7 +101,7 @@ def test_groups_without_a_normalisation_are_taken_over_their_rows():
 
 
 def test_the_mean_of_squares_has_no_bias_at_the_start():
-    score = TaylorRows(decay=0.9)
+    score = TaylorGroup(decay=0.9)
     net, groups, _, first = bound(score)
     score.update()
     torch.testing.assert_close(score.values(), first)  # the same value twice
@@ -113,7 +113,7 @@ def test_the_mean_of_squares_has_no_bias_at_the_start():
 
 
 def test_a_step_that_overflowed_is_left_out():
-    score = TaylorScale()
+    score = TaylorGate()
     net, _, _, first = bound(score)
     net.na.weight.grad[0] = torch.inf
     score.update()
@@ -121,7 +121,7 @@ def test_a_step_that_overflowed_is_left_out():
     assert score.values()[0] > 0.9 * first[0]
 
 
-@pytest.mark.parametrize("make", [TaylorScale, TaylorRows, FirstOrder, Magnitude, Random])
+@pytest.mark.parametrize("make", [TaylorGate, TaylorGroup, TaylorWeight, Magnitude, Random])
 def test_a_state_goes_on_where_it_was(make):
     score = make()
     _, groups, norms, values = bound(score)
@@ -135,9 +135,9 @@ def test_a_state_goes_on_where_it_was(make):
 
 
 def test_a_state_of_other_groups_is_refused():
-    score = TaylorScale()
+    score = TaylorGate()
     bound(score)
-    other = TaylorScale()
+    other = TaylorGate()
     other.bind(partition(nn.Sequential(nn.Linear(2, 3)), "neuron"))
     with pytest.raises(ValueError, match="another network or another choice"):
         other.load_state_dict(score.state_dict())
@@ -157,7 +157,7 @@ def test_random_scores_depend_on_the_seed_alone():
 @pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
 def test_a_decay_that_is_none_is_refused(decay):
     with pytest.raises(ValueError, match="decay must be in"):
-        TaylorScale(decay)
+        TaylorGate(decay)
 
 
 def test_ranks_keep_the_order_within_a_layer_and_make_layers_alike():
@@ -165,7 +165,7 @@ def test_ranks_keep_the_order_within_a_layer_and_make_layers_alike():
     with torch.no_grad():
         net[0].weight.mul_(100)  # which says nothing about how wide the layer should be
     groups = partition(net, "coupled", example_inputs=torch.zeros(1, 4))
-    plain, ranks = Magnitude(), Ranks(Magnitude())
+    plain, ranks = Magnitude(), LayerwiseRank(Magnitude())
     plain.bind(groups)
     ranks.bind(groups)
     for layer in groups.layer.unique().tolist():
@@ -177,7 +177,7 @@ def test_ranks_keep_the_order_within_a_layer_and_make_layers_alike():
 
 
 def test_ranks_go_on_where_they_were():
-    first, second = Ranks(TaylorScale()), Ranks(TaylorScale())
+    first, second = LayerwiseRank(TaylorGate()), LayerwiseRank(TaylorGate())
     _, groups, norms, values = bound(first)
     second.bind(groups, norms)
     second.load_state_dict(first.state_dict())
@@ -186,5 +186,5 @@ def test_ranks_go_on_where_they_were():
 
 
 def test_ranks_of_no_score_are_refused():
-    with pytest.raises(TypeError, match=r"such as TaylorScale\(\), got 'taylor'"):
-        Ranks("taylor")
+    with pytest.raises(TypeError, match=r"such as TaylorGate\(\), got 'taylor'"):
+        LayerwiseRank("taylor")

@@ -137,10 +137,10 @@ def test_groups_of_the_dense_network_are_those_of_the_cut_one(kit):
 
 def test_groups_of_single_entries_are_those_that_are_left(kit):
     net, x = kit.made("residual")
-    entries = partition(net, "entry")
+    entries = partition(net, "weight")
     kit.zeroed(net, x)
     carried = carry(entries, Lineage.of(net).cut(training_cut(net, x).plan), net)
-    fresh = partition(net, "entry")
+    fresh = partition(net, "weight")
     assert carried.num_groups == fresh.num_groups
     assert [carried.describe(g) for g in range(carried.num_groups)] == [
         fresh.describe(g) for g in range(fresh.num_groups)

@@ -9,7 +9,8 @@ from torch import nn
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import trace
-from ssl_prune.slimming import slim, values
+from ssl_prune.slimming import slim
+from ssl_prune.slimming.analysis import constants
 from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.utils.inputs import evaluation
 
@@ -19,7 +20,7 @@ ACCIDENTS = ("zero_times_something_infinite",)
 
 @pytest.fixture(autouse=True)
 def _networks_count_as_large(monkeypatch):
-    monkeypatch.setattr(values, "LARGE", -1)
+    monkeypatch.setattr(constants, "LARGE", -1)
 
 
 def cases() -> Iterator[object]:
@@ -36,7 +37,7 @@ def test_nothing_else_is_found(pattern: Pattern, monkeypatch):
         pytest.skip("not traced")
     with evaluation(model):
         quick = liveness(graph, model, inputs)
-        monkeypatch.setattr(values, "skipped", lambda *_: None)
+        monkeypatch.setattr(constants, "skipped", lambda *_: None)
         full = liveness(graph, model, inputs)
     assert torch.equal(quick.alive, full.alive)
     assert quick.values.output_varies == full.values.output_varies
@@ -50,8 +51,10 @@ def test_nothing_else_is_found(pattern: Pattern, monkeypatch):
 
 def test_products_that_vary_are_not_computed(monkeypatch):
     run: list[str] = []
-    original = values.run_node
-    monkeypatch.setattr(values, "run_node", lambda node, *rest: run.append(str(node.target)) or original(node, *rest))
+    original = constants.run_node
+    monkeypatch.setattr(
+        constants, "run_node", lambda node, *rest: run.append(str(node.target)) or original(node, *rest)
+    )
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(2, 2)).eval()
     with torch.no_grad():
         net[0].weight[0], net[0].bias[0] = 0, 0.5

@@ -37,7 +37,7 @@ def test_zeros_stay_and_the_rest_moves(
 ) -> None:
     net = new_net()
     optimizer = kind(net.parameters(), **settings)
-    solver = ProximalSolver(net.units(), penalty, 1.0, debias_from=10)
+    solver = ProximalSolver(net.units(), penalty, 1.0, freeze_at=10)
     solver.attach(optimizer)
     train(net, optimizer, range(9))
     with torch.no_grad():  # whatever the penalty did: units 0 and 3 die now, single entries too, unit 1 lives
@@ -82,7 +82,7 @@ def test_debias_from_zero_freezes_at_attach(new_net: NewNet) -> None:
     net = new_net()
     net.a.weight.data[4] = net.a.bias.data[4] = 0
     sgd = SGD(net.parameters(), lr=0.1, momentum=0.9)
-    solver = ProximalSolver(net.units(), GroupLasso(), 1.0, debias_from=0)
+    solver = ProximalSolver(net.units(), GroupLasso(), 1.0, freeze_at=0)
     solver.attach(sgd)
     assert solver.frozen
     train(net, sgd, range(3))
@@ -93,7 +93,7 @@ def test_shifts_that_happen_to_be_zero_are_free(new_net: NewNet) -> None:
     net = new_net()
     net.a.bias.data.zero_()
     sgd = SGD(net.parameters(), lr=0.1)
-    ProximalSolver(net.units(), L1(), 1.0, debias_from=0).attach(sgd)
+    ProximalSolver(net.units(), L1(), 1.0, freeze_at=0).attach(sgd)
     train(net, sgd, range(2))
     assert net.a.bias.all()
 
@@ -117,13 +117,15 @@ def test_rebind_goes_on_with_the_cut_network(new_net: NewNet) -> None:
 
 @pytest.mark.parametrize("stop", [1, 5, 9])
 @pytest.mark.parametrize("penalty", [GroupLasso(), SparseGroupLasso(0.5)], ids=str)
-@pytest.mark.parametrize("metric", ["euclidean", "optimizer"])
-def test_resumed_equals_uninterrupted(new_net: NewNet, tmp_path: Any, stop: int, penalty: Penalty, metric: Any) -> None:
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_resumed_equals_uninterrupted(
+    new_net: NewNet, tmp_path: Any, stop: int, penalty: Penalty, preconditioned: bool
+) -> None:
     def setting() -> tuple[Any, Optimizer, ProximalSolver]:
         net = new_net()
         adam = Adam(net.parameters(), lr=0.05)
         solver = ProximalSolver(
-            net.units(), penalty, 0.5, Linear(end=6), metric=metric, debias_from=7, steps_per_epoch=3
+            net.units(), penalty, 0.5, Linear(end=6), preconditioned=preconditioned, freeze_at=7, steps_per_epoch=3
         )
         return net, adam, solver
 
@@ -155,26 +157,26 @@ def test_masks_of_another_partition_are_refused(new_net: NewNet) -> None:
         solver.load_state_dict(state)
 
 
-@pytest.mark.parametrize("until", [0, 2, 4, 6])
-def test_until_freezes_at_the_first_step_with_so_few_left(new_net: NewNet, until: int) -> None:
+@pytest.mark.parametrize("count", [0, 2, 4, 6])
+def test_until_freezes_at_the_first_step_with_so_few_left(new_net: NewNet, count: int) -> None:
     net, twin = new_net(), new_net()
     optimizer, other = SGD(net.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
     rising = Linear(end=300)
-    solver = ProximalSolver(net.units(), GroupLasso(), 30.0, rising, until=until)
+    solver = ProximalSolver(net.units(), GroupLasso(), 30.0, rising, target_groups=count)
     free = ProximalSolver(twin.units(), GroupLasso(), 30.0, rising)
     solver.attach(optimizer)
     free.attach(other)
     for step in range(300):
         if solver.frozen:
             break
-        assert int(solver.groups.alive().sum()) > until
+        assert int(solver.groups.alive().sum()) > count
         assert solver.current_strength == free.current_strength
         train(net, optimizer, range(step, step + 1))
         train(twin, other, range(step, step + 1))
         assert torch.equal(net.flat(), twin.flat())  # up to there it changes nothing
     assert solver.frozen
     alive = solver.groups.alive()
-    assert int(alive.sum()) <= until
+    assert int(alive.sum()) <= count
     train(net, optimizer, range(300, 320))
     assert torch.equal(solver.groups.alive(), alive)
     assert solver.current_strength == 0
@@ -185,14 +187,14 @@ def test_until_does_not_take_tiny_weights_for_zeros(new_net: NewNet) -> None:
     with torch.no_grad():
         for p in net.parameters():
             p.fill_(1e-30)  # its square is 0 in single precision
-    solver = ProximalSolver(net.units(), GroupLasso(), 1.0, until=3)
+    solver = ProximalSolver(net.units(), GroupLasso(), 1.0, target_groups=3)
     solver.attach(SGD(net.parameters(), lr=0.0))
     assert not solver.frozen
 
 
 def test_until_is_a_number_of_groups(new_net: NewNet) -> None:
-    with pytest.raises(ValueError, match="until must be a number of groups >= 0 or None, got -1"):
-        ProximalSolver(new_net().units(), GroupLasso(), 1.0, until=-1)
+    with pytest.raises(ValueError, match="target_groups must be a number of groups >= 0 or None, got -1"):
+        ProximalSolver(new_net().units(), GroupLasso(), 1.0, target_groups=-1)
 
 
 @pytest.mark.parametrize("costs", [False, True])

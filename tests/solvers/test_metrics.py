@@ -20,7 +20,7 @@ def adam_metric(v: Tensor, step: int, lr: float) -> Tensor:
 def test_adam_metric_satisfies_its_optimality_condition(new_net: NewNet) -> None:
     net, plain = new_net(), new_net()
     ours, theirs = Adam(net.parameters(), lr=0.01), Adam(plain.parameters(), lr=0.01)
-    solver = ProximalSolver(net.units(), GroupLasso(), 0.01, metric="optimizer")
+    solver = ProximalSolver(net.units(), GroupLasso(), 0.01, preconditioned=True)
     solver.attach(ours)
     for step in range(3):
         plain.load_state_dict(net.state_dict())
@@ -54,7 +54,7 @@ def test_every_known_metric_shrinks_and_stays_finite(
 ) -> None:
     net = new_net()
     optimizer = kind(net.parameters(), lr=0.01, **settings)  # type: ignore[call-arg]
-    solver = ProximalSolver(net.units(), penalty, 0.02, metric="optimizer")
+    solver = ProximalSolver(net.units(), penalty, 0.02, preconditioned=True)
     solver.attach(optimizer)
     for step in range(10):
         net.backward(step)

@@ -1,6 +1,6 @@
 """Every penalty, trained to convergence on a convex problem, satisfies its optimality condition."""
 
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -52,22 +52,22 @@ def violation(w: Tensor, gradient: Tensor, penalty: Penalty, strength: float) ->
 
 
 @pytest.mark.parametrize(("penalty", "strength"), PENALTIES, ids=str)
-@pytest.mark.parametrize("settings", ["sgd", "momentum", "euclidean momentum", "dampened", "adam", "rmsprop"])
+@pytest.mark.parametrize("settings", ["sgd", "momentum", "plain momentum", "dampened", "adam", "rmsprop"])
 def test_optimality(penalty: Penalty, strength: float, settings: str) -> None:
     w, groups, a, b = problem()
-    choices: dict[str, tuple[Optimizer, Literal["euclidean", "optimizer"]]] = {
-        "sgd": (SGD([w], lr=0.2), "euclidean"),
-        "momentum": (SGD([w], lr=0.05, momentum=0.8), "optimizer"),
-        "euclidean momentum": (SGD([w], lr=0.05, momentum=0.8), "euclidean"),
-        "dampened": (SGD([w], lr=0.1, momentum=0.5, dampening=0.5), "optimizer"),
-        "adam": (Adam([w], lr=0.02, betas=(0.5, 0.99)), "optimizer"),
-        "rmsprop": (RMSprop([w], lr=0.01, momentum=0.5), "optimizer"),
+    choices: dict[str, tuple[Optimizer, bool]] = {
+        "sgd": (SGD([w], lr=0.2), False),
+        "momentum": (SGD([w], lr=0.05, momentum=0.8), True),
+        "plain momentum": (SGD([w], lr=0.05, momentum=0.8), False),
+        "dampened": (SGD([w], lr=0.1, momentum=0.5, dampening=0.5), True),
+        "adam": (Adam([w], lr=0.02, betas=(0.5, 0.99)), True),
+        "rmsprop": (RMSprop([w], lr=0.01, momentum=0.5), True),
     }
-    optimizer, metric = choices[settings]
-    if settings == "euclidean momentum":
+    optimizer, preconditioned = choices[settings]
+    if settings == "plain momentum":
         strength /= 1 - 0.8
-    ProximalSolver(groups, penalty, strength, metric=metric).attach(optimizer)
-    if settings == "euclidean momentum":
+    ProximalSolver(groups, penalty, strength, preconditioned=preconditioned).attach(optimizer)
+    if settings == "plain momentum":
         strength *= 1 - 0.8  # the momentum's sum weighs the data this much more
 
     def gradient() -> Tensor:

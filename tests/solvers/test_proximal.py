@@ -142,13 +142,11 @@ def test_bad_strength(new_net: NewNet, strength: float) -> None:
 
 def test_bad_arguments(new_net: NewNet) -> None:
     groups = new_net().units()
-    with pytest.raises(ValueError, match="metric must be"):
-        ProximalSolver(groups, GroupLasso(), 1.0, metric="adam")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="debias_from must be"):
-        ProximalSolver(groups, GroupLasso(), 1.0, debias_from=-1)
+    with pytest.raises(ValueError, match="freeze_at must be"):
+        ProximalSolver(groups, GroupLasso(), 1.0, freeze_at=-1)
     net = new_net()
-    solver = ProximalSolver(net.units(), GroupLasso(), 1.0, metric="optimizer")
-    with pytest.raises(TypeError, match="got NAdam; use metric"):
+    solver = ProximalSolver(net.units(), GroupLasso(), 1.0, preconditioned=True)
+    with pytest.raises(TypeError, match="got NAdam; leave it at False"):
         solver.attach(NAdam(net.parameters()))
 
 

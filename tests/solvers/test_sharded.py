@@ -78,7 +78,7 @@ def build(case, mesh=None):
         optimizers = [torch.optim.SGD(part, lr=lr) for part in (params[:6], params[6:])]
     else:
         optimizers = [torch.optim.SGD(params, lr=lr, momentum=0.9)]
-    options = {key: case[key] for key in ("metric", "debias_from", "until", "threshold") if key in case}
+    options = {key: case[key] for key in ("preconditioned", "freeze_at", "target_groups", "threshold") if key in case}
     kind = SubgradientSolver if case.get("solver") == "subgradient" else ProximalSolver
     return net, optimizers, kind(groups, PENALTIES[case["penalty"]], case["strength"], **options)
 
@@ -146,7 +146,7 @@ if __name__ == "__main__":
         case = CASES[name]
         mesh = MESHES[case.get("mesh", "shard")]()
         results[name] = {"one": run(case), "many": run(case, mesh)}
-        if "debias_from" in case:
+        if "freeze_at" in case:
             results[name]["resumed"] = resume(case, mesh)
     torch.save(results, f"{folder}/rank{dist.get_rank()}.pt")
     dist.destroy_process_group()
@@ -155,8 +155,8 @@ if __name__ == "__main__":
 CASES: dict[str, dict[str, object]] = {
     "filter": {"granularity": "filter", "penalty": "group", "strength": 0.45},
     "coupled": {"granularity": "coupled", "penalty": "group", "strength": 0.5},
-    "frozen": {"granularity": "coupled", "penalty": "sparse", "strength": 0.4, "debias_from": 10},
-    "entry": {"granularity": "entry", "penalty": "l1", "strength": 0.03},
+    "frozen": {"granularity": "coupled", "penalty": "sparse", "strength": 0.4, "freeze_at": 10},
+    "weight": {"granularity": "weight", "penalty": "l1", "strength": 0.03},
     "subgradient": {
         "granularity": "coupled", "penalty": "group", "strength": 0.1, "solver": "subgradient", "threshold": 0.02,
     },
@@ -167,18 +167,18 @@ MORE: dict[str, dict[str, object]] = {
     "neuron": {"granularity": "neuron", "penalty": "sqrt", "strength": 0.1},
     "sparse": {"granularity": "shape", "penalty": "sparse", "strength": 0.1},
     "rates": {"granularity": "coupled", "penalty": "group", "strength": 0.8, "rates": True},
-    "until": {"granularity": "coupled", "penalty": "group", "strength": 0.5, "until": 9},
-    "until_entry": {"granularity": "entry", "penalty": "l1", "strength": 0.05, "until": 190},
-    "frozen_entry": {"granularity": "entry", "penalty": "l1", "strength": 0.03, "debias_from": 10},
+    "target_groups": {"granularity": "coupled", "penalty": "group", "strength": 0.5, "target_groups": 9},
+    "until_weight": {"granularity": "weight", "penalty": "l1", "strength": 0.05, "target_groups": 190},
+    "frozen_weight": {"granularity": "weight", "penalty": "l1", "strength": 0.03, "freeze_at": 10},
     "two": {"granularity": "filter", "penalty": "group", "strength": 0.3, "optimizer": "two"},
-    "two_entry": {"granularity": "entry", "penalty": "l1", "strength": 0.1, "optimizer": "two"},
-    "newton": {"granularity": "coupled", "penalty": "group", "strength": 0.06, "metric": "optimizer"},
-    "newton_entry": {"granularity": "entry", "penalty": "l1", "strength": 0.003, "metric": "optimizer"},
+    "two_weight": {"granularity": "weight", "penalty": "l1", "strength": 0.1, "optimizer": "two"},
+    "newton": {"granularity": "coupled", "penalty": "group", "strength": 0.06, "preconditioned": True},
+    "newton_weight": {"granularity": "weight", "penalty": "l1", "strength": 0.003, "preconditioned": True},
     "shape_subgradient": {
         "granularity": "shape", "penalty": "group", "strength": 0.05, "solver": "subgradient", "threshold": 0.02,
     },
     "entry_subgradient": {
-        "granularity": "entry", "penalty": "l1", "strength": 0.01, "solver": "subgradient", "threshold": 0.02,
+        "granularity": "weight", "penalty": "l1", "strength": 0.01, "solver": "subgradient", "threshold": 0.02,
     },
     "columns": {"granularity": "coupled", "penalty": "group", "strength": 0.5, "mesh": "columns"},
     "columns_shape": {"granularity": "shape", "penalty": "group", "strength": 0.1, "mesh": "columns"},
@@ -187,15 +187,15 @@ ADAPTIVE = {"strength": 0.6, "optimizer": "adamw"}
 MORE |= {
     f"{name}_adamw": {**(CASES | MORE)[name], **ADAPTIVE, "strength": strength}
     for name, strength in {
-        "filter": 1.7, "coupled": 2.5, "frozen": 3.0, "entry": 0.4, "shape": 0.8, "newton": 0.02,
+        "filter": 1.7, "coupled": 2.5, "frozen": 3.0, "weight": 0.4, "shape": 0.8, "newton": 0.02,
         "subgradient": 0.05, "entry_subgradient": 0.01,
     }.items()
 }  # fmt: skip
 REPLICAS = {
     f"{name}_replicas": {**(CASES | MORE)[name], "mesh": "replicas"}
-    for name in ("coupled", "shape", "entry", "until_entry", "frozen", "frozen_entry", "newton_adamw")
+    for name in ("coupled", "shape", "weight", "until_weight", "frozen", "frozen_weight", "newton_adamw")
 }
-OF_FOUR = [*CASES, "shape", "until_entry", "two", "two_entry", "newton", *REPLICAS]
+OF_FOUR = [*CASES, "shape", "until_weight", "two", "two_weight", "newton", *REPLICAS]
 
 
 def launch(folder: Path, names: list[str], processes: int) -> list[dict]:
@@ -273,7 +273,7 @@ def test_two_processes_equal_one(two: list[dict], name: str) -> None:
 
 
 def test_single_entries_are_named_by_their_place_in_the_whole(two: list[dict]) -> None:
-    assert [rank["entry"]["many"]["after"]["first"] for rank in two] == [
+    assert [rank["weight"]["many"]["after"]["first"] for rank in two] == [
         "conv1 entry (0, 0, 0)",
         "conv1 entry (3, 0, 0)",
     ]

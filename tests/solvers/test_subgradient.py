@@ -90,7 +90,7 @@ def test_strength_zero_is_the_identity(new_net: NewNet) -> None:
 def test_zeros_appear_and_are_held(new_net: NewNet) -> None:
     net = new_net()
     sgd = SGD(net.parameters(), lr=0.01)
-    solver = SubgradientSolver(net.units(), GroupLasso(), 5.0, threshold=0.06, debias_from=60)
+    solver = SubgradientSolver(net.units(), GroupLasso(), 5.0, threshold=0.06, freeze_at=60)
     solver.attach(sgd)
     for step in range(80):
         net.backward(step)

@@ -1,4 +1,4 @@
-"""Granularity "entry": every weight entry is a group of its own."""
+"""Granularity "weight": every weight entry is a group of its own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Weight:
     """Single entries of convolution and linear weights; no biases, no normalisation vectors.
 
     Example:
         >>> from ssl_prune.groups import partition
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
-        >>> partition(net, "entry").num_groups  # 36 and 72 weights
+        >>> partition(net, "weight").num_groups  # 36 and 72 weights
         108
     """
 
@@ -36,4 +36,4 @@ class Entry:
             weight = parameter(layer, module)
             weights.setdefault(id(weight), (layer, weight))
         members = [Member(prefixed(layer, "weight"), weight, None) for layer, weight in weights.values()]
-        return Partition(members, [layer for layer, _ in weights.values()], torch.arange(len(members)), "entry")
+        return Partition(members, [layer for layer, _ in weights.values()], torch.arange(len(members)), "weight")

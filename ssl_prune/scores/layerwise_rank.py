@@ -10,20 +10,20 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import Score
-from ssl_prune.scores.taylor import TaylorScale
+from ssl_prune.scores.taylor import TaylorGate
 
-__all__ = ["Ranks"]
+__all__ = ["LayerwiseRank"]
 
 
-class Ranks(Score):
+class LayerwiseRank(Score):
     r"""``s_g = (#{h in the layer of g: t_h < t_g} + ½) / n``, with another score t and n groups in that layer.
 
     Which channels of a layer go is decided by that score, how many of each layer by what a channel saves alone
-    (`Budget(exponent=...)`; with 0 all layers keep the same share). That is for a window at the very start of a run, where
+    (`Budget(cost_exponent=...)`; with 0 all layers keep the same share). That is for a window at the very start of a run, where
     scores do not tell yet how wide each layer should be.
 
     Args:
-        score: t; default `TaylorScale()`.
+        score: t; default `TaylorGate()`.
 
     Raises:
         TypeError: `score` is no score.
@@ -34,7 +34,7 @@ class Ranks(Score):
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[10.0, 20.0], [10.0, 20.0]]))
         >>> _ = net[1].weight.data.copy_(torch.tensor([[4.0, 3.0], [1.0, 0.0]]))
-        >>> score = Ranks(Magnitude())
+        >>> score = LayerwiseRank(Magnitude())
         >>> score.bind(partition(net, "neuron"))
         >>> score.values()
         tensor([0.2500, 0.7500, 0.7500, 0.2500])
@@ -42,8 +42,10 @@ class Ranks(Score):
 
     def __init__(self, score: Score | None = None) -> None:
         if score is not None and not isinstance(score, Score):
-            raise TypeError(f"Ranks: score must be a score of ssl_prune.scores, such as TaylorScale(), got {score!r}")
-        self.score = TaylorScale() if score is None else score
+            raise TypeError(
+                f"LayerwiseRank: score must be a score of ssl_prune.scores, such as TaylorGate(), got {score!r}"
+            )
+        self.score = TaylorGate() if score is None else score
 
     def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
         """Start anew on these groups."""
