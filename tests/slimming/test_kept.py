@@ -1,54 +1,9 @@
 """Every zero structure that stays is in the report, with the layer it is in."""
 
-from collections.abc import Iterator
-
-import pytest
 import torch
-from patterns import PATTERNS, Pattern
 from torch import nn
 
-from ssl_prune.errors import GraphError
 from ssl_prune.slimming import slim
-from ssl_prune.slimming.modules.pruned_attention import CutAttention
-from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent
-
-
-def left(model: nn.Module) -> Iterator[str]:
-    """Layers with a zero row, column or scale, by the shapes of their tensors alone."""
-    others = [name for name, module in model.named_modules() if isinstance(module, CutAttention | UnevenRecurrent)]
-    for owner, module in model.named_modules():
-        # The parts of what a layer became go by the name of the dense layer.
-        owner = next((name for name in others if f"{owner}.".startswith(f"{name}.")), owner)
-        if isinstance(module, nn.PReLU):
-            continue
-        for leaf, tensor in module._parameters.items():
-            if tensor is None or not tensor.numel() or (tensor.dim() < 2 and "bias" in leaf):
-                continue
-            axes = range(min(tensor.dim(), 2)) if tensor.dim() else ()
-            used = tensor != 0
-            if any(
-                not used.movedim(axis, 0).reshape(used.shape[axis], -1).any(1).all()
-                for axis in axes
-                if used.shape[axis] > 1
-            ):
-                yield owner.partition(".parametrizations.")[0] or leaf
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [pytest.param(p, id=p.name, marks=[] if p.first else [pytest.mark.slow]) for p in PATTERNS],
-)
-def test_no_zero_structure_stays_without_a_reason(pattern: Pattern):
-    model, inputs = pattern.build()
-    try:
-        result = slim(model, inputs)
-    except GraphError as error:
-        if not pattern.open:
-            raise
-        pytest.skip(f"refused: {error}")
-    told = {kept.layer for kept in result.report.kept}
-    assert {layer for layer in left(result.model) if layer not in told} == set()
-    assert all(kept.count > 0 and kept.reason for kept in result.report.kept)
 
 
 def reasons(model: nn.Module, *inputs: torch.Tensor) -> dict[str, str]:
