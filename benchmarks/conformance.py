@@ -13,6 +13,7 @@ import contextlib
 import copy
 import io
 import json
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,12 +22,14 @@ from typing import Any
 
 import torch
 import torch_pruning as tp
-from patterns import PATTERNS, Pattern
-from patterns.compare import difference, parameters, tolerance
 from torch import Tensor, nn
 
 from ssl_prune import GraphError, SlimError, slim
 from ssl_prune.utils.table import table
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))  # the list lives with the tests
+from patterns import PATTERNS, Pattern  # noqa: E402
+from patterns.compare import difference, parameters, tolerance  # noqa: E402
 
 VERDICTS = ("exact & smaller", "exact, kept", "WRONG", "refused", "crashed")
 WRITERS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.LSTM, nn.MultiheadAttention)
