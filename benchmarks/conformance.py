@@ -28,8 +28,8 @@ from ssl_prune import GraphError, SlimError, slim
 from ssl_prune.utils.table import table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))  # the list lives with the tests
-from patterns import PATTERNS, Pattern  # noqa: E402
-from patterns.compare import difference, parameters, tolerance  # noqa: E402
+from patterns import PATTERNS, Pattern
+from patterns.compare import difference, parameters, tolerance
 
 VERDICTS = ("exact & smaller", "exact, kept", "WRONG", "refused", "crashed")
 WRITERS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.LSTM, nn.MultiheadAttention)
