@@ -60,6 +60,11 @@ def test_one_module_imports_torch_pruning_and_not_before_it_is_needed():
     assert "torch_pruning" not in {name.partition(".")[0] for name in names}
 
 
+def test_only_what_measures_on_purpose_reads_a_clock():
+    readers = {p.name for p in ENGINE if {"time", "timeit", "datetime"} & {n.partition(".")[0] for n in imported(p)}}
+    assert readers == {"latency.py", "layer_times.py"}
+
+
 def test_every_folder_is_packaged():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     folders = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "ssl_prune").rglob("__init__.py")}

@@ -19,7 +19,8 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import partition
 from ssl_prune.latency import without_zeros
 from ssl_prune.scores import Magnitude, Score, TaylorGate
-from ssl_prune.slimming.proof.outputs import verify
+from ssl_prune.slimming.proof.outputs import Expected, verify
+from ssl_prune.slimming.work import is_large
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call
 
@@ -90,7 +91,8 @@ def apply_budget(
         if message := unmet(steering.controller, excess(dead)):
             raise ValueError(message)
     groups.scale_((~dead).to(groups.dtype))
-    difference = verify(model, changed, inputs, math.inf).max_error
+    expected = Expected(model, inputs, is_large(graph.program))
+    difference = verify(model, changed, inputs, math.inf, expected).max_error
     if not math.isfinite(difference):
         raise SlimError("budget: the network's outputs are not finite, or not zero where they were, after its cut")
     layers = Counter(groups.layers[i] for i in groups.layer.cpu()[dead].tolist())

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph, ParameterAxis
-from ssl_prune.slimming.proof.outputs import verify
+from ssl_prune.slimming.proof.outputs import Expected, verify
+from ssl_prune.slimming.work import is_large
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs
 
@@ -99,7 +100,8 @@ def apply_threshold(
     entries: Counter[str] = Counter()
     for name, parameter in changed.named_parameters():
         entries[name.rpartition(".")[0]] += _zeros(parameter) - before[name]
-    difference = verify(model, changed, inputs, math.inf).max_error
+    expected = Expected(model, inputs, is_large(graph.program))
+    difference = verify(model, changed, inputs, math.inf, expected).max_error
     if not math.isfinite(difference):
         raise SlimError(
             f"threshold={threshold:g}: the network's outputs are not finite, or not zero where they were, after its "

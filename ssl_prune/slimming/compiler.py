@@ -1,7 +1,6 @@
 """`slim`: values, liveness, plan, cut, proof, repair."""
 
 import math
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -24,13 +23,14 @@ from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan
 from ssl_prune.slimming.plan.rounding import check_round_to, practical_widths
 from ssl_prune.slimming.plan.training_mode import branches_may_go, held_in_training
 from ssl_prune.slimming.proof.candidate import Attempt, Outcome
-from ssl_prune.slimming.proof.outputs import verify
+from ssl_prune.slimming.proof.outputs import Expected, verify
 from ssl_prune.slimming.proof.repair import repair
+from ssl_prune.slimming.work import is_large
 from ssl_prune.utils.inputs import Inputs, evaluation, map_tensors
 
 __all__ = ["SlimResult", "slim"]
 
-_QUICK = 3.0  # seconds of this thread's own time in a repair after which a second one is worth its time
+_QUICK = 6e10  # multiply-accumulates that a repair may be worth where a second one follows it
 
 
 @dataclass(frozen=True)
@@ -137,10 +137,7 @@ def slim(
         width = round_to if isinstance(round_to, int) else 1
         model, sized = apply_budget(graph, model, example_inputs, Limits.of(budget), data, round_to=width)
     result = _slim(graph, model, example_inputs, exact, tolerance, columns, round_to)
-    computing = computing_layers(graph.program, model)
-    other = (
-        _without_computing(model, example_inputs, exact, tolerance, columns, round_to, computing) if computing else None
-    )
+    other = _without_computing(graph, model, example_inputs, exact, tolerance, columns, round_to)
     if other is not None and other.report.macs[1] < result.report.macs[1]:
         result = other
     result = replace(result, report=replace(result.report, threshold=small, budget=sized))
@@ -194,12 +191,12 @@ def _slim(
                 failure = None  # only written in another way
             break
         failure = failure or outcome.proof.failure
-    start = time.thread_time()
+    start = first.effort.spent
     loose = best is not None and _loosened(best.plan, model)
     if best is None:
         del outcome
         dead, best = repair(first, tried.pop())
-        loose = time.thread_time() - start < _QUICK
+        loose = first.effort.spent - start < _QUICK
     tried.clear()
     best = best._replace(model=SlimPlan.own(best.model, model))
     slow = first.expected.slow
@@ -264,15 +261,18 @@ def _again(
 
 
 def _without_computing(
+    graph: ChannelGraph,
     model: nn.Module,
     inputs: Inputs,
     exact: bool,
     tolerance: float,
     columns: bool | Literal["measured"],
     round_to: int | Literal["measured"],
-    computing: list[str],
 ) -> SlimResult | None:
     """The network whose layers no longer compute their weights, slimmed: what a weight is made of ties its channels."""
+    computing = computing_layers(graph.program, model)
+    if not computing:
+        return None
     shapes = {n: list(t.shape) for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
     first = SlimPlan({name: ModulePlan(becomes={"kind": "Plain"}) for name in computing}, shapes)
     try:
@@ -280,7 +280,7 @@ def _without_computing(
     except SlimError:
         return None
     cut = SlimPlan.own(then.model, model)
-    proof = verify(model, cut, inputs, tolerance)
+    proof = verify(model, cut, inputs, tolerance, Expected(model, inputs, is_large(graph.program)))
     if not then.report.removed or (exact and not proof.holds):
         return None
     before = cost(model, map_tensors(torch.clone, inputs))

@@ -34,6 +34,8 @@ aten = torch.ops.aten
 LARGE = 1e10
 
 _LAYERS = {aten.linear, aten.conv1d, aten.conv2d, aten.conv3d}
+_TRANSPOSED = {aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d}
+_RECURRENT = {aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu}
 _PRODUCTS = {aten.matmul, aten.bmm, aten.mm}
 
 
@@ -137,15 +139,21 @@ def embeddings(program: Program) -> list[tuple[fx.Node, str]]:
 
 
 def multiplications(program: Program) -> int:
-    """About how many the linear layers, convolutions and products of one run are."""
+    """About how many the linear layers, convolutions, recurrent layers and products of one run are."""
     total = 0
     for node in program.graph.nodes:
         values = [n.meta.get("val") for n in node.all_input_nodes]
         result, packet = node.meta.get("val"), getattr(node.target, "overloadpacket", None)
-        if len(values) < 2 or not all(isinstance(v, Tensor) for v in (*values, result)):
+        if len(values) < 2 or not all(isinstance(v, Tensor) for v in values):
             continue
-        if packet in _LAYERS:
+        if packet in _RECURRENT:
+            total += values[0].numel() // max(1, values[0].shape[-1]) * sum(v.numel() for v in values if v.dim() == 2)
+        elif not isinstance(result, Tensor):
+            continue
+        elif packet in _LAYERS:
             total += result.numel() * (values[1].numel() // max(1, values[1].shape[0]))
+        elif packet in _TRANSPOSED:
+            total += values[0].numel() * (values[1].numel() // max(1, values[1].shape[0]))
         elif packet in _PRODUCTS:
             total += result.numel() * values[0].shape[-1]
         elif packet is aten.scaled_dot_product_attention:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.graph.fallback.control_flow import Answer, Answers, explore
-from ssl_prune.slimming.proof.outputs import Proof, fresh_inputs, relative_error
+from ssl_prune.slimming.proof.outputs import Proof, fresh_inputs, largest, relative_error
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors
 
 __all__ = ["Trials", "trial_inputs", "watched"]
@@ -116,9 +116,9 @@ class Trials:
                 ):
                     if [t.shape for t in expected] != [t.shape for t in got]:
                         return Proof(math.inf, f"{trial.what}: {where} of other shapes")
-                    error_here = max((_error(e, g) for e, g in zip(expected, got, strict=True)), default=0.0)
-                    worst = max(worst, error_here)
-                    if error_here > self._tolerance:
+                    error_here = largest(_error(e, g) for e, g in zip(expected, got, strict=True))
+                    worst = largest((worst, error_here))
+                    if not error_here <= self._tolerance:  # NaN is no number that is allowed
                         return Proof(worst, f"{trial.what}: {where} differ by {error_here:.2e} of their size")
         return Proof(worst, None)
 

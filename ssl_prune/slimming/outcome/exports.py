@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.proof.outputs import fresh_inputs, relative_error
+from ssl_prune.slimming.proof.outputs import fresh_inputs, largest, relative_error
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.files import beside, replacing
 from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
@@ -250,7 +250,7 @@ def _difference(model: nn.Module, run: _Run, inputs: Inputs, tolerance: float, a
             return (
                 f"the exported network gives {[tuple(t.shape) for t in got]}, not {[tuple(t.shape) for t in expected]}"
             )
-        error = max((relative_error(e.cpu(), g.cpu()) for e, g in zip(expected, got, strict=True)), default=0.0)
+        error = largest(relative_error(e.cpu(), g.cpu()) for e, g in zip(expected, got, strict=True))
         if not error <= tolerance:
             return f"the exported network differs by {error:.2e} of the output's size"
     return None

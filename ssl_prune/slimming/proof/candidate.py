@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.export.program import LARGE, multiplications
 from ssl_prune.slimming.analysis.liveness import Liveness, needed
 from ssl_prune.slimming.plan.kernel_forms import Choice, cropped, fastest, smallest
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.slimming.plan.planner import make_plan, removable
 from ssl_prune.slimming.proof.inner_values import InnerDifferenceError, inner_difference
 from ssl_prune.slimming.proof.outputs import Expected, Proof, verify
+from ssl_prune.slimming.work import Effort, is_large
 from ssl_prune.utils.inputs import Inputs
 
 __all__ = ["Attempt", "Outcome"]
@@ -63,7 +63,7 @@ class Attempt:
     branches: bool | Literal["whole"] = True
     guess: bool = True
     widths: Tensor | None = None
-    _expected: list[Expected] = field(default_factory=list)  # one for all attempts that are made from this one
+    _shared: list[tuple[Expected, Effort]] = field(default_factory=list)  # one for all attempts made from this one
 
     def __call__(self, dead: Tensor) -> Outcome:
         """Cut, compare the outputs, then every value on the way."""
@@ -74,15 +74,20 @@ class Attempt:
         """Cut and compare the outputs alone: half a proof."""
         plan = self._plan(dead, self.branches, self._choose)
         cut = plan.apply(self.model, shared=True)
-        return Outcome(cut, plan, verify(self.model, cut, self.inputs, self.tolerance, self.expected))
+        before = self.expected.taken
+        proof = verify(self.model, cut, self.inputs, self.tolerance, self.expected)
+        self.effort.cut(self.expected.taken - before)
+        return Outcome(cut, plan, proof)
 
     @property
     def expected(self) -> Expected:
         """Trial inputs, and the outputs of the network on them."""
-        if not self._expected:
-            slow = multiplications(self.graph.program) > LARGE
-            self._expected.append(Expected(self.model, self.inputs, slow))
-        return self._expected[0]
+        return self._both[0]
+
+    @property
+    def effort(self) -> Effort:
+        """The work that has gone into attempts to cut this network."""
+        return self._both[1]
 
     def inspected(self, dead: Tensor, outcome: Outcome) -> Outcome:
         """The other half: compare every value on the way."""
@@ -130,9 +135,17 @@ class Attempt:
         if any(m.becomes is not None for m in plan.modules.values()):
             dead = removable(self.graph, self.live, False, ~dead)
             cut = self._plan(dead, False, None).apply(self.model, shared=True)
+        self.effort.look()
         precision = max((torch.finfo(p.dtype).eps for p in self.model.parameters() if p.is_floating_point()), default=0)
         allowed = max(10 * self.tolerance, 100 * precision)
         return inner_difference(self.graph, self.model, cut, dead, needed(self.live, dead), self.inputs, allowed)
+
+    @property
+    def _both(self) -> tuple[Expected, Effort]:
+        if not self._shared:
+            program = self.graph.program
+            self._shared.append((Expected(self.model, self.inputs, is_large(program)), Effort(program)))
+        return self._shared[0]
 
     @property
     def _choose(self) -> Choice | None:

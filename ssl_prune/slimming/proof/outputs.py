@@ -1,8 +1,7 @@
 """The proof: the slim network and the sparse one are run on several inputs and their outputs compared."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from ssl_prune.errors import SlimError
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors, uncompiled
 
-__all__ = ["Expected", "Proof", "fresh_inputs", "relative_error", "verify"]
+__all__ = ["Expected", "Proof", "fresh_inputs", "largest", "relative_error", "verify"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,16 @@ def relative_error(expected: Tensor, got: Tensor) -> float:
     return difference / scale if scale else (0.0 if difference == 0 else math.inf)
 
 
+def largest(errors: Iterable[float]) -> float:
+    """The largest of some errors: 0 of none, NaN where one is NaN, which Python's `max` may pass over.
+
+    Example:
+        >>> largest([0.5, float("nan"), 0.25])
+        nan
+    """
+    return float(torch.tensor([0.0, *errors], dtype=torch.float64).max())
+
+
 def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
     """Inputs of the same shapes and types: normal with the example's mean and spread, integers within its range."""
 
@@ -74,14 +83,14 @@ class Expected:
     Args:
         sparse: the network before the cut.
         inputs: the example.
-        slow: a run takes so long that there should be few.
+        slow: a run takes so long that there should be few; see `is_large`.
 
     Attributes:
-        slow: the same, or the run of the example has shown it.
+        taken: how many runs were compared with these outputs so far.
     """
 
     def __init__(self, sparse: nn.Module, inputs: Inputs, slow: bool = False) -> None:
-        self._sparse, self._inputs, self.slow = sparse, inputs, slow
+        self._sparse, self._inputs, self.slow, self.taken = sparse, inputs, slow, 0
         self._known: list[tuple[str, Inputs, list[Tensor]]] = []
         self._rest = self._trials()
 
@@ -97,21 +106,17 @@ class Expected:
                     self._known.clear()  # a generator that raised is at its end
                     self._rest = self._trials()
                     raise
+            self.taken += 1
             yield self._known[place]
             place += 1
 
     def _trials(self) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
         """What is compared, the inputs, and the outputs of the network on them."""
         sparse, inputs = self._sparse, self._inputs
-        with uncompiled():
-            pass  # its first use in a process loads the compiler, which is not the network's time
-        start = time.perf_counter()
-        example = None if self.slow else leaves(_call(sparse, inputs))
-        self.slow = example is None or time.perf_counter() - start > SLOW
-        if example is None or self.slow:
-            yield from _slow_trials(sparse, inputs, example)
+        if self.slow:
+            yield from _slow_trials(sparse, inputs)
             return
-        yield "the example", inputs, example
+        yield "the example", inputs, leaves(_call(sparse, inputs))
         for seed in range(3):
             fresh = fresh_inputs(inputs, seed)
             yield f"fresh input {seed}", fresh, leaves(_call(sparse, fresh))
@@ -127,8 +132,8 @@ def verify(
 ) -> Proof:
     """Compare outputs on the example, on fresh inputs, and on another batch and input size where `sparse` takes one.
 
-    A network that takes long for the example is run less often: on the example and on two fresh inputs of another size
-    in one batch, or on the example and a fresh input in one batch.
+    A network whose runs take long is run less often, as `expected` says: on the example and on two fresh inputs of another
+    size in one batch, or on the example and a fresh input in one batch.
 
     Args:
         sparse: the network before the cut.
@@ -159,9 +164,9 @@ def verify(
                     math.inf,
                     f"{what}: output shapes {[tuple(t.shape) for t in got]} instead of {[tuple(t.shape) for t in wanted]}",
                 )
-            error_here = max((relative_error(e, g) for e, g in zip(wanted, got, strict=True)), default=0.0)
-            worst = max(worst, error_here)
-            if error_here > tolerance:
+            error_here = largest(relative_error(e, g) for e, g in zip(wanted, got, strict=True))
+            worst = largest((worst, error_here))
+            if not error_here <= tolerance:  # NaN is no number that is allowed
                 return Proof(worst, f"{what}: outputs differ by {error_here:.2e} of their size")
     return Proof(worst, None)
 
@@ -174,21 +179,16 @@ def _call(model: nn.Module, inputs: Inputs) -> Any:
         return torch.func.functional_call(model, buffers, args, kwargs)
 
 
-SLOW = 0.3  # seconds; above it each of the trials shows several things at once
-
-
-def _slow_trials(
-    sparse: nn.Module, inputs: Inputs, example: list[Tensor] | None
-) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+def _slow_trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
     """The example and two fresh inputs of another, smaller size in one batch, or a batch of the example and a fresh one.
 
-    `example` is what the network returns for it, if that is known.
+    Each of the trials shows several things at once.
     """
     for what, smaller in _other_sizes(inputs, _half):
         pair = _batch(smaller, fresh_inputs(smaller, 3))
         outputs = _taken(sparse, pair)
         if outputs is not None:
-            yield "the example", inputs, leaves(_call(sparse, inputs)) if example is None else example
+            yield "the example", inputs, leaves(_call(sparse, inputs))
             yield f"a batch of {what}", pair, outputs
             return
     fresh = fresh_inputs(inputs, 0)
@@ -197,7 +197,7 @@ def _slow_trials(
     if outputs is not None:
         yield "the example and a fresh input in one batch", pair, outputs
         return
-    yield "the example", inputs, leaves(_call(sparse, inputs)) if example is None else example
+    yield "the example", inputs, leaves(_call(sparse, inputs))
     yield "fresh input 0", fresh, leaves(_call(sparse, fresh))
 
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,16 +17,16 @@ from ssl_prune.slimming.proof.localize import first_difference, units_at, units_
 
 __all__ = ["repair"]
 
-# Seconds of this thread's own time: what else the machine does changes no result.
 ROUNDS = 12
-SEARCH = 15.0  # until a cut must have been found that holds
-WIN_BACK = 5.0  # for more than that
+# Work, in multiply-accumulates: what else the machine does changes no result. A core makes about 2e10 a second.
+SEARCH = 3e11  # until a cut must have been found that holds
+WIN_BACK = 1e11  # for more than that
 PATIENCE = 10  # parts in a row that cannot be won back
 FEW = 2  # modules of one class that may go wrong one by one
 
 
 def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
-    """The largest cut that can be found in bounded time: keep what the first module to differ handles, until it holds.
+    """The largest cut that can be found in bounded work: keep what the first module to differ handles, until it holds.
 
     Modules of one class run the same code: what goes wrong in one is kept in all of them. What was kept for that is then
     tried again, layer by layer. In the end fewer units go, never wrong ones.
@@ -57,9 +56,9 @@ def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
     return _win_back(attempt, keep & attempt.without(none), dead, outcome)
 
 
-def _search(attempt: Attempt, whole: Outcome, seconds: float, kin: bool) -> tuple[Tensor, Tensor, Outcome] | None:
+def _search(attempt: Attempt, whole: Outcome, work: float, kin: bool) -> tuple[Tensor, Tensor, Outcome] | None:
     """What is kept, what goes and the cut, once it holds; None if it does not come to that."""
-    until = time.thread_time() + seconds
+    until = attempt.effort.spent + work
     keep = torch.zeros_like(attempt.live.alive)
     blamed: Counter[type] = Counter()
     for _ in range(ROUNDS):
@@ -68,7 +67,7 @@ def _search(attempt: Attempt, whole: Outcome, seconds: float, kin: bool) -> tupl
         if outcome.proof.holds:
             return keep, dead, outcome
         suspects, module = _suspects(attempt, outcome, dead, kin)
-        if not bool(suspects.any()) or time.thread_time() > until:
+        if not bool(suspects.any()) or attempt.effort.spent > until:
             return None
         keep |= suspects
         if not kin and not _is_container(module):
@@ -128,7 +127,7 @@ def _counterparts(graph: ChannelGraph, model: nn.Module, node: fx.Node) -> Itera
 
 
 def _win_back(attempt: Attempt, kept: Tensor, dead: Tensor, best: Outcome) -> tuple[Tensor, Outcome]:
-    """Remove as much of what was `kept` as proves to be removable before the time is over."""
+    """Remove as much of what was `kept` as proves to be removable before the work is done that it is worth."""
     # Outputs tell most of what goes wrong, and inner values cost more: they are looked at once, in the end.
     more, outcome = _part_by_part(attempt, attempt.by_outputs, kept, dead, best)
     if outcome is best:
@@ -141,7 +140,7 @@ def _part_by_part(
     attempt: Attempt, tried: Callable[[Tensor], Outcome], kept: Tensor, dead: Tensor, best: Outcome
 ) -> tuple[Tensor, Outcome]:
     """Layers of one name in all blocks together, then halves of what fails."""
-    until = time.thread_time() + WIN_BACK
+    until = attempt.effort.spent + WIN_BACK
     families: dict[str, list[int]] = {}
     for unit in kept.nonzero().flatten().tolist():
         families.setdefault(re.sub(r"\b\d+\b", "#", attempt.graph.unit_layer[unit]), []).append(unit)
@@ -150,7 +149,7 @@ def _part_by_part(
         parts = list(parts[0].tensor_split(2))
     parts.sort(key=len)
     failures = 0
-    while parts and failures < max(PATIENCE, len(families)) and time.thread_time() < until:
+    while parts and failures < max(PATIENCE, len(families)) and attempt.effort.spent < until:
         part = parts.pop()
         trial_keep = kept.clone()
         trial_keep[part] = False
