@@ -104,10 +104,12 @@ def metric_norms(
     # By convexity of 1/x the root is at least ||w|| less the mean offset; with a uniform metric it is the root itself.
     for t, w in zip(shifted, weights, strict=True):
         torch.square(w, out=t)
-    norm2 = total(shifted).clamp_min_(torch.finfo(pull.dtype).tiny)
+    tiny = torch.finfo(pull.dtype).tiny
+    norm2 = total(shifted).clamp_min_(tiny)
     torch._foreach_mul_(shifted, offsets)
     mean = total(shifted) / norm2
     theta = torch.where(dead, 0, (norm2.sqrt() - mean).clamp_min(0))
+    done = dead | (norm2 <= tiny)  # weights whose squares vanish stay as they are: what pulls at them is smaller still
     # Offsets below the rounding error of ||w|| do not move the root, but their squares would be zero.
     floors = expand(norm2.sqrt() * torch.finfo(pull.dtype).eps)
     for _ in range(NEWTON_STEPS):
@@ -117,9 +119,9 @@ def metric_norms(
         length2 = total(ratios)
         torch._foreach_div_(ratios, shifted)
         move = length2 * (length2.sqrt() - 1) / total(ratios)
-        theta = torch.where(dead, 0, theta + move)
+        theta = torch.where(done, theta, (theta + move).clamp_min_(0))
         # Looking at the result costs nothing on a CPU and a synchronisation elsewhere. Convergence is quadratic: after
         # a relative move of 1e-4 the error is 1e-8.
-        if theta.device.type == "cpu" and not bool((~dead & (move.abs() > 1e-4 * theta)).any()):
+        if theta.device.type == "cpu" and not bool((~done & (move.abs() > 1e-4 * theta)).any()):
             break
     return theta, offsets

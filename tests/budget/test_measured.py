@@ -93,6 +93,26 @@ def test_where_a_layer_jumps_over_the_band_others_go_unless_they_are_many(gone, 
         assert chosen.nonzero().flatten().tolist() == [int((keys + dead.double() * 9).argmin())]
 
 
+@given(groups=st.integers(10, 400))
+def test_in_place_of_one_that_overshoots_two_may_go_and_one_more_for_each_fifty_groups(groups):
+    layer = torch.zeros(groups, dtype=torch.long)
+    layer[4:] = 1
+    band = (
+        0.5 / groups
+    )  # of the second layer each group saves so much, of the first one only one does, and far too much
+
+    def size(dead):
+        return 1 - 0.4 * float(dead[layer == 0].any()) - band * int(dead[layer == 1].sum())
+
+    for few in (True, False):
+        needed = 2 + groups // 50 + (not few)
+        limit = 1 - (needed - 0.6) * band
+        controller = Controller(lambda dead: {"latency": size(dead)}, {"latency": limit}, layer)
+        nothing = torch.zeros(groups, dtype=torch.bool)
+        chosen = fit(controller, torch.arange(groups), nothing, lambda dead, limit=limit: size(dead) - limit, band)
+        assert chosen.nonzero().flatten().tolist() == (list(range(4, 4 + needed)) if few else [0])
+
+
 def test_nothing_in_the_band_is_met_from_below():
     machine = Machine([(32, 1.0)], 0.6, stepped([(32, 1.0)], 16))
     chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02)

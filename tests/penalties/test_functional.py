@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,7 +13,7 @@ def solve(w: Tensor, h: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     """`metric_norms` for one tensor whose rows are the groups: theta and z."""
     theta, (offsets,) = metric_norms([w], [h], s, lambda t: t[0].sum(1), lambda v: [v[:, None]])
     t = theta[:, None]
-    return theta, torch.where(t == 0, 0, w * t / (t + offsets))
+    return theta, torch.where(t == 0, 0, w * (t / (t + offsets)))
 
 
 def bisect(w: Tensor, h: Tensor, s: Tensor) -> Tensor:
@@ -25,9 +25,10 @@ def bisect(w: Tensor, h: Tensor, s: Tensor) -> Tensor:
     return low
 
 
-@given(st.lists(floats, min_size=1, max_size=5), st.lists(floats, min_size=5, max_size=5), st.floats(0, 3))
-def test_soft_threshold_is_nonexpansive_and_odd(a: list[float], b: list[float], step: float) -> None:
-    x, y = torch.tensor(a, dtype=torch.float64), torch.tensor(b[: len(a)], dtype=torch.float64)
+@given(st.lists(floats, min_size=1, max_size=5), st.lists(floats, min_size=5, max_size=5), st.floats(-6, 0), st.floats(0, 3))  # fmt: skip
+def test_soft_threshold_is_nonexpansive_and_odd(a: list[float], b: list[float], distance: float, step: float) -> None:
+    x = torch.tensor(a, dtype=torch.float64)
+    y = x + 10**distance * torch.tensor(b[: len(a)], dtype=torch.float64)
     moved = (soft_threshold(x, step) - soft_threshold(y, step)).norm()
     assert moved <= (x - y).norm() + 1e-12
     assert torch.equal(soft_threshold(-x, step), -soft_threshold(x, step))
@@ -79,12 +80,32 @@ def test_infinite_and_zero_metric() -> None:
     torch.testing.assert_close(z[2], torch.tensor([0.0, 1.5]))
 
 
-@given(st.integers(0, 10**6))
-@settings(max_examples=30, deadline=None)
-def test_metric_map_is_nonexpansive_in_its_metric(seed: int) -> None:
+@given(st.integers(0, 10**6), st.floats(0, 36))
+def test_single_precision_finds_the_root_of_a_metric_over_many_decades(seed: int, decades: float) -> None:
     generator = torch.Generator().manual_seed(seed)
-    x, y = (torch.randn(1, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    w = torch.randn(20, 4, generator=generator)
+    h = 10 ** (decades * (torch.rand(20, 4, generator=generator) - 0.5))
+    h[torch.rand(20, 4, generator=generator) < 0.1] = torch.inf
+    s = (h.clamp(max=1e18) * w).norm(dim=1) * 10 ** (-3 * torch.rand(20, generator=generator))
+    theta, _ = solve(w, h, s)
+    torch.testing.assert_close(theta.double(), bisect(w.double(), h.double(), s.double()), rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(0, 10**6), st.floats(-38, 0))
+def test_weights_whose_squares_are_zero_are_never_nan(seed: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(20, 4, generator=generator) * 10**scale
+    h = torch.rand(20, 4, generator=generator) * 10**-scale
+    _, z = solve(w, h, torch.full((20,), 0.5))
+    assert bool(((z.abs() <= w.abs()) & (z * w >= 0)).all())
+
+
+@given(st.integers(0, 10**6), st.floats(-5, 0), st.booleans(), st.floats(-1, 1))
+def test_metric_map_is_nonexpansive_in_its_metric(seed: int, distance: float, outwards: bool, edge: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, noise = (torch.randn(1, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    y = x + 10**distance * (x if outwards else noise)
     h = torch.rand(1, 4, generator=generator, dtype=torch.float64) + 0.1
-    s = torch.rand(1, generator=generator, dtype=torch.float64) + 0.01
+    s = (h * x).norm(dim=1) * (1 + edge)  # a group dies where it is ||H w||
     moved = (h * (solve(x, h, s)[1] - solve(y, h, s)[1]).square()).sum()
     assert moved <= (h * (x - y).square()).sum() * (1 + 1e-6)

@@ -1,16 +1,18 @@
 """What every penalty must satisfy; a new one joins by a line in PENALTIES."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssl_prune.groups import Member, Partition
 from ssl_prune.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
+from ssl_prune.penalties.functional import shrink_factor
 
 Make = Callable[..., Partition]
 PENALTIES: list[Penalty] = [
@@ -115,15 +117,88 @@ def test_prox_is_the_minimum_on_a_grid(penalty: Penalty) -> None:
         torch.testing.assert_close(w.detach()[0], best, atol=0.006, rtol=0)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A point, another one beside it, and a step: any, or where a group dies at one of the two."""
+
+    seed: int
+    direction: str
+    distance: float  # its decimal logarithm
+    step: float
+    dying: int | None
+    place: float
+
+
+pairs = st.builds(
+    Pair,
+    seed=st.integers(0, 10**6),
+    direction=st.sampled_from(["all", "outwards", "weight"]),
+    distance=st.floats(-5, 0),
+    step=st.floats(0, 3),
+    dying=st.sampled_from([None, 0, 1]),
+    place=st.floats(0, 1),
+)
+
+
+def death(penalty: Penalty, make: Make, seed: int, group: int) -> float:
+    """The step from which on a group is zero."""
+    low, high = 0.0, 16.0
+    for _ in range(24):
+        groups, middle = make(seed), (low + high) / 2
+        penalty.prox(groups, middle)
+        low, high = (middle, high) if groups.norms()[group] > 0 else (low, middle)
+    return high
+
+
+def expansion(penalty: Penalty, make: Make, pair: Pair) -> float:
+    """How far apart the proximal map lays the two points, of the distance between them."""
+    one, other = make(pair.seed), make(pair.seed)
+    noise = torch.randn(8, generator=torch.Generator().manual_seed(pair.seed + 1), dtype=torch.float64)
+    entry = torch.eye(8, dtype=torch.float64)[pair.seed % 8]
+    direction = {"all": noise, "outwards": flat(one), "weight": entry}[pair.direction]
+    set_flat(other, flat(one) + 10**pair.distance * direction)
+    step = pair.step
+    if pair.dying is not None:
+        step = death(penalty, make, pair.seed, pair.dying) * (1 + pair.place * 10**pair.distance)
+    before = (flat(one) - flat(other)).norm()
+    penalty.prox(one, step)
+    penalty.prox(other, step)
+    return float((flat(one) - flat(other)).norm() / before)
+
+
 @every
-@given(seeds=st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), step=st.floats(0, 3))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_prox_is_nonexpansive(penalty: Penalty, make: Make, seeds: tuple[int, int], step: float) -> None:
-    a, b = (make(seed) for seed in seeds)
-    before = (flat(a) - flat(b)).norm()
-    penalty.prox(a, step)
-    penalty.prox(b, step)
-    assert (flat(a) - flat(b)).norm() <= before + 1e-12
+@given(pair=pairs)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_prox_is_nonexpansive(penalty: Penalty, make: Make, pair: Pair) -> None:
+    assert expansion(penalty, make, pair) <= 1 + 1e-9
+
+
+class Hard(GroupLasso):
+    """Groups above the threshold stay as they are."""
+
+    def prox(self, groups: Partition, step: float | Tensor) -> None:
+        groups.scale_((groups.norms() > step).double())
+
+
+class Firm(GroupLasso):
+    """Groups come back to what they were, half as fast again as they grow, up to three times the threshold."""
+
+    def prox(self, groups: Partition, step: float | Tensor) -> None:
+        groups.scale_((1.5 * shrink_factor(groups.norms(), step)).clamp(max=1))
+
+
+class HardEntries(L1):
+    """Single entries above the threshold stay as they are."""
+
+    def prox(self, groups: Partition, step: float | Tensor) -> None:
+        for member in groups.members:
+            member.param.data.mul_(member.param.abs() > step)
+
+
+@pytest.mark.parametrize("penalty", [Hard(), Firm(), HardEntries()], ids=["hard", "firm", "entries"])
+def test_pairs_tell_an_expansive_map(penalty: Penalty, make: Make) -> None:
+    few = settings(max_examples=40, phases=[Phase.generate], database=None, derandomize=True)
+    find(pairs, lambda pair: expansion(penalty, make, pair) > 1 + 1e-6, settings=few)
 
 
 @every

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_prune.slimming.analysis.dependence_masks import busy, convolved, multiplied, reached, uneven
+from ssl_prune.slimming.analysis.dependence_masks import busy, convolved, multiplied, reached, uneven, uniform
 
 
 def sparse(*shape: int, seed: int, density: float = 0.15) -> Tensor:
@@ -45,9 +47,9 @@ def test_same_padding_and_masks_that_differ_by_position() -> None:
 def test_a_linear_layer_over_rows_of_several_kinds(tokens: int) -> None:
     weight = sparse(6, 9, seed=2)
     mask = torch.rand(2, tokens, 9, generator=torch.Generator().manual_seed(tokens)) < 0.3
-    for given in (mask, mask[:1, :1].expand(2, tokens, 9)):
-        expected = F.linear(given.float(), (weight != 0).float()) > 0.5
-        assert torch.equal(multiplied(given, weight), expected)
+    for varies in (mask, mask[:1, :1].expand(2, tokens, 9)):
+        expected = F.linear(varies.float(), (weight != 0).float()) > 0.5
+        assert torch.equal(multiplied(varies, weight), expected)
 
 
 def test_values_are_looked_at_where_the_mask_leaves_a_question() -> None:
@@ -68,3 +70,33 @@ def test_rows_reached_in_pieces() -> None:
     weight = sparse(1, 40, 30, seed=3)
     assert torch.equal(reached(weight, torch.ones(1, 30, dtype=torch.bool)), (weight != 0).any(2))
     assert not bool(reached(weight[:, :, :0], torch.ones(1, 0, dtype=torch.bool)).any())
+
+
+@given(seed=st.integers(0, 10**6), terms=st.integers(2, 16), scale=st.integers(-20, 20), wide=st.booleans())
+def test_sums_in_another_order_are_one_number(seed: int, terms: int, scale: int, wide: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    dtype = torch.float64 if wide else torch.float32
+    numbers = torch.rand(terms, generator=generator, dtype=dtype) * 10.0**scale
+    orders = torch.stack([torch.randperm(terms, generator=generator) for _ in range(50)])
+    sums = torch.zeros(50, dtype=dtype)
+    for place in range(terms):
+        sums += numbers[orders[:, place]]
+    assert bool(uniform(sums, 0))
+    assert bool(uniform(-sums, 0))
+    assert bool(uniform(torch.complex(sums, -sums), 0))
+
+
+@given(scale=st.integers(-20, 20), dtype=st.sampled_from([torch.float32, torch.float64]), negative=st.booleans())
+def test_numbers_further_apart_than_rounding_are_told_apart(scale: int, dtype: torch.dtype, negative: bool) -> None:
+    one = torch.tensor(10.0**scale, dtype=dtype) * (-1 if negative else 1)
+    other = one * (1 + 24 * torch.finfo(dtype).eps)
+    assert not bool(uniform(torch.stack([one, other]), 0))
+    assert not bool(uniform(torch.stack([one, -one]), 0))
+    assert not bool(uniform(torch.stack([one, 0 * one]), 0))  # a zero can be dropped, a small number cannot
+    assert not bool(uniform(torch.stack([one + 1j * one, one + 1j * other]), 0))
+
+
+def test_half_precision_is_compared_as_it_is() -> None:
+    one = torch.tensor(1.0, dtype=torch.float16)
+    assert bool(uniform(torch.stack([one, one]), 0))
+    assert not bool(uniform(torch.stack([one, one + torch.finfo(torch.float16).eps]), 0))

@@ -141,16 +141,12 @@ class LabelPass(Interpretation):
 
     def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Apply the operator's rule."""
-        from ssl_prune.graph.rules import rule_for, unknown  # rules import this module's types
+        from ssl_prune.graph.rules import follow  # rules import this module's types
 
         # What meets a value that is pinned already is pinned for the reason for which that was.
         origin = next((self.origin[used] for used in node.all_input_nodes if used in self.origin), None)
         self.sets.now, self._reason = origin, None
-        try:
-            result = rule_for(node)(self, node, *args, **kwargs)
-        except (TypeError, AttributeError, ValueError, IndexError, RuntimeError, AssertionError):
-            # A use that the rule was not written for, such as a parameter where it expects a value: keep it all.
-            result = unknown(self, node, *args, **kwargs)
+        result = follow(self, node, args, kwargs)
         reason = self._reason or origin
         if reason is not None and any(bool((base(plane) == PINNED).any()) for plane in _all_planes(result)):
             self.origin[node] = reason

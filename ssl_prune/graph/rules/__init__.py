@@ -5,10 +5,11 @@ are kept, and the report names it.
 """
 
 from ssl_prune.graph.rules import contraction, movement, norm, pointwise, pooling, product, recurrent, reduction
-from ssl_prune.graph.rules.registry import rule, rule_for, unknown
+from ssl_prune.graph.rules.registry import follow, rule, rule_for, unknown
 
 __all__ = [
     "contraction",
+    "follow",
     "movement",
     "norm",
     "pointwise",

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from ssl_prune.graph.labels.label_pass import LabelPass, Parameter, base
 from ssl_prune.graph.labels.union_find import WILDCARD
@@ -27,6 +28,10 @@ MOVEMENT = (
 def move(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Run the node's own operator on labels; on a parameter, on each of its planes."""
     _even(labels, node, args)
+    if any(isinstance(value, Parameter) for value in pytree.tree_leaves((args[1:], kwargs))):
+        # Only what is moved may be a parameter, not what it is laid over or what is laid over it.
+        labels.pin(node, "a parameter is laid over a value, or a value over it", args, kwargs)
+        return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
     if args and isinstance(args[0], Parameter):
         parameter = args[0]
         planes = [node.target(plane, *args[1:], **kwargs) for plane in parameter.planes]  # type: ignore[operator]

@@ -2,24 +2,32 @@
 
 import operator
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels.label_pass import LabelPass
+from ssl_prune.graph.faults import fault, name_of
+from ssl_prune.graph.labels.label_pass import LabelPass, Parameter
 from ssl_prune.graph.labels.union_find import PINNED
 
-__all__ = ["Rule", "rule", "rule_for", "unknown"]
+__all__ = ["Rule", "follow", "rule", "rule_for", "unknown"]
 
 Rule = Callable[..., Any]
 _RULES: dict[Any, Rule] = {}
+_VALUES: dict[Rule, tuple[int, ...]] = {}  # rule -> arguments of its operator that it takes as values alone
 
 
 def rule(*packets: Any) -> Callable[[Rule], Rule]:
-    """Register a function as the rule of some operators (all overloads), or of single overloads."""
+    """Register a function as the rule of some operators (all overloads), or of single overloads.
+
+    What it annotates as `Tensor` is a value: where the operator reads a parameter there, its rule is not asked.
+    """
 
     def register(function: Rule) -> Rule:
+        given = list(signature(function).parameters.values())[2:]
+        _VALUES[function] = tuple(place for place, each in enumerate(given) if each.annotation is Tensor)
         for packet in packets:
             _RULES[packet] = function
         return function
@@ -39,10 +47,24 @@ def rule_for(node: fx.Node) -> Rule:
     return unknown
 
 
+def follow(labels: LabelPass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Apply the operator's rule; where it has none for such arguments, or fails, keep all that the operator reads."""
+    found = rule_for(node)
+    if any(isinstance(args[place], Parameter) for place in _VALUES.get(found, ()) if place < len(args)):
+        return _kept(labels, node, f"operator {name_of(node)} has no rule for a parameter", args, kwargs)
+    try:
+        return found(labels, node, *args, **kwargs)
+    except Exception as error:
+        return _kept(labels, node, fault(node, error), args, kwargs)
+
+
 def unknown(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Pin what the operator reads and say so."""
-    name = getattr(node.target, "__name__", str(node.target))
-    labels.pin(node, f"operator {name} has no rule", args, kwargs)
+    return _kept(labels, node, f"operator {name_of(node)} has no rule", args, kwargs)
+
+
+def _kept(labels: LabelPass, node: fx.Node, reason: str, *values: Any) -> Any:
+    labels.pin(node, reason, *values)
     value = node.meta.get("val")
     if isinstance(value, Tensor):
         return torch.full((), PINNED).expand(value.shape)

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ssl_prune.graph.export.program import LARGE, Interpretation, Program, module_of, multiplications, run_node
+from ssl_prune.graph.faults import fault
 from ssl_prune.graph.labels.broadcast import base, collapse
 from ssl_prune.slimming.analysis.dependence import Known, varying
 from ssl_prune.slimming.analysis.dependence_masks import uniform
@@ -63,6 +64,7 @@ class ValuePass(Interpretation):
         self.channels: dict[tuple[fx.Node, tuple[int, ...]], ChannelValues] = {}
         self.constants: dict[fx.Node, Tensor] = {}
         self.silent: dict[fx.Node, Tensor] = {}  # embedding -> (D,) channels that are zero for all of the example
+        self.failed: dict[fx.Node, str] = {}  # node -> what the report says of the rule that failed there or before
         self.output_varies = False
         self._quick = multiplications(program) > LARGE
         with torch.no_grad():
@@ -101,10 +103,14 @@ class ValuePass(Interpretation):
         value = run_node(node, plain_args, plain_kwargs)
         known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]
         free = bool(known) and all(k.free for k in known)
+        before = next((self.failed[used] for used in node.all_input_nodes if used in self.failed), None)
+        if before is not None:
+            self.failed[node] = before
         try:
             varies = varying(node, value, args, kwargs, free)
-        except (TypeError, AttributeError, ValueError, IndexError, RuntimeError):
-            varies = torch.ones((), dtype=torch.bool)  # a use that the rule was not written for
+        except Exception as error:
+            self.failed[node] = before or fault(node, error)
+            varies = torch.ones((), dtype=torch.bool)
         if isinstance(value, (tuple, list)):
             parts = varies if isinstance(varies, (tuple, list)) else [varies] * len(value)
             result: Any = [

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import embeddings
@@ -105,7 +105,7 @@ def _reasons(graph: ChannelGraph, live: Liveness, wanted: Tensor, asked: Tensor,
             here = here & connected(reader, live.weights[reader.weight], written[reader.written], here)
         for place in here.nonzero().flatten().tolist():
             unit = int(reader.read[place])
-            why = _reason(obstacle, place, bool(live.alive[unit]), writers.get(unit))
+            why = _reason(obstacle, place, bool(live.alive[unit]), writers.get(unit), live.values.failed)
             if why is not None and unit not in found:
                 found[unit] = why
                 left[unit] = False
@@ -114,11 +114,15 @@ def _reasons(graph: ChannelGraph, live: Liveness, wanted: Tensor, asked: Tensor,
     return found
 
 
-def _reason(obstacle: Obstacle, place: int, alive: bool, writer: str | None) -> str | None:
+def _reason(
+    obstacle: Obstacle, place: int, alive: bool, writer: str | None, failed: Mapping[fx.Node, str]
+) -> str | None:
     """Why a reader needs what it finds at one of its channels; None if it does not."""
     reader = obstacle.reader
     name = reader.module or reader.weight or "a product"
     if alive and bool(obstacle.varies[place]):
+        if not writer and reader.source in failed:
+            return f"nothing proves that {name} reads no signal there: {failed[reader.source]}"
         source = f"which {writer} writes" if writer else "from a layer or a shift that is not zero"
         return f"{name} still reads a signal there, {source}"
     if bool((obstacle.unfoldable | obstacle.absorbable)[place]):
