@@ -62,7 +62,7 @@ def test_one_module_imports_torch_pruning_and_not_before_it_is_needed():
 
 def test_only_what_measures_on_purpose_reads_a_clock():
     readers = {p.name for p in ENGINE if {"time", "timeit", "datetime"} & {n.partition(".")[0] for n in imported(p)}}
-    assert readers == {"latency.py", "layer_times.py"}
+    assert readers == {"latency.py", "layer_latency.py"}
 
 
 def test_every_folder_is_packaged():
