@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from ssl_prune.graph import faults, trace
 from ssl_prune.graph.rules import registry
-from ssl_prune.slimming import slim, values
+from ssl_prune.slimming import slim
+from ssl_prune.slimming.analysis import constants
 
 
 class Net(nn.Module):
@@ -37,12 +38,12 @@ def pooled(part, monkeypatch):
     if part == "labels":
         monkeypatch.setitem(registry._RULES, torch.ops.aten.avg_pool2d, broken)
     else:
-        whole = values.varying
+        whole = constants.varying
 
         def varying(node, *args):
             return broken() if "avg_pool2d" in str(node.target) else whole(node, *args)
 
-        monkeypatch.setattr(values, "varying", varying)
+        monkeypatch.setattr(constants, "varying", varying)
     return Net(lambda y, table: F.avg_pool2d(y, 2)).eval(), torch.randn(2, 3, 6, 6)
 
 

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming import export, inner, trials, verify
+from ssl_prune.slimming.fallback import trials
 from ssl_prune.slimming.fallback.trials import Trials
+from ssl_prune.slimming.outcome import exports
+from ssl_prune.slimming.proof import inner_values, outputs
 from ssl_prune.slimming.proof.outputs import largest
 
 X = torch.randn(2, 3)
@@ -38,10 +40,10 @@ def _last_is_nan(value):
 @pytest.fixture
 def unguarded(monkeypatch):
     """Nothing is told from NaN or infinity any more."""
-    for module in (verify, trials, inner):
+    for module in (outputs, trials, inner_values):
         monkeypatch.setattr(module, "math", SimpleNamespace(inf=math.inf, isfinite=lambda _: True))
-    monkeypatch.setattr(trials, "_error", verify.relative_error)
-    assert math.isnan(verify.relative_error(X, X * torch.nan))
+    monkeypatch.setattr(trials, "_error", outputs.relative_error)
+    assert math.isnan(outputs.relative_error(X, X * torch.nan))
 
 
 @pytest.mark.parametrize("everywhere", [True, False])
@@ -49,7 +51,7 @@ def unguarded(monkeypatch):
 @pytest.mark.parametrize("tolerance", [1e-4, math.inf])
 def test_outputs(unguarded, wrong, everywhere, tolerance):
     for proof in (
-        verify.verify(Several(), Several(wrong, everywhere), X, tolerance),
+        outputs.verify(Several(), Several(wrong, everywhere), X, tolerance),
         Trials(Several(), X, tolerance, (), ()).check(Several(wrong, everywhere)),
     ):
         assert not proof.holds
@@ -58,18 +60,18 @@ def test_outputs(unguarded, wrong, everywhere, tolerance):
 
 @pytest.mark.parametrize("wrong", [(0,), (1,), (2,)])
 def test_exports(unguarded, wrong):
-    assert export._difference(Several(), Several(), X, 1e-4, True) is None
-    assert export._difference(Several(), Several(wrong), X, 1e-4, True) is not None
+    assert exports._difference(Several(), Several(), X, 1e-4, True) is None
+    assert exports._difference(Several(), Several(wrong), X, 1e-4, True) is not None
 
 
 def test_inner_values(unguarded):
-    assert inner._compare(X, X, None, X, X, 1e-4) is None
-    assert inner._compare(X, _last_is_nan(X), None, X, X, 1e-4) is not None
+    assert inner_values._compare(X, X, None, X, X, 1e-4) is None
+    assert inner_values._compare(X, _last_is_nan(X), None, X, X, 1e-4) is not None
 
 
 def test_a_network_of_nan_is_not_proven_by_itself(unguarded):
     with pytest.raises(SlimError, match="not finite"):
-        verify.verify(Several((1,)), Several((1,)), X, 1e-4)
+        outputs.verify(Several((1,)), Several((1,)), X, 1e-4)
 
 
 @pytest.mark.parametrize(("errors", "expected"), [((), 0.0), ((0.5, 2.0), 2.0), ((1.0, math.inf), math.inf)])

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ssl_prune.graph.export.program import LARGE, export, multiplications
-from ssl_prune.slimming import repair, slim
+from ssl_prune.slimming import slim
+from ssl_prune.slimming.proof import repair
 from ssl_prune.slimming.proof.outputs import Expected
 from ssl_prune.slimming.work import Effort, is_large, work
 

@@ -121,7 +121,7 @@ def _reason(
     reader = obstacle.reader
     name = reader.module or reader.weight or "a product"
     if alive and bool(obstacle.varies[place]):
-        if not writer and reader.source in failed:
+        if not writer and reader.source is not None and reader.source in failed:
             return f"nothing proves that {name} reads no signal there: {failed[reader.source]}"
         source = f"which {writer} writes" if writer else "from a layer or a shift that is not zero"
         return f"{name} still reads a signal there, {source}"
