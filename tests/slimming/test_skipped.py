@@ -8,7 +8,7 @@ from patterns import PATTERNS, Pattern
 from torch import nn
 
 from ssl_prune.errors import GraphError
-from ssl_prune.graph import trace
+from ssl_prune.graph import by_export, trace
 from ssl_prune.slimming import slim
 from ssl_prune.slimming.analysis import constants
 from ssl_prune.slimming.analysis.liveness import liveness
@@ -32,7 +32,7 @@ def cases() -> Iterator[object]:
 def test_nothing_else_is_found(pattern: Pattern, monkeypatch):
     model, inputs = pattern.build()
     try:
-        graph = trace(model, inputs)
+        graph = by_export(model, inputs)
     except GraphError:
         pytest.skip("not traced")
     with evaluation(model):

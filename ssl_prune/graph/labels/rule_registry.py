@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels.label_pass import LabelPass
+from ssl_prune.graph.labels.labels import Labels
 from ssl_prune.graph.labels.union_find import PINNED
 
-__all__ = ["Rule", "rule", "rule_for", "unknown"]
+__all__ = ["Rule", "has_rule", "rule", "rule_for", "unknown"]
 
 Rule = Callable[..., Any]
 _RULES: dict[Any, Rule] = {}
@@ -39,7 +39,12 @@ def rule_for(node: fx.Node) -> Rule:
     return unknown
 
 
-def unknown(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def has_rule(node: fx.Node) -> bool:
+    """Some rule other than pinning serves the node's operator."""
+    return rule_for(node) is not unknown
+
+
+def unknown(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Pin what the operator reads and say so."""
     name = getattr(node.target, "__name__", str(node.target))
     labels.pin(node, f"operator {name} has no rule", args, kwargs)
@@ -52,5 +57,5 @@ def unknown(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
 
 
 @rule(operator.getitem)
-def _getitem(labels: LabelPass, node: fx.Node, values: Any, index: int) -> Any:
+def _getitem(labels: Labels, node: fx.Node, values: Any, index: int) -> Any:
     return values[index]
