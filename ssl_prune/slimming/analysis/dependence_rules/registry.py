@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, fx
@@ -44,6 +44,7 @@ class Call(NamedTuple):
 
 Condition = Callable[[Call], bool]
 Mask = Callable[[Call], Any]
+Function = TypeVar("Function", bound=Mask)
 
 
 def always(call: Call) -> bool:
@@ -89,10 +90,12 @@ class Rule:
 _RULES: dict[Any, Rule] = {}
 
 
-def rule(*packets: Any, settled: Condition = when_free, deterministic: Condition = never) -> Callable[[Mask], Mask]:
+def rule(
+    *packets: Any, settled: Condition = when_free, deterministic: Condition = never
+) -> Callable[[Function], Function]:
     """Register a function as the rule of some operators, each of which has one."""
 
-    def register(function: Mask) -> Mask:
+    def register(function: Function) -> Function:
         for packet in packets:
             if packet in _RULES:
                 raise ValueError(f"{packet}: has a rule already")
