@@ -61,6 +61,7 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     index = Known(torch.randint(0, 5, (6,)), torch.ones((), dtype=torch.bool).expand(6))
     bag = (still(table), index, still(torch.tensor([0, 2])), False, 0, False, None, False, -1)
     free = Known(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]), torch.zeros(3, 2, dtype=torch.bool), free=True)
+    halves = Known(torch.tensor([0.0, 0.0, 2.0, 5.0]).view(1, 4, 1), (torch.arange(4) == 3).view(1, 4, 1))
     corner = torch.zeros(1, 2, 3, 3, dtype=torch.bool)
     corner[0, 1, 0, 0] = True
     return {
@@ -103,6 +104,7 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "frozen_batch_norm": (aten._native_batch_norm_legit_no_training.default, (channels(2, 4, 3), *normed, 0.1, 1e-5)),
         "batch_statistics": (aten.instance_norm.default, (channels(2, 4, 3), normed[0], normed[1], None, None, True, 0.1, 1e-5, False)),
         "group_norm": (aten.group_norm.default, (channels(2, 4, 3), 2, normed[0], normed[1], 1e-5)),
+        "group_norm 2": (aten.group_norm.default, (halves, 2, normed[1], normed[2], 1e-5)),
         "over_channels": (aten.layer_norm.default, (channels(2, 3, 4), [4], normed[0], normed[1])),
         "recurrent": (aten.gru.input, (channels(2, 1, 3), zero, cell(3), True, 1, 0.0, False, False, False)),
         "recurrent 2": (aten.lstm.input, (channels(2, 1, 3), [zero, zero], cell(4), True, 1, 0.0, False, False, False)),
@@ -161,10 +163,30 @@ def test_dropout_that_draws_varies(draws: bool):
     assert bool(varying(node, x.value, (x, 0.5, draws), {}, False).any()) == draws
 
 
-def test_the_sum_of_a_constant_is_as_large_as_the_image():
-    node, x = fx.Graph().call_function(aten.sum.dim_IntList, ()), still(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
-    assert varying(node, x.value.sum(1), (x, [1]), {}, False).tolist() == [True, False]
-    assert not bool(varying(node, x.value.sum(1), (x, [1]), {}, True).any())  # computed from parameters alone
+@pytest.mark.parametrize(
+    ("target", "rest", "expected"),
+    [
+        (aten.sum.dim_IntList, ([1],), [False, True, True]),
+        (aten.mean.dim, ([1],), [False, False, True]),
+        (aten.cumsum.default, (1,), [False, True, True]),
+        (aten.sort.default, (1,), [False, False, True]),
+        (aten.avg_pool1d.default, ([2], [1], [1]), [False, False, True]),
+    ],
+)
+def test_what_depends_on_the_size_of_the_input_varies(target: Any, rest: tuple[Any, ...], expected: list[bool]):
+    node, x = fx.Graph().call_function(target, ()), still(torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 2.0]]))
+    value = target(x.value, *rest)
+    mask = varying(node, value, (x, *rest), {}, False)
+    mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+    assert mask.reshape(3, -1).any(1).tolist() == expected
+    assert not bool(varying(node, value, (x, *rest), {}, True).any())  # computed from parameters alone
+
+
+def test_a_longer_input_reads_on_in_a_table():
+    node = fx.Graph().call_function(aten.slice.Tensor, ())
+    table = still(torch.tensor([[1.0, 2.0], [1.0, 2.0], [1.0, 4.0]]))
+    mask = varying(node, table.value[:2], (table, 0, 0, 2), {}, True)
+    assert mask.tolist() == [[False, True], [False, True]]
 
 
 def test_an_operator_without_a_rule_varies():
