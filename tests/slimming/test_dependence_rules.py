@@ -61,7 +61,7 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     index = Known(torch.randint(0, 5, (6,)), torch.ones((), dtype=torch.bool).expand(6))
     bag = (still(table), index, still(torch.tensor([0, 2])), False, 0, False, None, False, -1)
     free = Known(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]), torch.zeros(3, 2, dtype=torch.bool), free=True)
-    halves = Known(torch.tensor([0.0, 0.0, 2.0, 5.0]).view(1, 4, 1), (torch.arange(4) == 3).view(1, 4, 1))
+    halves = Known(torch.tensor([0.0, 0.0, 0.0, 5.0]).view(1, 4, 1), (torch.arange(4) == 3).view(1, 4, 1))
     corner = torch.zeros(1, 2, 3, 3, dtype=torch.bool)
     corner[0, 1, 0, 0] = True
     return {
