@@ -38,7 +38,7 @@ from _zoo_networks import build, catalogue, normalises, random_inputs, randomise
 from torch import Tensor, nn
 
 from ssl_prune import SlimError, slim
-from ssl_prune.graph import trace
+from ssl_prune.graph import by_export
 from ssl_prune.utils.table import table
 
 
@@ -121,7 +121,7 @@ def measure(model: str, tool: str, limit: int) -> dict[str, Any]:
 
 def _ours(network: nn.Module, x: Tensor, tolerance: float, row: dict[str, Any]) -> nn.Module:
     start, row["stage"] = time.process_time(), "trace"
-    graph = trace(network, x)
+    graph = by_export(network, x)
     pinned: Counter[str] = Counter()
     for reason, count in graph.pinned:
         pinned[re.sub(r" \([^()]*\)$", "", reason)] += count  # without the layer's name

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.fallback.tracer import trace_either
+from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
 
@@ -92,7 +91,7 @@ def graph_of(network: nn.Module, example: Inputs) -> ChannelGraph:
         _GRAPHS[network] = shapes, {}
     known = _GRAPHS[network][1]
     if inputs not in known:
-        known[inputs] = trace_either(network, example)
+        known[inputs] = trace(network, example)
     return known[inputs]
 
 

@@ -15,7 +15,7 @@ from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import Look, TimedBatch
-from ssl_prune.graph import ChannelGraph, trace
+from ssl_prune.graph import ChannelGraph, by_export
 from ssl_prune.groups import Partition
 from ssl_prune.latency import without_zeros
 from ssl_prune.report.budget_plot import plot_budget
@@ -191,7 +191,7 @@ class Budget(pl.Callback, Writes):
             self.distillation.watch(self._network)
         inputs = batch_of(example, self.latency_batch)
         # Shapes of the graph are those of one sample; the times are those of the batch.
-        timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
+        timed = graph if "latency" not in self.limits.kinds else by_export(network, inputs)
         self.steering = steer(
             timed,
             network,

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import Slim
+from ssl_prune.callbacks._network import example_of, network_of, remember
 from ssl_prune.checkpoints import load_weights
 from ssl_prune.commands import COMMANDS, model_class
 from ssl_prune.errors import SlimError
 from ssl_prune.report.run import RunReport
 from ssl_prune.schedules import Schedule
+from ssl_prune.slimming import load_slim
+from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside
 
 if TYPE_CHECKING:
     from lightning_fabric.utilities.exceptions import MisconfigurationException as Misconfiguration
@@ -68,8 +72,6 @@ class SlimTrainer(pl.Trainer):
             module: name of the submodule to cut.
             datamodule: data to compare both networks on.
         """
-        from ssl_prune.callbacks import Slim
-
         if ckpt_path is None:
             raise ValueError("slim: no checkpoint; give --ckpt_path FILE")
         callback = Slim(
@@ -101,10 +103,6 @@ class SlimTrainer(pl.Trainer):
             module: name of the submodule that was cut.
             datamodule: data to take an example from, if the model has no example_input_array.
         """
-        from ssl_prune import load_slim
-        from ssl_prune.callbacks._network import example_of, network_of
-        from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside
-
         unknown = [name for name in exports if name not in EXPORTS]
         if unknown:
             raise ValueError(f"export: unknown format {unknown}; expected some of {sorted(EXPORTS)}")
@@ -207,16 +205,12 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 
 def _look_at_data(model: pl.LightningModule, module: str | None, datamodule: pl.LightningDataModule) -> None:
-    from ssl_prune.callbacks._network import network_of, remember
-
     if model.example_input_array is None:
         remember(model, network_of(model, module), next(iter(datamodule.train_dataloader())))
 
 
 def _load_weights(model: pl.LightningModule, path: str, module: str | None) -> None:
     """Of the whole LightningModule, or, where the file is of another program, of the network in it."""
-    from ssl_prune.callbacks._network import network_of
-
     try:
         load_weights(model, path)
     except SlimError:

@@ -1,24 +1,17 @@
 """The channel graph: which axes of which parameters are one removable unit, and who reads it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from ssl_prune.graph.export.module_kinds import attention_modules
-from ssl_prune.graph.export.program import Program, export, module_of
+from ssl_prune.graph.export.program import Program, module_of
 from ssl_prune.graph.labels.channel_arrays import ChannelArray, channel_arrays
 from ssl_prune.graph.labels.hidden_state import State
-from ssl_prune.graph.labels.label_pass import Contraction, LabelPass, Role
+from ssl_prune.graph.labels.label_types import Role
 from ssl_prune.graph.labels.pin_reasons import Causes
-from ssl_prune.graph.labels.union_find import PINNED
-from ssl_prune.utils.inputs import Inputs
 
-__all__ = ["ChannelGraph", "ParameterAxis", "Reader", "trace"]
-
-KEPT = -1
+__all__ = ["ChannelGraph", "ParameterAxis", "Reader"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +85,9 @@ class ChannelGraph:
         causes: why positions that belong to no unit can never be removed; None without a program.
 
     Example:
+        >>> import torch
         >>> from torch import nn
+        >>> from ssl_prune.graph import trace
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> graph = trace(net, torch.randn(1, 4))
         >>> graph.num_units
@@ -151,94 +146,6 @@ class ChannelGraph:
             users = [module_of(u) for u in reader.node.users if "norm" in str(u.target) and u.args[0] is reader.node]
             found[reader.module] = tuple(dict.fromkeys(users))
         return found
-
-
-def trace(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
-    """The channel graph of `model`, which is left as it was.
-
-    Args:
-        model: any network that `torch.export` can follow.
-        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-
-    Raises:
-        GraphError: the network cannot be traced on this example.
-    """
-    program = export(model, example_inputs)
-    labels = LabelPass(program, model)
-    labels.run()
-    return _resolve(program, labels)
-
-
-def _resolve(program: Program, labels: LabelPass) -> ChannelGraph:
-    """Number the removable classes and translate labels into units."""
-    used = {key: labels.sets.find(ids) for key, ids in labels.axes.items() if key in labels.roles}
-    written = {key: roots for key, roots in used.items() if labels.roles[key] == "writer"}
-    # An axis that no rule spoke for (a parameter used in an unknown way) keeps what it is tied to.
-    unspoken = {key: ids for key, ids in labels.axes.items() if key not in labels.roles}
-    silent = [labels.sets.find(ids) for ids in unspoken.values()]
-    starts = [*written.values(), *(labels.sets.find(ids) for ids in labels.virtual)]
-    removable = torch.cat(starts).unique() if starts else torch.zeros(0, dtype=torch.long)
-    removable = removable[removable > PINNED]
-    if silent:
-        removable = removable[~torch.isin(removable, torch.cat(silent))]
-
-    def units(ids: Tensor) -> Tensor:
-        roots = labels.sets.find(ids).contiguous()
-        if not len(removable):
-            return torch.full_like(roots, KEPT)
-        place = torch.searchsorted(removable, roots).clamp(max=len(removable) - 1)
-        return torch.where(removable[place] == roots, place, KEPT)
-
-    axes = tuple(
-        ParameterAxis(name, axis, labels.roles[name, axis], units(ids))
-        for (name, axis), ids in labels.axes.items()
-        if (name, axis) in labels.roles
-    )
-    readers = tuple(_reader(contraction, units) for contraction in labels.contractions)
-    pinned = tuple(
-        (reason, len(torch.cat(ids).unique())) for reason, ids in labels.pins.items() if torch.cat(ids).numel()
-    )
-    kept = [axis for axis in axes if bool((axis.units >= 0).any())]
-    parameters = tuple(axis for axis in kept if axis.name in program.parameters)
-    buffers = tuple(axis for axis in kept if axis.name not in program.parameters)
-    boxes = {node: found for node, ids in labels.boxes.items() if bool(((found := units(ids)) >= 0).any())}
-    equal = tuple((found, vanish) for ids, vanish in labels.strict if bool(((found := units(ids)) >= 0).any()))
-    level = tuple(found for ids in labels.levels if bool(((found := units(ids)) >= 0).any()))
-    alike = tuple((units(a), units(b)) for a, b in labels.together)
-    alike = tuple((a, b) for a, b in alike if bool((a >= 0).any() | (b >= 0).any()))
-    return ChannelGraph(
-        program,
-        len(removable),
-        parameters,
-        buffers,
-        readers,
-        pinned,
-        boxes,
-        equal,
-        alike,
-        level,
-        labels.unreached,
-        *attention_modules(program),
-        _causes(labels, unspoken),
-    )
-
-
-def _causes(labels: LabelPass, silent: dict[tuple[str, int], Tensor]) -> Causes:
-    """Why what stays does; the second axis of a weight of several groups runs over other channels in each."""
-    axes, met = dict(labels.axes), dict[tuple[str, int], str]()
-    for c in labels.contractions:
-        if c.weight is not None and 1 < c.groups < len(c.read):
-            axes[c.weight, 1] = c.read if c.in_axis == 1 else c.written
-            if c.source in labels.origin:
-                met[c.weight, 1] = labels.origin[c.source]
-    return Causes(labels.sets, axes, silent, met)
-
-
-def _reader(c: Contraction, units: Callable[[Tensor], Tensor]) -> Reader:
-    return Reader(
-        c.node, c.module, c.weight, c.source, c.source_axes, units(c.read), units(c.written), c.in_axis, c.rows,
-        c.columns, c.groups, c.padded, c.other, c.other_axes, c.state,
-    )  # fmt: skip
 
 
 def _connected(program: Program, without: fx.Node) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups.collect import Granularity
 from ssl_prune.groups.granularities.channel import Channel
 from ssl_prune.groups.granularities.coupled import Coupled
@@ -18,9 +19,6 @@ from ssl_prune.groups.granularities.weight import Weight
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import Patterns, select_layers
 from ssl_prune.groups.shards import is_sharded, on_shards
-
-if TYPE_CHECKING:
-    from ssl_prune.graph import ChannelGraph
 
 GRANULARITIES: Mapping[str, Granularity] = {
     "weight": Weight(),
@@ -83,7 +81,5 @@ def partition(
                 f"{type(model).__name__} is sharded, and only a whole network can be traced: call trace(model, "
                 "example_inputs) before fully_shard(model) and pass graph="
             )
-        from ssl_prune.graph.fallback.tracer import trace_either
-
-        graph = trace_either(model, example_inputs)
+        graph = trace(model, example_inputs)
     return on_shards(granularity.build(model, graph, select))

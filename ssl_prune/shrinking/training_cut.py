@@ -3,9 +3,8 @@
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
-from ssl_prune.graph.fallback.tracer import trace_either
 from ssl_prune.slimming.compiler import SlimResult, slim_in_training
 from ssl_prune.slimming.fallback.compiler import slim_by_autograd
 from ssl_prune.utils.inputs import Inputs
@@ -48,7 +47,7 @@ def training_cut(
         >>> training_cut(net, torch.randn(1, 4)).model[0]
         Linear(in_features=4, out_features=3, bias=True)
     """
-    graph = trace_either(model, inputs) if graph is None else graph
+    graph = trace(model, inputs) if graph is None else graph
     if isinstance(graph, AutogradGraph):
         if round_to != 1:
             raise SlimError(

@@ -12,7 +12,7 @@ from torch import nn
 from ssl_prune.budget.outcome import BudgetChange
 from ssl_prune.costs import cost
 from ssl_prune.errors import GraphError, SlimError
-from ssl_prune.graph import ChannelGraph, trace
+from ssl_prune.graph import ChannelGraph, by_export
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.oneshot.threshold import ThresholdChange, apply_threshold, check_threshold
 from ssl_prune.slimming.analysis.liveness import liveness
@@ -115,7 +115,7 @@ def slim(
     refusal = graph.refusal if isinstance(graph, AutogradGraph) else None
     if graph is None:
         try:
-            graph = trace(model, example_inputs)
+            graph = by_export(model, example_inputs)
         except GraphError as error:
             refusal = str(error)
     if graph is None or refusal is not None:
@@ -244,7 +244,7 @@ def _again(
     were, and where a repair kept more than it had to.
     """
     try:
-        graph = trace(best.model, inputs)
+        graph = by_export(best.model, inputs)
     except GraphError:
         return None
     forms = columns if columns != "measured" else False  # what was fastest is not changed again

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_prune.graph import faults, trace
-from ssl_prune.graph.rules import registry
+from ssl_prune.graph.labels import rule_registry as registry
 from ssl_prune.slimming import slim
 from ssl_prune.slimming.analysis import constants
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from ssl_prune.graph import trace
 from ssl_prune.graph.export.functionalize import functional
 from ssl_prune.graph.export.program import export, run_node
+from ssl_prune.graph.rules import has_rule
 
 
 class Plain(nn.Module):
@@ -160,7 +161,7 @@ def network(function):
 
 @torch.no_grad()
 def interpret(net, x):
-    program = export(net, x)
+    program = export(net, x, has_rule)
     tensors, values = {**dict(net.named_parameters()), **dict(net.named_buffers())}, {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -185,7 +186,7 @@ def test_the_program_computes_what_the_network_does(function):
 
 @pytest.mark.parametrize("function", [*RENAMED, *OTHERS], ids=lambda f: f.__name__)
 def test_nothing_is_written_in_place(function):
-    program = export(network(function), torch.randn(2, 3, 5, 5))
+    program = export(network(function), torch.randn(2, 3, 5, 5), has_rule)
     assert not any(getattr(getattr(n.target, "_schema", None), "is_mutable", False) for n in program.graph.nodes)
 
 

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from ssl_prune.errors import GraphError
-from ssl_prune.graph import trace
+from ssl_prune.graph import by_export, trace
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.graph.fallback.control_flow import Answers, explore
-from ssl_prune.graph.fallback.tracer import by_autograd, trace_either
+from ssl_prune.graph.fallback.tracer import by_autograd
 from ssl_prune.groups import partition
 
 
@@ -51,7 +51,7 @@ def add_and_cat():
 @pytest.mark.parametrize("build", [chain, add_and_cat])
 def test_both_tracers_find_the_same_units(build):
     net, x = build(), torch.randn(1, 3, 6, 6)
-    assert partition_of(by_autograd(net, x)) == partition_of(trace(net, x))
+    assert partition_of(by_autograd(net, x)) == partition_of(by_export(net, x))
 
 
 def branching(threshold=0.0):
@@ -95,8 +95,8 @@ def test_the_coupled_penalty_reaches_both_branches():
 
 def test_the_first_tracer_comes_first():
     net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    assert not isinstance(trace_either(net, torch.randn(1, 4)), AutogradGraph)
-    graph = trace_either(branching(), torch.randn(1, 4))
+    assert not isinstance(trace(net, torch.randn(1, 4)), AutogradGraph)
+    graph = trace(branching(), torch.randn(1, 4))
     assert isinstance(graph, AutogradGraph)
     assert "torch.export" in graph.refusal
     with pytest.raises(GraphError, match=r"program.*torch\.export"):
@@ -107,7 +107,7 @@ def test_the_first_tracer_comes_first():
 
 def test_a_wrong_input_names_both_reasons():
     with pytest.raises(GraphError, match=r"\(2, 5\).*second tracer.*shape"):
-        trace_either(branching(), torch.randn(2, 5))
+        trace(branching(), torch.randn(2, 5))
 
 
 def test_too_many_ways_are_refused():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ssl_prune.errors import GraphError, SlimError
-from ssl_prune.graph import trace
+from ssl_prune.graph import by_export, trace
 
 
 def test_the_network_is_left_as_it_was():
@@ -38,12 +38,12 @@ class Branching(nn.Module):
 
 def test_data_dependent_control_flow_is_refused_with_a_way_out():
     with pytest.raises(GraphError, match=r"Branching.*\(2, 4\).*depends on data"):
-        trace(Branching(), torch.randn(2, 4))
+        by_export(Branching(), torch.randn(2, 4))
 
 
 def test_a_wrong_shape_is_named():
     with pytest.raises(GraphError, match=r"Sequential.*\(2, 5\)"):
-        trace(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 5))
+        by_export(nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 5))
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "x"])

@@ -18,7 +18,7 @@ from torch import nn
 
 from ssl_prune import SlimPlan, SlimResult, slim
 from ssl_prune.errors import GraphError
-from ssl_prune.graph import ChannelGraph, trace
+from ssl_prune.graph import ChannelGraph, by_export
 from ssl_prune.slimming.analysis import constants
 from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.slimming.modules.pruned_attention import CutAttention
@@ -44,7 +44,7 @@ class Slimmed:
     def graph(self) -> ChannelGraph | None:
         """None where `torch.export` refuses the network."""
         try:
-            return trace(self.model, self.inputs)
+            return by_export(self.model, self.inputs)
         except GraphError:
             return None
 

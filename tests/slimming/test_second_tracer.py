@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_prune.errors import GraphError, SlimError
-from ssl_prune.graph import trace
+from ssl_prune.graph import by_export
 from ssl_prune.slimming import SlimPlan, slim
 
 
@@ -334,7 +334,7 @@ def test_exact_or_kept(build):
     net, removed = build()
     x = image()
     with pytest.raises(GraphError):
-        trace(net, x)
+        by_export(net, x)
     result = exact(net, x)
     if removed is not None:
         assert result.report.removed == removed

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +60,18 @@ class Program:
     mutated: frozenset[str] = frozenset()
 
 
-def export(model: nn.Module, example_inputs: Inputs) -> Program:
+def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node], bool]) -> Program:
     """Trace `model` in evaluation mode; its weights, flags and random state are left as they were.
+
+    Args:
+        model: the network.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+        has_rule: whether a composite operator may stay; any other is taken apart where torch can.
 
     Raises:
         GraphError: `torch.export` cannot follow the network, or the example does not fit it.
     """
     from torch.export.graph_signature import InputKind  # not at import: reading a slim file needs no export
-
-    from ssl_prune.graph.rules import rule_for, unknown  # rules are written in terms of programs
 
     args, kwargs = as_call(example_inputs)
     quiet = warnings.catch_warnings()
@@ -76,7 +79,7 @@ def export(model: nn.Module, example_inputs: Inputs) -> Program:
         warnings.simplefilter("ignore")
         try:
             exported = torch.export.export(model, args, kwargs, strict=False)
-            graph = functional(exported.graph, lambda node: rule_for(node) is not unknown)
+            graph = functional(exported.graph, has_rule)
             if graph is None:
                 exported = exported.run_decompositions({})
                 graph = exported.graph

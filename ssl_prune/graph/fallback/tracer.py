@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import GraphError
-from ssl_prune.graph.channel_graph import ChannelGraph, trace
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.graph.fallback.control_flow import Answers, explore
 from ssl_prune.graph.fallback.per_channel_ops import LAYERS, WRITERS, is_own, layer_axes, operator_problem
@@ -26,23 +25,7 @@ from ssl_prune.graph.fallback.ties import Ties
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call, evaluation, leaves, map_tensors
 
-__all__ = ["by_autograd", "trace_either"]
-
-
-def trace_either(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
-    """The channel graph by `torch.export`, or by autograd where export refuses the network.
-
-    Raises:
-        GraphError: both refuse; the message has both reasons.
-
-    Example:
-        >>> trace_either(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.randn(1, 4)).num_units
-        3
-    """
-    try:
-        return trace(model, example_inputs)
-    except GraphError as error:
-        return by_autograd(model, example_inputs, refusal=str(error))
+__all__ = ["by_autograd"]
 
 
 def by_autograd(

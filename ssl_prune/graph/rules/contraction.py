@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, fx
 
 from ssl_prune.graph.export.program import module_of
-from ssl_prune.graph.labels.label_pass import Contraction, LabelPass, Parameter, base
+from ssl_prune.graph.labels.broadcast import base
+from ssl_prune.graph.labels.label_types import Contraction, Parameter
+from ssl_prune.graph.labels.labels import Labels
+from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED
-from ssl_prune.graph.rules.registry import rule
 
 __all__ = [
     "bilinear",
@@ -25,7 +27,7 @@ __all__ = [
 aten = torch.ops.aten
 
 
-def _refuse(labels: LabelPass, node: fx.Node, reason: str, *values: Any) -> Tensor:
+def _refuse(labels: Labels, node: fx.Node, reason: str, *values: Any) -> Tensor:
     labels.pin(node, reason, *values)
     return torch.full((), PINNED).expand(labels.shape(node))
 
@@ -49,7 +51,7 @@ def vector(plane: Tensor, axis: int) -> Tensor:
     return plane[tuple(index)]
 
 
-def _write(labels: LabelPass, weight: Parameter, axis: int, bias: Parameter | None) -> Tensor:
+def _write(labels: Labels, weight: Parameter, axis: int, bias: Parameter | None) -> Tensor:
     written = vector(weight.planes[axis], axis)
     labels.role(weight, axis, "writer")
     if bias is not None:
@@ -59,7 +61,7 @@ def _write(labels: LabelPass, weight: Parameter, axis: int, bias: Parameter | No
 
 
 def note(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     weight: Parameter,
     read: Tensor,
@@ -96,7 +98,7 @@ def note(
 
 @rule(aten.conv1d, aten.conv2d, aten.conv3d)
 def convolution(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     x: Tensor,
     weight: Any,
@@ -124,7 +126,7 @@ def convolution(
     return labels.spread(node, written, along)
 
 
-def _grouped(labels: LabelPass, weight: Parameter, axis: int, read: Tensor, written: Tensor, groups: int) -> None:
+def _grouped(labels: Labels, weight: Parameter, axis: int, read: Tensor, written: Tensor, groups: int) -> None:
     """Groups may keep different channels, but equally many; a group goes with all that it reads and writes."""
     labels.role(weight, axis, "grouped")
     inside, outside = read.reshape(groups, -1), written.reshape(groups, -1)
@@ -135,7 +137,7 @@ def _grouped(labels: LabelPass, weight: Parameter, axis: int, read: Tensor, writ
 
 @rule(aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d)
 def transposed_convolution(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     x: Tensor,
     weight: Any,
@@ -180,7 +182,7 @@ def transposed_convolution(
 
 
 @rule(aten.linear)
-def linear(labels: LabelPass, node: fx.Node, x: Tensor, weight: Any, bias: Any = None) -> Tensor:
+def linear(labels: Labels, node: fx.Node, x: Tensor, weight: Any, bias: Any = None) -> Tensor:
     """W of shape (O, I) over the last axis of the input: reads axis 1, writes axis 0."""
     if not isinstance(x, Tensor) or not plain(weight, bias):
         return _refuse(labels, node, "the weight of a linear layer is computed", x, weight, bias)
@@ -198,7 +200,7 @@ def linear(labels: LabelPass, node: fx.Node, x: Tensor, weight: Any, bias: Any =
 
 
 @rule(aten.embedding)
-def embedding(labels: LabelPass, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Tensor:
+def embedding(labels: Labels, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Tensor:
     """A table of shape (V, D): writes axis 1."""
     if not plain(weight):
         return _refuse(labels, node, "the table of an embedding is computed", weight, indices)
@@ -208,7 +210,7 @@ def embedding(labels: LabelPass, node: fx.Node, weight: Any, indices: Any, *args
 
 
 @rule(aten.embedding_bag)
-def embedding_bag(labels: LabelPass, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Any:
+def embedding_bag(labels: Labels, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Any:
     """Rows of a table of shape (V, D), added up or compared channel by channel."""
     values = node.meta["val"]
     if not plain(weight):
@@ -225,7 +227,7 @@ def embedding_bag(labels: LabelPass, node: fx.Node, weight: Any, indices: Any, *
 
 
 @rule(aten.bilinear)
-def bilinear(labels: LabelPass, node: fx.Node, a: Tensor, b: Tensor, weight: Any, bias: Any = None) -> Tensor:
+def bilinear(labels: Labels, node: fx.Node, a: Tensor, b: Tensor, weight: Any, bias: Any = None) -> Tensor:
     """W of shape (O, I, J) over the last axes of two inputs: reads axes 1 and 2, writes axis 0."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor) and plain(weight, bias)):
         return _refuse(labels, node, "the weight of a bilinear layer is computed", a, b, weight, bias)

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.labels.label_pass import LabelPass, Parameter, base
+from ssl_prune.graph.labels.broadcast import base
+from ssl_prune.graph.labels.label_types import Parameter
+from ssl_prune.graph.labels.labels import Labels
+from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import WILDCARD
-from ssl_prune.graph.rules.registry import rule
 
 __all__ = ["MOVEMENT", "move"]
 
@@ -25,7 +27,7 @@ MOVEMENT = (
 )  # fmt: skip
 
 
-def move(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def move(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Run the node's own operator on labels; on a parameter, on each of its planes."""
     _even(labels, node, args)
     if any(isinstance(value, Parameter) for value in pytree.tree_leaves((args[1:], kwargs))):
@@ -48,7 +50,7 @@ def move(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
 rule(*MOVEMENT)(move)
 
 
-def _even(labels: LabelPass, node: fx.Node, args: tuple[Any, ...]) -> None:
+def _even(labels: Labels, node: fx.Node, args: tuple[Any, ...]) -> None:
     """Pieces that were equally long stay so (`chunk` looks like a split by a size), and groups that are shuffled."""
     packet = node.target.overloadpacket  # type: ignore[union-attr]
     if packet is aten.channel_shuffle and isinstance(args[0], Tensor) and args[0].stride(1) != 0:
@@ -71,7 +73,7 @@ def _even(labels: LabelPass, node: fx.Node, args: tuple[Any, ...]) -> None:
 
 
 @rule(aten.view, aten._unsafe_view)
-def _view(labels: LabelPass, node: fx.Node, value: Any, shape: list[int]) -> Any:
+def _view(labels: Labels, node: fx.Node, value: Any, shape: list[int]) -> Any:
     if isinstance(value, Parameter):
         return replace(value, planes=tuple(plane.reshape(shape) for plane in value.planes))
     return value.reshape(shape)
@@ -81,12 +83,12 @@ def _view(labels: LabelPass, node: fx.Node, value: Any, shape: list[int]) -> Any
     aten.clone, aten.alias, aten.detach, aten._to_copy, aten.to, aten.type_as, aten.contiguous, aten.dropout,
     aten.lift_fresh_copy,
 )  # fmt: skip
-def _same(labels: LabelPass, node: fx.Node, value: Any, *args: Any, **kwargs: Any) -> Any:
+def _same(labels: Labels, node: fx.Node, value: Any, *args: Any, **kwargs: Any) -> Any:
     return value
 
 
 @rule(aten.constant_pad_nd)
-def _pad(labels: LabelPass, node: fx.Node, value: Tensor, pad: list[int], fill: float = 0) -> Any:
+def _pad(labels: Labels, node: fx.Node, value: Tensor, pad: list[int], fill: float = 0) -> Any:
     if isinstance(value, Parameter):
         labels.pin(node, "a parameter is padded", value)
         return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
@@ -105,7 +107,7 @@ def _pad(labels: LabelPass, node: fx.Node, value: Tensor, pad: list[int], fill: 
 
 @rule(aten.pad)
 def _pad_mode(
-    labels: LabelPass, node: fx.Node, value: Any, pad: list[int], mode: str = "constant", fill: float | None = None
+    labels: Labels, node: fx.Node, value: Any, pad: list[int], mode: str = "constant", fill: float | None = None
 ) -> Any:
     if mode == "constant" or not isinstance(value, Tensor):
         return _pad(labels, node, value, pad)
@@ -113,7 +115,7 @@ def _pad_mode(
 
 
 @rule(aten.index)
-def _index(labels: LabelPass, node: fx.Node, value: Any, indices: Any) -> Any:
+def _index(labels: Labels, node: fx.Node, value: Any, indices: Any) -> Any:
     """Fixed positions move labels; positions that depend on the input choose among positions, never among channels."""
     numbers = [_numbers(labels, node, i) for i in range(len(indices))]
     if any(n is None and given is not None for n, given in zip(numbers, indices, strict=True)):
@@ -125,7 +127,7 @@ def _index(labels: LabelPass, node: fx.Node, value: Any, indices: Any) -> Any:
 
 
 @rule(aten.index_select)
-def _index_select(labels: LabelPass, node: fx.Node, value: Any, dim: int, index: Any) -> Any:
+def _index_select(labels: Labels, node: fx.Node, value: Any, dim: int, index: Any) -> Any:
     given = node.args[2]
     number = labels.known(given) if isinstance(given, fx.Node) else None
     if number is None:
@@ -136,14 +138,14 @@ def _index_select(labels: LabelPass, node: fx.Node, value: Any, dim: int, index:
     return value.index_select(dim, number)
 
 
-def _numbers(labels: LabelPass, node: fx.Node, i: int) -> Tensor | None:
+def _numbers(labels: Labels, node: fx.Node, i: int) -> Tensor | None:
     """A constant index: a buffer or a literal of the forward."""
     given = node.args[1][i]  # type: ignore[index]
     return labels.known(given) if isinstance(given, fx.Node) else None
 
 
 @rule(aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk)
-def _along(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+def _along(labels: Labels, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Operators along one axis: labels beside it pass."""
     topk = getattr(node.target, "overloadpacket", None) is aten.topk
     dims = [a for a in args if isinstance(a, int) and not isinstance(a, bool)]
@@ -158,7 +160,7 @@ def _along(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) 
 
 
 @rule(aten.glu)
-def _glu(labels: LabelPass, node: fx.Node, x: Any, dim: int = -1) -> Any:
+def _glu(labels: Labels, node: fx.Node, x: Any, dim: int = -1) -> Any:
     """Halves that meet: each channel of the one goes with its gate."""
     if not isinstance(x, Tensor):
         labels.pin(node, "a gated parameter", x)
@@ -169,7 +171,7 @@ def _glu(labels: LabelPass, node: fx.Node, x: Any, dim: int = -1) -> Any:
 
 
 @rule(aten.im2col)
-def _im2col(labels: LabelPass, node: fx.Node, x: Tensor, kernel: list[int], *args: Any) -> Tensor:
+def _im2col(labels: Labels, node: fx.Node, x: Tensor, kernel: list[int], *args: Any) -> Tensor:
     """(N, C, H, W) to (N, C · kernel, L): a channel becomes a run of rows."""
     channels = labels.channels(x, 1)
     runs = channels.repeat_interleave(kernel[0] * kernel[1])
@@ -177,14 +179,14 @@ def _im2col(labels: LabelPass, node: fx.Node, x: Tensor, kernel: list[int], *arg
 
 
 @rule(aten.col2im)
-def _col2im(labels: LabelPass, node: fx.Node, x: Tensor, size: Any, kernel: list[int], *args: Any) -> Tensor:
+def _col2im(labels: Labels, node: fx.Node, x: Tensor, size: Any, kernel: list[int], *args: Any) -> Tensor:
     runs = labels.channels(x, 1).view(-1, kernel[0] * kernel[1])
     labels.unite(runs, runs[:, :1])
     return labels.spread(node, runs[:, 0], 1)
 
 
 @rule(aten.grid_sampler, aten.grid_sampler_2d)
-def _grid(labels: LabelPass, node: fx.Node, x: Tensor, grid: Any, *args: Any) -> Tensor:
+def _grid(labels: Labels, node: fx.Node, x: Tensor, grid: Any, *args: Any) -> Tensor:
     labels.pin(node, "a sampling grid", grid)
     return labels.spread(node, labels.channels(x, 1), 1)
 
@@ -194,7 +196,7 @@ def _grid(labels: LabelPass, node: fx.Node, x: Tensor, grid: Any, *args: Any) ->
     aten.scalar_tensor, aten.linspace, aten.eye, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty,
     aten.empty_like, aten._assert_tensor_metadata,
 )  # fmt: skip
-def _factory(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def _factory(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(node.meta.get("val"), Tensor):  # an assertion
         return None
     return torch.full((), WILDCARD).expand(labels.shape(node))

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels.label_pass import LabelPass, Parameter, base, collapse
+from ssl_prune.graph.labels.broadcast import base, collapse
+from ssl_prune.graph.labels.label_types import Parameter
+from ssl_prune.graph.labels.labels import Labels
+from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED, WILDCARD
-from ssl_prune.graph.rules.registry import rule
 
 __all__ = ["UNTAGGED", "pointwise"]
 
@@ -28,7 +30,7 @@ UNTAGGED = tuple(
 
 
 @rule("pointwise", *UNTAGGED)
-def pointwise(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Unite the operands' labels; an operand that is one channel broadcast over many is pinned, not merged."""
     shape = labels.shape(node)
     operands = [a for a in (*args, *kwargs.values()) if isinstance(a, (Tensor, Parameter))]
@@ -64,7 +66,7 @@ def _moving(value: Tensor, shape: torch.Size) -> list[int]:
     return [axis for axis in range(len(shape)) if shape[axis] > 1 and spread.stride(axis) != 0]
 
 
-def _planes(labels: LabelPass, node: fx.Node, parameter: Parameter, varying: set[int]) -> list[Tensor]:
+def _planes(labels: Labels, node: fx.Node, parameter: Parameter, varying: set[int]) -> list[Tensor]:
     """The planes of a per-channel parameter along the result's labelled axes; its other axes are never cut."""
     shape = labels.shape(node)
     planes = []

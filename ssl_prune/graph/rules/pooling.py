@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.labels.label_pass import LabelPass
+from ssl_prune.graph.labels.labels import Labels
+from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED
-from ssl_prune.graph.rules.registry import rule
 
 __all__ = ["POOLING", "pool"]
 
@@ -26,7 +26,7 @@ POOLING = tuple(
 
 
 @rule(*POOLING)
-def pool(labels: LabelPass, node: fx.Node, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+def pool(labels: Labels, node: fx.Node, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """A channel goes in, the same channel comes out."""
     value = node.meta["val"]
     spatial = (value if isinstance(value, Tensor) else value[0]).dim() - x.dim()

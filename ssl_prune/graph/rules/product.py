@@ -7,23 +7,25 @@ from torch import Tensor, fx
 
 from ssl_prune.graph.export.module_kinds import is_attention
 from ssl_prune.graph.export.program import module_of
-from ssl_prune.graph.labels.label_pass import Contraction, LabelPass, Parameter, base, collapse
+from ssl_prune.graph.labels.broadcast import base, collapse
+from ssl_prune.graph.labels.label_types import Contraction, Parameter
+from ssl_prune.graph.labels.labels import Labels
+from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED
 from ssl_prune.graph.rules.contraction import linear, note, plain, vector
-from ssl_prune.graph.rules.registry import rule
 
 __all__ = ["attention", "einsum", "matmul"]
 
 aten = torch.ops.aten
 
 
-def _pinned(labels: LabelPass, node: fx.Node, reason: str, *values: Any) -> Tensor:
+def _pinned(labels: Labels, node: fx.Node, reason: str, *values: Any) -> Tensor:
     labels.pin(node, reason, *values)
     return torch.full((), PINNED).expand(labels.shape(node))
 
 
 @rule(aten.matmul, aten.bmm, aten.mm)
-def matmul(labels: LabelPass, node: fx.Node, a: Any, b: Any) -> Tensor:
+def matmul(labels: Labels, node: fx.Node, a: Any, b: Any) -> Tensor:
     """(..., n, k) @ (..., k, m); a parameter on the right is a linear layer with its weight transposed."""
     if isinstance(a, Parameter) or isinstance(b, Parameter):
         if isinstance(a, Tensor) and isinstance(b, Parameter) and len(b.shape) == 2 and not b.computed:
@@ -37,7 +39,7 @@ def matmul(labels: LabelPass, node: fx.Node, a: Any, b: Any) -> Tensor:
     return _product(labels, node, a, b, left, right, f"{batch}nm")
 
 
-def _by_parameter(labels: LabelPass, node: fx.Node, x: Tensor, weight: Parameter) -> Tensor:
+def _by_parameter(labels: Labels, node: fx.Node, x: Tensor, weight: Parameter) -> Tensor:
     """x @ W with W of shape (I, O), or the transpose of one of shape (O, I)."""
     swapped = Parameter(weight.name, tuple(plane.t() for plane in weight.planes))
     if plain(swapped):  # the parameter itself is (O, I)
@@ -62,7 +64,7 @@ def _by_parameter(labels: LabelPass, node: fx.Node, x: Tensor, weight: Parameter
 
 
 @rule(aten.einsum)
-def einsum(labels: LabelPass, node: fx.Node, equation: str, operands: Any, **kwargs: Any) -> Tensor:
+def einsum(labels: Labels, node: fx.Node, equation: str, operands: Any, **kwargs: Any) -> Tensor:
     """Two values by their letters."""
     terms, arrow, out = equation.replace(" ", "").partition("->")
     letters = terms.split(",")
@@ -84,7 +86,7 @@ def einsum(labels: LabelPass, node: fx.Node, equation: str, operands: Any, **kwa
     return _product(labels, node, operands[0], operands[1], letters[0], letters[1], out, operands=node.args[1])
 
 
-def _by_letters(labels: LabelPass, node: fx.Node, operands: Any, letters: list[str], out: str) -> Tensor:
+def _by_letters(labels: Labels, node: fx.Node, operands: Any, letters: list[str], out: str) -> Tensor:
     """A linear layer over any axis: of the parameter's two letters one is summed, the other one is new."""
     place = 1 if isinstance(operands[1], Parameter) else 0
     weight, x, own, names = operands[place], operands[1 - place], letters[place], letters[1 - place]
@@ -115,7 +117,7 @@ def _by_letters(labels: LabelPass, node: fx.Node, operands: Any, letters: list[s
 
 @rule(aten.scaled_dot_product_attention)
 def attention(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     q: Any,
     k: Any,
@@ -153,7 +155,7 @@ def _moving(value: Tensor) -> list[int]:
 
 
 def _product(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     a: Tensor,
     b: Tensor,
@@ -213,7 +215,7 @@ def _product(
 
 
 def _contract(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     a: Tensor,
     b: Tensor,
@@ -255,7 +257,7 @@ def _contract(
     return result
 
 
-def _read_all(labels: LabelPass, node: fx.Node, read: Tensor, written: Tensor) -> None:
+def _read_all(labels: Labels, node: fx.Node, read: Tensor, written: Tensor) -> None:
     """Each channel written needs the one read beside it, whatever its value."""
     labels.contractions.append(Contraction(node, module_of(node), None, None, (), read, written))
 

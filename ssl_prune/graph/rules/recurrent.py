@@ -7,10 +7,12 @@ from torch import Tensor, fx
 
 from ssl_prune.graph.export.module_kinds import kind_of
 from ssl_prune.graph.export.program import module_of
+from ssl_prune.graph.labels.broadcast import base
 from ssl_prune.graph.labels.hidden_state import State
-from ssl_prune.graph.labels.label_pass import Contraction, LabelPass, Parameter, base
+from ssl_prune.graph.labels.label_types import Contraction, Parameter
+from ssl_prune.graph.labels.labels import Labels
+from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED
-from ssl_prune.graph.rules.registry import rule
 
 __all__ = ["candidates", "recurrent", "step"]
 
@@ -19,7 +21,7 @@ aten = torch.ops.aten
 
 @rule(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 def recurrent(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     x: Any,
     state: Any,
@@ -65,7 +67,7 @@ def recurrent(
 
 
 @rule(aten.lstm_cell, aten.gru_cell, aten.rnn_tanh_cell, aten.rnn_relu_cell)
-def step(labels: LabelPass, node: fx.Node, x: Any, state: Any, *params: Any) -> Any:
+def step(labels: Labels, node: fx.Node, x: Any, state: Any, *params: Any) -> Any:
     """One step of a cell that the user's own code calls: the state is a value like any other."""
     states = list(state) if isinstance(state, (tuple, list)) else [state]
     own = [p for p in params if p is not None]
@@ -103,7 +105,7 @@ def _states_are_met(node: fx.Node, initial: tuple[fx.Node, ...]) -> bool:
     return not own or given or taken
 
 
-def _start(labels: LabelPass, node: fx.Node, value: Any, hidden: Tensor, cell: int | None) -> None:
+def _start(labels: Labels, node: fx.Node, value: Any, hidden: Tensor, cell: int | None) -> None:
     """A state that the user's code gives is as wide as the hidden units; the zeros that a layer makes follow it."""
     if isinstance(value, Tensor):
         labels.unite(hidden, labels.channels(value if cell is None else value[cell], -1))
@@ -118,7 +120,7 @@ def _start(labels: LabelPass, node: fx.Node, value: Any, hidden: Tensor, cell: i
 
 
 def _cell(
-    labels: LabelPass,
+    labels: Labels,
     node: fx.Node,
     params: Any,
     read: Tensor,

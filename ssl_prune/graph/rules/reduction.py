@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, fx
 
 from ssl_prune.graph.export.program import module_of
-from ssl_prune.graph.labels.label_pass import Contraction, LabelPass, base
+from ssl_prune.graph.labels.broadcast import base
+from ssl_prune.graph.labels.label_types import Contraction
+from ssl_prune.graph.labels.labels import Labels
+from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED
-from ssl_prune.graph.rules.registry import rule
 
 __all__ = ["reduce"]
 
@@ -21,7 +23,7 @@ aten = torch.ops.aten
 
 
 @rule(aten.mean, aten.sum, aten.amax, aten.amin, aten.prod, aten.logsumexp, aten.var, aten.std, aten.linalg_vector_norm)
-def reduce(labels: LabelPass, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
+def reduce(labels: Labels, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Keep the labels of the axes that stay."""
     shape = labels.shape(node)
     dims = kwargs.get("dim", next((a for a in args if isinstance(a, (list, tuple))), args[0] if args else None))

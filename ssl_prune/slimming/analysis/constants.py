@@ -16,12 +16,13 @@ from torch.utils import _pytree as pytree
 from ssl_prune.graph.export.program import LARGE, Interpretation, Program, module_of, multiplications, run_node
 from ssl_prune.graph.faults import fault
 from ssl_prune.graph.labels.broadcast import base, collapse
-from ssl_prune.slimming.analysis.dependence import Known, varying
+from ssl_prune.slimming.analysis.dependence import varying
 from ssl_prune.slimming.analysis.dependence_masks import uniform
+from ssl_prune.slimming.analysis.known import Known
 from ssl_prune.slimming.analysis.skip_products import skipped
 from ssl_prune.utils.inputs import Inputs, as_call
 
-__all__ = ["ChannelValues", "Known", "ValuePass"]
+__all__ = ["ChannelValues", "ValuePass"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from ssl_prune.graph.labels.broadcast import base
-from ssl_prune.slimming.analysis.dependence import Known, varying
+from ssl_prune.slimming.analysis.dependence import varying
+from ssl_prune.slimming.analysis.known import Known
 
 __all__ = ["skipped"]
 

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import Program, export, module_of, run_node
+from ssl_prune.graph.rules import has_rule
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision
 
 __all__ = ["InnerDifferenceError", "inner_difference"]
@@ -51,7 +52,7 @@ def inner_difference(
         nothing to compare.
     """
     try:
-        program = export(cut, inputs)
+        program = export(cut, inputs, has_rule)
     except GraphError:
         return None  # it was run: the outputs are compared elsewhere
     pairs = list(zip(graph.program.graph.nodes, program.graph.nodes, strict=False))

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, fx
 
 from ssl_prune.graph.faults import fault, name_of
-from ssl_prune.graph.labels.label_pass import LabelPass, Parameter
+from ssl_prune.graph.labels.label_types import Parameter
+from ssl_prune.graph.labels.labels import Labels
 from ssl_prune.graph.labels.union_find import PINNED
 
-__all__ = ["Rule", "follow", "rule", "rule_for", "unknown"]
+__all__ = ["Rule", "follow", "has_rule", "rule", "rule_for", "unknown"]
 
 Rule = Callable[..., Any]
 _RULES: dict[Any, Rule] = {}
@@ -47,7 +48,7 @@ def rule_for(node: fx.Node) -> Rule:
     return unknown
 
 
-def follow(labels: LabelPass, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def follow(labels: Labels, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Apply the operator's rule; where it has none for such arguments, or fails, keep all that the operator reads."""
     found = rule_for(node)
     if any(isinstance(args[place], Parameter) for place in _VALUES.get(found, ()) if place < len(args)):
@@ -58,12 +59,17 @@ def follow(labels: LabelPass, node: fx.Node, args: tuple[Any, ...], kwargs: dict
         return _kept(labels, node, fault(node, error), args, kwargs)
 
 
-def unknown(labels: LabelPass, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
+def has_rule(node: fx.Node) -> bool:
+    """Some rule other than pinning serves the node's operator."""
+    return rule_for(node) is not unknown
+
+
+def unknown(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Pin what the operator reads and say so."""
     return _kept(labels, node, f"operator {name_of(node)} has no rule", args, kwargs)
 
 
-def _kept(labels: LabelPass, node: fx.Node, reason: str, *values: Any) -> Any:
+def _kept(labels: Labels, node: fx.Node, reason: str, *values: Any) -> Any:
     labels.pin(node, reason, *values)
     value = node.meta.get("val")
     if isinstance(value, Tensor):
@@ -74,5 +80,5 @@ def _kept(labels: LabelPass, node: fx.Node, reason: str, *values: Any) -> Any:
 
 
 @rule(operator.getitem)
-def _getitem(labels: LabelPass, node: fx.Node, values: Any, index: int) -> Any:
+def _getitem(labels: Labels, node: fx.Node, values: Any, index: int) -> Any:
     return values[index]
