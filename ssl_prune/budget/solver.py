@@ -45,7 +45,6 @@ class BudgetSolver(Solver):
         window: in which the network becomes smaller.
         cost_exponent: a; 0: cost does not count.
         every: optimizer steps between two decisions.
-        norms: positions of the members that are scales and shifts of normalisations.
         look: measures what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
             is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
 
@@ -70,7 +69,6 @@ class BudgetSolver(Solver):
         *,
         cost_exponent: float = 1.0,
         every: int = 10,
-        norms: tuple[int, ...] = (),
         look: Callable[[Tensor], Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0)
@@ -83,7 +81,7 @@ class BudgetSolver(Solver):
             raise ValueError(f"every must be at least 1 and cost_exponent at least 0, got {every} and {cost_exponent}")
         self.score, self.controller, self.window = score, controller, window
         self.cost_exponent, self.every, self._saving, self._look = cost_exponent, every, saving, look
-        score.bind(groups, norms)
+        score.bind(groups)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
         self.gone = torch.full((groups.num_groups,), -1)
@@ -111,9 +109,8 @@ class BudgetSolver(Solver):
 
     def rebind(self, groups: Partition, masks: list[Tensor] | None = None) -> None:
         """Go on with what is left of the groups, whose numbers must be the same."""
-        names = {self.groups.members[i].name for i in self.score.norms}
         super().rebind(groups, masks)
-        self.score.rebind(groups, [i for i, member in enumerate(groups.members) if member.name in names])
+        self.score.rebind(groups)
 
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""

@@ -214,7 +214,7 @@ def _member_here(member: Member, mesh: DeviceMesh) -> ShardMember:
         for d in range(index.ndim):
             if index.shape[d] == member.param.shape[d]:
                 index = index.narrow(d, starts[d], sizes[d])
-    return ShardMember(member.name, member.param, index, tuple(starts), counts)
+    return ShardMember(member.name, member.param, index, tuple(starts), counts, role=member.role)
 
 
 def _flat(place: Sequence[int], shape: Sequence[int]) -> int:

@@ -42,7 +42,7 @@ def carry(groups: Partition, origin: Mapping[str, Source], model: nn.Module) -> 
                 continue
             index = None if member.index is None else source.take(member.index)
             if index is None or bool((index >= 0).any()):
-                members.append(Member(name, now[name], index))
+                members.append(Member(name, now[name], index, role=member.role))
                 numbers.append(position)
     if not members:
         return None

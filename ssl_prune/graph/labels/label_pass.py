@@ -24,7 +24,7 @@ _COPIES = {
     getattr(torch.ops.aten, n) for n in ("lift_fresh_copy", "clone", "alias", "detach", "_to_copy", "to", "contiguous")
 }
 
-Role = str  # "writer" | "norm" | "reader"
+Role = str  # "writer" | "reader" | "grouped" | "scale" | "shift" | "statistic" | "bias" | "other"
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def _start(labels: LabelPass, node: fx.Node, value: Any, hidden: Tensor, cell: i
     if value.computed or plane is None or plane.numel() != len(hidden):
         labels.pin(node, "an initial state computed from a parameter", value, hidden)
         return
-    labels.role(value, moving[0], "norm")
+    labels.role(value, moving[0], "other")
     labels.unite(hidden, plane.reshape(-1))
 
 
