@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,12 +16,15 @@ from ssl_prune.budget.measured_choice import fit, plan, unmet
 from ssl_prune.budget.window import Window
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
+from ssl_prune.masks import clear_state
 from ssl_prune.penalties import GroupLasso
 from ssl_prune.penalties.functional import shrink_factor
 from ssl_prune.scores import Score
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
-from ssl_prune.solvers.freezing import clear_state, touched
+
+if TYPE_CHECKING:
+    from ssl_prune.shrinking.index_maps import Source
 
 __all__ = ["BudgetSolver"]
 
@@ -107,9 +110,9 @@ class BudgetSolver(Solver):
                 "leave the layers of the others out with exclude"
             )
 
-    def rebind(self, groups: Partition, masks: list[Tensor] | None = None) -> None:
+    def rebind(self, groups: Partition, origin: Mapping[str, Source] | None = None) -> None:
         """Go on with what is left of the groups, whose numbers must be the same."""
-        super().rebind(groups, masks)
+        super().rebind(groups, origin)
         self.score.rebind(groups)
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,13 +151,12 @@ class BudgetSolver(Solver):
         """The shares that may be left at a step."""
         return {kind: self.window.share(step, limit) for kind, limit in self.controller.limits.items()}
 
-    def _act(self, binding: Binding, strength: float) -> None:
-        step = self.step_count
+    def _act(self, binding: Binding, step: int) -> None:
         if not self.frozen:
             # Before the step there is no gradient yet where a closure computes it, as Lightning's does.
             self.score.update()
         if self.frozen or step < self.window.start:
-            super()._act(binding, 0.0)
+            super()._act(binding, step)
             return
         if (step - self.window.start) % self.every == 0 or self._weights is None:
             self._decide(step, binding)
@@ -241,9 +243,7 @@ class BudgetSolver(Solver):
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
         self.gone[groups] = self.step_count
-        masks = self.groups.expand((~self.dead).to(self.groups.dtype))
-        for i in touched(self.groups, groups):
-            clear_state(binding.optimizer, self.groups.members[i], masks[i])
+        clear_state(self.groups, binding.optimizer, groups)
 
     def _project(self, binding: Binding) -> None:
         pushed = None if self._weights is None else self._weights == 1

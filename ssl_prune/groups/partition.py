@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_prune.groups.flat import Flat, launching_costs
-from ssl_prune.groups.member import Member, Role
+from ssl_prune.groups.member import Member
 
 
 class Partition:
@@ -149,6 +149,10 @@ class Partition:
         """The sum over all groups of values ``(G,)``."""
         return values.sum()
 
+    def over_processes(self, counts: Tensor) -> Tensor:
+        """The sum over the processes among which the parameters are divided."""
+        return counts
+
     def at_most(self, count: int) -> bool:
         """Whether no more than `count` groups are alive."""
         # Norms are cheap but underflow: what they call few is counted entry by entry.
@@ -178,10 +182,6 @@ class Partition:
             index = {i: found for i in positions if (found := self.members[i].index) is not None}
         members = [replace(self.members[i], index=index[i]) for i in positions]
         return Partition(members, self.layers, self.layer.cpu(), self.kind, allow_empty=True)
-
-    def having(self, roles: Sequence[Role]) -> list[int]:
-        """Positions of the members that have one of the roles."""
-        return [i for i, member in enumerate(self.members) if member.role in roles]
 
     def describe(self, g: int) -> str:
         """Name a group by its layer, kind and position there: ``"conv1 filter 3"``."""

@@ -85,6 +85,10 @@ class ShardedPartition(Partition):
         counted = [piece for piece, member in zip(pieces, self.members, strict=True) if member.counts]
         return self._over_mesh(torch.cat([values[:0], *counted]).sum())
 
+    def over_processes(self, counts: Tensor) -> Tensor:
+        """The sum over the processes of the mesh."""
+        return self._over_mesh(counts.clone())
+
     def restrict(self, positions: Sequence[int]) -> Partition:
         """The same groups with only some members (by position); single entries are numbered anew."""
         if not self.is_entrywise:

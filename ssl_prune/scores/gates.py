@@ -33,8 +33,8 @@ class Gates:
     def __init__(self, groups: Partition) -> None:
         self._parts: list[tuple[Partition, Tensor]] = []  # the last one that a group is in counts
         found = torch.zeros(groups.num_groups, dtype=torch.bool)
-        rest = [i for i, m in enumerate(groups.members) if m.role not in (*NORMALISATION, *WRITING)]
-        for positions in (groups.having(NORMALISATION), groups.having(WRITING), rest):
+        for roles in (NORMALISATION, WRITING, ("other",)):
+            positions = [i for i, member in enumerate(groups.members) if member.role in roles]
             if not positions or bool(found.all()):
                 continue
             part = groups if len(positions) == len(groups.members) else groups.restrict(positions)

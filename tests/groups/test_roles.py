@@ -111,4 +111,3 @@ def test_roles_stay_in_parts_and_after_a_cut():
     left = carry(groups, whole, net)
     assert left is not None
     assert roles(left) == roles(groups)
-    assert groups.having(("scale", "bias")) == [1, 2]

@@ -87,7 +87,6 @@ def test_groups_without_a_normalisation_are_taken_over_their_rows():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
     x = torch.randn(8, 3)
     groups = partition(net, "coupled", example_inputs=x)
-    norms = [i for i, m in enumerate(groups.members) if m.name.startswith("1.")]
     mixed, rows = TaylorGate(), TaylorGroup()
     mixed.bind(groups)
     rows.bind(groups)
@@ -178,7 +177,7 @@ def test_a_step_that_overflowed_is_left_out():
 @pytest.mark.parametrize("make", [TaylorGate, TaylorGroup, TaylorWeight, Magnitude, Random])
 def test_a_state_goes_on_where_it_was(make):
     score = make()
-    _, groups, norms, values = bound(score)
+    _, groups, _, values = bound(score)
     other = make()
     other.bind(groups)
     other.load_state_dict(score.state_dict())
@@ -232,7 +231,7 @@ def test_ranks_keep_the_order_within_a_layer_and_make_layers_alike():
 
 def test_ranks_go_on_where_they_were():
     first, second = LayerwiseRank(TaylorGate()), LayerwiseRank(TaylorGate())
-    _, groups, norms, values = bound(first)
+    _, groups, _, values = bound(first)
     second.bind(groups)
     second.load_state_dict(first.state_dict())
     assert torch.equal(second.values(), values)
