@@ -144,8 +144,8 @@ class Mask:
             if getattr(member, "counts", True):  # of replicas only the first
                 each = member.values.numel() // max(1, here.numel())
                 dead, every = dead + (here.numel() - int(here.sum())) * each, every + member.values.numel()
-        dead, every = self.groups.over_processes(torch.tensor([dead, every])).tolist()
-        return dead / every
+        counts = self.groups.over_processes(torch.tensor([dead, every]))
+        return int(counts[0]) / int(counts[1])
 
     def update(self, alive: Tensor, entries: Bits | None = None) -> tuple[Tensor, Tensor]:
         """Other groups are alive from now on; what is dead is zero at once.
@@ -261,6 +261,7 @@ class Mask:
         self._alive = alive.to(self.groups.members[0].values.device, copy=True)
         self._entries = None if entries is None else list(entries)
         self._laid: list[Tensor | None] | None = None
+        self._device: torch.device | None = None
 
     @torch.no_grad()
     def _reveal(self) -> None:

@@ -42,14 +42,17 @@ def clear_state(groups: Partition, optimizer: Optimizer, chosen: Tensor) -> None
 @torch.no_grad()
 def multiply_state(groups: Partition, optimizer: Optimizer, masks: Sequence[Tensor | None]) -> None:
     """Multiply every state tensor of a member's shape by the member's mask, which broadcasts to it."""
-    states, factors = [], []
+    states: list[Tensor] = []
+    factors: list[Tensor] = []
     for member, mask in zip(groups.members, masks, strict=True):
-        for value in optimizer.state.get(member.param, {}).values() if mask is not None else ():
+        if mask is None:
+            continue
+        for value in optimizer.state.get(member.param, {}).values():
             if isinstance(value, Tensor) and value.shape == member.param.shape:
                 states.append(member.local(value))
-                factors.append(mask)
+                factors.append(mask.to(value.device, value.dtype))
     if states:
-        torch._foreach_mul_(states, [f.to(s.device, s.dtype) for f, s in zip(factors, states, strict=True)])
+        torch._foreach_mul_(states, factors)
 
 
 def touched(groups: Partition, chosen: Tensor) -> list[int]:
