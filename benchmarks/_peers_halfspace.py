@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ssl_prune.budget import Atoms, Controller, SizeModel, atoms
 from ssl_prune.graph import trace
 from ssl_prune.groups import Partition, partition
+from ssl_prune.masks import clear_state
 from ssl_prune.scores import Magnitude
-from ssl_prune.solvers.freezing import clear_state
 
 
 @torch.no_grad()
@@ -96,9 +96,7 @@ class HalfSpace(pl.Callback):
         left = self.length - step % self.length
         self.redundant |= self.dead  # what is zero has no direction and stays
         self.dead |= half_space_(self.groups, self._before, self.redundant, (left - 1) / left)
-        masks = self.groups.expand((~self.dead).to(self.groups.dtype))
-        for member, mask in zip(self.groups.members, masks, strict=True):
-            clear_state(trainer.optimizers[0], member, mask)
+        clear_state(self.groups, trainer.optimizers[0], self.dead)
 
     def _choose(self, period: int) -> Tensor:
         keys = self.score.values().double().cpu()

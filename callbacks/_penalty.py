@@ -22,7 +22,7 @@ from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, pa
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
-from ssl_prune.shrinking import Source, carry, carry_masks, dense_form, lineage_of
+from ssl_prune.shrinking import Source, carry, dense_form, lineage_of
 from ssl_prune.solvers import ProximalSolver, SubgradientSolver
 
 __all__ = ["PenaltyCallback"]
@@ -218,13 +218,12 @@ class PenaltyCallback(pl.Callback):
     def _carry(self, origin: Mapping[str, Source], network: nn.Module) -> bool:
         """Put the solver on the network as it is after a cut; False if no group is left."""
         assert self.solver is not None
-        before, masks = self.solver.groups, self.solver.masks
-        groups = carry(before, origin, network)
+        groups = carry(self.solver.groups, origin, network)
         if groups is None:
             self.solver.detach()
             self.solver, self._nothing_left = None, True
             return False
-        self.solver.rebind(groups, None if masks is None else carry_masks(masks, before, groups, origin))
+        self.solver.rebind(groups, origin)
         return True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -215,7 +215,6 @@ class Budget(pl.Callback, Writes):
             window,
             cost_exponent=self.cost_exponent,
             every=max(1, min(self.every, (window.end - window.start) // DECISIONS)),
-            norms=self.steering.norms,
             look=look,
         )
         return self.solver

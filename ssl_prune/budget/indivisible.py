@@ -1,13 +1,13 @@
 """What goes together: channels that only leave as one, such as the heads of attention, merged into one group."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.groups import Member, Partition
+from ssl_prune.groups import Partition
 from ssl_prune.slimming.analysis.rectangular import regular
 
 __all__ = ["Atoms", "atoms", "units_of"]
@@ -145,9 +145,7 @@ def _tied(graph: ChannelGraph) -> Iterator[Tensor]:
 def _merged(groups: Partition, number: Tensor, count: int) -> Partition:
     """The partition with group g called number[g]."""
     table = torch.cat([number, torch.tensor([-1])])
-    members = [
-        Member(m.name, m.param, table.to(m.index.device)[m.index]) for m in groups.members if m.index is not None
-    ]
+    members = [replace(m, index=table.to(m.index.device)[m.index]) for m in groups.members if m.index is not None]
     layer = torch.zeros(count, dtype=torch.long)
     layer[number.flip(0)] = groups.layer.cpu().flip(0)
     return Partition(members, groups.layers, layer, groups.kind)

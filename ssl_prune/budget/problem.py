@@ -38,14 +38,12 @@ class Steering:
         sizes: multiply-accumulates and parameters without some units.
         times: seconds without some units, where the latency is limited.
         controller: the limits.
-        norms: positions of the members that are scales and shifts of normalisations.
     """
 
     parts: Atoms
     sizes: SizeModel
     times: TimeModel | None
     controller: Controller
-    norms: tuple[int, ...]
 
     def saving(self, dead: Tensor) -> Tensor:
         """``(A,)`` the share that each group saves where the `dead` ones are gone, of all that is limited together."""
@@ -180,9 +178,7 @@ def steer(
             f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower min_keep_ratio or "
             "round_to, or exclude fewer layers"
         )
-    names = {axis.name for axis in graph.axes if axis.role == "norm"}
-    norms = tuple(i for i, member in enumerate(parts.groups.members) if member.name in names)
-    return Steering(parts, sizes, times, controller, norms)
+    return Steering(parts, sizes, times, controller)
 
 
 def _blocks(parts: Atoms, num_units: int, round_to: int) -> Tensor:

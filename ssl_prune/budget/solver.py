@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,12 +16,15 @@ from ssl_prune.budget.measured_choice import fit, plan, unmet
 from ssl_prune.budget.window import Window
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
+from ssl_prune.masks import clear_state
 from ssl_prune.penalties import GroupLasso
 from ssl_prune.penalties.functional import shrink_factor
 from ssl_prune.scores import Score
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
-from ssl_prune.solvers.freezing import clear_state, touched
+
+if TYPE_CHECKING:
+    from ssl_prune.shrinking.index_maps import Source
 
 __all__ = ["BudgetSolver"]
 
@@ -45,7 +48,6 @@ class BudgetSolver(Solver):
         window: in which the network becomes smaller.
         cost_exponent: a; 0: cost does not count.
         every: optimizer steps between two decisions.
-        norms: positions of the members that are scales and shifts of normalisations.
         look: measures what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
             is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
 
@@ -70,7 +72,6 @@ class BudgetSolver(Solver):
         *,
         cost_exponent: float = 1.0,
         every: int = 10,
-        norms: tuple[int, ...] = (),
         look: Callable[[Tensor], Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0)
@@ -83,7 +84,7 @@ class BudgetSolver(Solver):
             raise ValueError(f"every must be at least 1 and cost_exponent at least 0, got {every} and {cost_exponent}")
         self.score, self.controller, self.window = score, controller, window
         self.cost_exponent, self.every, self._saving, self._look = cost_exponent, every, saving, look
-        score.bind(groups, norms)
+        score.bind(groups)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
         self.gone = torch.full((groups.num_groups,), -1)
@@ -109,11 +110,10 @@ class BudgetSolver(Solver):
                 "leave the layers of the others out with exclude"
             )
 
-    def rebind(self, groups: Partition, masks: list[Tensor] | None = None) -> None:
+    def rebind(self, groups: Partition, origin: Mapping[str, Source] | None = None) -> None:
         """Go on with what is left of the groups, whose numbers must be the same."""
-        names = {self.groups.members[i].name for i in self.score.norms}
-        super().rebind(groups, masks)
-        self.score.rebind(groups, [i for i, member in enumerate(groups.members) if member.name in names])
+        super().rebind(groups, origin)
+        self.score.rebind(groups)
 
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""
@@ -151,13 +151,12 @@ class BudgetSolver(Solver):
         """The shares that may be left at a step."""
         return {kind: self.window.share(step, limit) for kind, limit in self.controller.limits.items()}
 
-    def _act(self, binding: Binding, strength: float) -> None:
-        step = self.step_count
+    def _act(self, binding: Binding, step: int) -> None:
         if not self.frozen:
             # Before the step there is no gradient yet where a closure computes it, as Lightning's does.
             self.score.update()
         if self.frozen or step < self.window.start:
-            super()._act(binding, 0.0)
+            super()._act(binding, step)
             return
         if (step - self.window.start) % self.every == 0 or self._weights is None:
             self._decide(step, binding)
@@ -244,9 +243,7 @@ class BudgetSolver(Solver):
     def _bury(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
         self.gone[groups] = self.step_count
-        masks = self.groups.expand((~self.dead).to(self.groups.dtype))
-        for i in touched(self.groups, groups):
-            clear_state(binding.optimizer, self.groups.members[i], masks[i])
+        clear_state(self.groups, binding.optimizer, groups)
 
     def _project(self, binding: Binding) -> None:
         pushed = None if self._weights is None else self._weights == 1

@@ -21,8 +21,9 @@ class ParameterAxis:
     Args:
         name: name of the parameter or buffer, as in `state_dict()`.
         axis: which axis.
-        role: "writer" (rows and biases that produce channels), "norm" (scale, shift and statistics of a channel, or
-            any per-channel parameter), "reader" (weights that consume channels).
+        role: "writer" (rows and biases that produce channels), "reader" (weights that consume channels), "grouped"
+            (what each group of a convolution has of its own); "scale", "shift" and "statistic" of a normalisation;
+            "bias" (added to a channel by hand), "other" (any other number a channel, such as the slope of a PReLU).
         units: (size of the axis,) unit of each position, -1 where nothing can ever be removed.
     """
 

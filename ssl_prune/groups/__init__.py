@@ -8,7 +8,7 @@ from ssl_prune.groups.granularities.filter import Filter
 from ssl_prune.groups.granularities.neuron import Neuron
 from ssl_prune.groups.granularities.shape import Shape
 from ssl_prune.groups.granularities.weight import Weight
-from ssl_prune.groups.member import Member
+from ssl_prune.groups.member import Member, Role
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.registry import GRANULARITIES, partition
 from ssl_prune.groups.select import Patterns, select_layers
@@ -24,6 +24,7 @@ __all__ = [
     "Neuron",
     "Partition",
     "Patterns",
+    "Role",
     "Shape",
     "Weight",
     "partition",

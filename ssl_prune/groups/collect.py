@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.groups.member import Member
+from ssl_prune.groups.member import Member, Role
 from ssl_prune.groups.partition import Partition
 
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph
 
 Layers = Mapping[str, nn.Module]
+Tensors = dict[str, tuple[nn.Parameter, Tensor, Role]]
 
 
 class Granularity(Protocol):
@@ -43,21 +44,21 @@ class Collector:
         self._seen: set[int] = set()
         self._total = 0
 
-    def add(self, layer: str, tensors: Mapping[str, tuple[nn.Parameter, Tensor]]) -> None:
-        """Add one layer's groups: parameter names to the parameter and its index, numbered from 0 in this layer.
+    def add(self, layer: str, tensors: Mapping[str, tuple[nn.Parameter, Tensor, Role]]) -> None:
+        """Add one layer's groups: parameter names to the parameter, its index, numbered from 0 in this layer, and its role.
 
         The numbers may leave gaps (a position that cannot be removed is -1); they are closed here.
         """
-        fresh = {name: pair for name, pair in tensors.items() if id(pair[0]) not in self._seen}
+        fresh = {name: given for name, given in tensors.items() if id(given[0]) not in self._seen}
         if not fresh:
             return
-        used = torch.cat([index.reshape(-1) for _, index in fresh.values()])
+        used = torch.cat([index.reshape(-1) for _, index, _ in fresh.values()])
         used = torch.bincount(used[used >= 0]).nonzero().reshape(-1)
         if not used.numel():
             return
-        for name, (param, index) in fresh.items():
+        for name, (param, index, role) in fresh.items():
             number = torch.searchsorted(used, index) + self._total
-            self._members.append(Member(name, param, torch.where(index < 0, -1, number)))
+            self._members.append(Member(name, param, torch.where(index < 0, -1, number), role=role))
             self._seen.add(id(param))
         self._layer.append(torch.full((used.numel(),), len(self._layers)))
         self._layers.append(layer)

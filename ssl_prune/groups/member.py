@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
+
+__all__ = ["NORMALISATION", "WRITING", "Member", "Role", "written_by"]
+
+Role = Literal["row", "column", "bias", "scale", "shift", "other"]
+NORMALISATION: tuple[Role, ...] = ("scale", "shift")
+WRITING: tuple[Role, ...] = ("row", "column", "bias")
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,11 +24,15 @@ class Member:
         index: group numbers in ``[-1, G)``, as many dimensions as ``param``, of size 1 in the dimensions that a group
             spans; -1 = in no group. ``None``: every entry is a group of its own, numbered in order across members
             (no index tensor is stored).
+        role: what its entries are to their groups: weight rows that write the group's unit ("row", also single weights),
+            weight columns that read it ("column"), what is added to it ("bias"), "scale" and "shift" of a normalisation,
+            or "other", such as the slopes of a PReLU.
     """
 
     name: str
     param: nn.Parameter
     index: Tensor | None
+    role: Role = field(default="other", kw_only=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -46,3 +57,17 @@ class Member:
     def local(self, tensor: Tensor) -> Tensor:
         """What this process holds of a tensor laid out as the parameter is, such as a momentum."""
         return tensor
+
+
+def written_by(role: str, param: Tensor) -> Role:
+    """The role of a parameter of which the channel graph says `role`: "writer", "scale", "shift", "bias" or another.
+
+    Example:
+        >>> import torch
+        >>> written_by("writer", torch.empty(3, 2)), written_by("writer", torch.empty(3)), written_by("statistic", torch.empty(3))
+        ('row', 'bias', 'other')
+    """
+    if role == "writer":
+        return "row" if param.ndim > 1 else "bias"
+    roles: dict[str, Role] = {"scale": "scale", "shift": "shift", "bias": "bias"}
+    return roles.get(role, "other")

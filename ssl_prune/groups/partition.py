@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -67,7 +68,10 @@ class Partition:
         self._shapes = [m.shape for m in self.members]
         self._dims = [m.dims for m in self.members]
         # Reductions over trailing dimensions are one fast kernel; over leading ones square().sum() is 7 times faster.
-        self._trailing = [d == tuple(range(m.param.ndim - len(d), m.param.ndim)) for d, m in self._with_dims()]
+        self._trailing = [
+            d == tuple(range(m.param.ndim - len(d), m.param.ndim))
+            for d, m in zip(self._dims, self.members, strict=True)
+        ]
         wide = any(m.param.dtype == torch.float64 for m in self.members)
         self.dtype = torch.float64 if wide else torch.float32
         self.has_ungrouped = False
@@ -145,6 +149,10 @@ class Partition:
         """The sum over all groups of values ``(G,)``."""
         return values.sum()
 
+    def over_processes(self, counts: Tensor) -> Tensor:
+        """The sum over the processes among which the parameters are divided."""
+        return counts
+
     def at_most(self, count: int) -> bool:
         """Whether no more than `count` groups are alive."""
         # Norms are cheap but underflow: what they call few is counted entry by entry.
@@ -172,7 +180,7 @@ class Partition:
             index = {i: torch.arange(starts[i], starts[i + 1]).view(self._shapes[i]) for i in positions}
         else:
             index = {i: found for i in positions if (found := self.members[i].index) is not None}
-        members = [Member(self.members[i].name, self.members[i].param, index[i]) for i in positions]
+        members = [replace(self.members[i], index=index[i]) for i in positions]
         return Partition(members, self.layers, self.layer.cpu(), self.kind, allow_empty=True)
 
     def describe(self, g: int) -> str:
@@ -290,6 +298,3 @@ class Partition:
         # In memory that is kept: on a CPU a new tensor costs more than the squares that go into it.
         squares = torch.square(w.to(self.dtype), out=self.scratch(1)[0][i])
         return squares.sum(dim=dims).sqrt_().reshape(-1)
-
-    def _with_dims(self) -> list[tuple[tuple[int, ...], Member]]:
-        return list(zip(self._dims, self.members, strict=True))

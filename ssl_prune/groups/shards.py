@@ -85,6 +85,10 @@ class ShardedPartition(Partition):
         counted = [piece for piece, member in zip(pieces, self.members, strict=True) if member.counts]
         return self._over_mesh(torch.cat([values[:0], *counted]).sum())
 
+    def over_processes(self, counts: Tensor) -> Tensor:
+        """The sum over the processes of the mesh."""
+        return self._over_mesh(counts.clone())
+
     def restrict(self, positions: Sequence[int]) -> Partition:
         """The same groups with only some members (by position); single entries are numbered anew."""
         if not self.is_entrywise:
@@ -214,7 +218,7 @@ def _member_here(member: Member, mesh: DeviceMesh) -> ShardMember:
         for d in range(index.ndim):
             if index.shape[d] == member.param.shape[d]:
                 index = index.narrow(d, starts[d], sizes[d])
-    return ShardMember(member.name, member.param, index, tuple(starts), counts)
+    return ShardMember(member.name, member.param, index, tuple(starts), counts, role=member.role)
 
 
 def _flat(place: Sequence[int], shape: Sequence[int]) -> int:

@@ -16,9 +16,10 @@ from ssl_prune.budget.outcome import BudgetChange
 from ssl_prune.budget.problem import steer
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.groups import partition
+from ssl_prune.groups import Partition, partition
 from ssl_prune.latency import without_zeros
-from ssl_prune.scores import Magnitude, Score, TaylorGate
+from ssl_prune.scores import TaylorGate
+from ssl_prune.scores.gates import Gates
 from ssl_prune.slimming.proof.outputs import Expected, verify
 from ssl_prune.slimming.work import is_large
 from ssl_prune.utils.copies import copied
@@ -69,13 +70,13 @@ def apply_budget(
         graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to
     )
     groups = steering.parts.groups
-    score: Score = Magnitude(per_entry=True) if data is None else TaylorGate()
-    score.bind(groups.restrict(steering.norms) if data is None and steering.norms else groups, steering.norms)
-    if data is not None:
-        _look(changed, data, loss, score)
+    if data is None:
+        scores = Gates(groups)(lambda part: part.norms() / part.sizes.clamp_min(1).sqrt())
+    else:
+        scores = _scores(changed, groups, data, loss)
     none = torch.zeros(groups.num_groups, dtype=torch.bool)
     saving = steering.saving(none).clamp_min(0)
-    keys = torch.where(saving > 0, score.values().double().cpu() / saving.clamp_min(1e-300) ** cost_exponent, torch.inf)
+    keys = torch.where(saving > 0, scores.double().cpu() / saving.clamp_min(1e-300) ** cost_exponent, torch.inf)
     left: dict[str, float] = {}
     if steering.times is None:
         dead = steering.controller.project(keys, none)
@@ -100,10 +101,12 @@ def apply_budget(
     return changed, change
 
 
-def _look(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tensor], score: Score) -> None:
-    """Gradients of a few batches, in evaluation mode; of what is not trained too, which would count for nothing."""
+def _scores(model: nn.Module, groups: Partition, data: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> Tensor:
+    """`TaylorGate` on a few batches, in evaluation mode; of what is not trained too, which would count for nothing."""
+    score = TaylorGate()
+    score.bind(groups)
     modes = [(module, module.training) for module in model.modules()]
-    frozen = [member.param for member in score.groups.members if not member.param.requires_grad]
+    frozen = [member.param for member in groups.members if not member.param.requires_grad]
     number = -1
     try:
         for module, _ in modes:
@@ -122,6 +125,7 @@ def _look(model: nn.Module, data: Iterable[Any], loss: Callable[[Any, Any], Tens
             module.training = mode
     if number < 0:
         raise ValueError("data: got no batch, expected batches (input, target), for example a list of one")
+    return score.values()
 
 
 def _loss_of(model: nn.Module, batch: Any, loss: Callable[[Any, Any], Tensor], which: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,18 +17,13 @@ __all__ = ["EMAScore", "Score"]
 class Score(ABC):
     """Says how much each group matters, from its entries and their gradients."""
 
-    def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
-        """Take the groups to score.
+    def bind(self, groups: Partition) -> None:
+        """Take the groups to score."""
+        self.rebind(groups)
 
-        Args:
-            groups: the partition.
-            norms: positions of those members that are scales and shifts of normalisations.
-        """
-        self.rebind(groups, norms)
-
-    def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def rebind(self, groups: Partition) -> None:
         """Go on with the same groups on what is left of their members; what is remembered of each stays."""
-        self.groups, self.norms = groups, tuple(norms)
+        self.groups = groups
 
     def update(self) -> None:
         """Look at parameters and gradients, once an optimizer step; by default nothing is remembered."""
@@ -64,9 +59,9 @@ class EMAScore(Score):
             raise ValueError(f"{type(self).__name__}: decay must be in [0, 1), got {decay!r}")
         self.decay = decay
 
-    def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def bind(self, groups: Partition) -> None:
         """Start anew on these groups."""
-        super().bind(groups, norms)
+        super().bind(groups)
         self._mean = torch.zeros(groups.num_groups, device=groups.members[0].param.device, dtype=groups.dtype)
         self._weight = 0.0
 

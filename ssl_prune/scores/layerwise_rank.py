@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -47,15 +47,15 @@ class LayerwiseRank(Score):
             )
         self.score = TaylorGate() if score is None else score
 
-    def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def bind(self, groups: Partition) -> None:
         """Start anew on these groups."""
-        self.score.bind(groups, norms)
-        super().rebind(groups, norms)
+        self.score.bind(groups)
+        super().rebind(groups)
 
-    def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def rebind(self, groups: Partition) -> None:
         """Go on with what is left of the members, in the other score too."""
-        super().rebind(groups, norms)
-        self.score.rebind(groups, norms)
+        super().rebind(groups)
+        self.score.rebind(groups)
 
     def update(self) -> None:
         """Have the other score look."""

@@ -1,7 +1,5 @@
 """Scores that say nothing: what every other one has to beat."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -28,9 +26,9 @@ class Random(Score):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def bind(self, groups: Partition) -> None:
         """Draw the numbers."""
-        super().bind(groups, norms)
+        super().bind(groups)
         self._drawn = torch.rand(groups.num_groups, generator=torch.Generator().manual_seed(self.seed))
 
     def values(self) -> Tensor:

@@ -1,12 +1,10 @@
 """First-order estimates of how much the loss changes when a group goes."""
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import EMAScore, products
+from ssl_prune.scores.gates import Gates
 
 __all__ = ["TaylorGate", "TaylorGroup", "TaylorWeight"]
 
@@ -58,7 +56,7 @@ class TaylorGate(EMAScore):
     """``s_g = sqrt(E[(Σ_norms γ ∂L/∂γ + β ∂L/∂β)²])``, summed over the coupled normalisations before squaring.
 
     That is `TaylorGroup` taken where the channel leaves its normalisations, where its size means something. Groups
-    without a normalisation are taken over their rows.
+    without a normalisation are taken over their weights and biases, see `Gates`.
 
     Args:
         decay: of the moving mean over steps.
@@ -68,7 +66,7 @@ class TaylorGate(EMAScore):
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
         >>> groups = partition(net, "coupled", example_inputs=torch.randn(2, 2))
         >>> score = TaylorGate()
-        >>> score.bind(groups, [i for i, m in enumerate(groups.members) if m.name.startswith("1.")])
+        >>> score.bind(groups)
         >>> net(torch.randn(8, 2)).sum().backward()
         >>> score.update()
         >>> score.values().shape
@@ -77,22 +75,11 @@ class TaylorGate(EMAScore):
     Source: Molchanov et al. (2019), section 3.2, gates after batch normalisation.
     """
 
-    def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
-        """Divide the members into normalisations and rows."""
-        super().rebind(groups, norms)
-        marks = [torch.full_like(m.values, float(i in self.norms)) for i, m in enumerate(groups.members)]
-        self._normed = groups.sum(marks) > 0
-        here = set(self.norms)
-        bare = [] if bool(self._normed.all()) else [i for i in range(len(groups.members)) if i not in here]
-        self._scales = groups.restrict(self.norms) if self.norms else None
-        self._rows = groups.restrict(bare) if bare else None
+    def rebind(self, groups: Partition) -> None:
+        """Find the part of each group by which it is judged."""
+        super().rebind(groups)
+        self._gates = Gates(groups)
 
     def now(self) -> Tensor:
         """The change of the loss to first order if the channel's scale and shift were zero."""
-        rows = None if self._rows is None else self._rows.sum(products(self._rows))
-        scales = None if self._scales is None else self._scales.sum(products(self._scales))
-        if rows is None or scales is None:
-            found = rows if scales is None else scales
-            assert found is not None  # a partition has members
-            return found
-        return torch.where(self._normed.to(rows.device), scales, rows)
+        return self._gates(lambda part: part.sum(products(part)))

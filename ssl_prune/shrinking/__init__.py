@@ -4,14 +4,13 @@ from ssl_prune.shrinking.checkpoint_widths import follow_checkpoints
 from ssl_prune.shrinking.history import Lineage, dense_form, lineage_of
 from ssl_prune.shrinking.index_maps import Source
 from ssl_prune.shrinking.inplace_cut import check_optimizers, graft
-from ssl_prune.shrinking.remap import carry, carry_masks
+from ssl_prune.shrinking.remap import carry
 from ssl_prune.shrinking.training_cut import training_cut
 
 __all__ = [
     "Lineage",
     "Source",
     "carry",
-    "carry_masks",
     "check_optimizers",
     "dense_form",
     "follow_checkpoints",

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
+from ssl_prune.utils.agreement import disagreement, place_numbers
 
 __all__ = ["check_agreement", "fingerprint"]
-
-_PRIME = 2_147_483_629
 
 
 def fingerprint(network: nn.Module, plan: str = "") -> Tensor:
@@ -23,7 +22,7 @@ def fingerprint(network: nn.Module, plan: str = "") -> Tensor:
         >>> (first == fingerprint(net)).tolist()
         [False, True]
     """
-    numbers = [_of_zeros(param.detach()) for param in network.parameters()]
+    numbers = place_numbers([param.detach() != 0 for param in network.parameters()])
     text = int.from_bytes(hashlib.sha256(plan.encode()).digest()[:7], "big")
     return torch.tensor([*numbers, text], dtype=torch.int64)
 
@@ -39,22 +38,13 @@ def check_agreement(network: nn.Module, gather: Callable[[Tensor], Tensor], plan
     Raises:
         SlimError: they differ; the message names the first parameter.
     """
-    own = fingerprint(network, plan)
-    seen = gather(own).view(-1, own.numel()).cpu()
-    different = (seen != seen[0]).any(0).nonzero().flatten().tolist()
-    if not different:
+    found = disagreement(fingerprint(network, plan), gather)
+    if found is None:
         return
+    number, ranks = found
     names = [name for name, _ in network.named_parameters()]
-    where = names[different[0]] if different[0] < len(names) else "the plan of the cut"
-    ranks = (seen[:, different[0]] != seen[0, different[0]]).nonzero().flatten().tolist()
+    where = names[number] if number < len(names) else "the plan of the cut"
     raise SlimError(
         f"{where}: processes {ranks} have other zeros or widths there than process 0, so they no longer train one network. "
         "Something changes parameters in one process alone: check callbacks and hooks that write to them"
     )
-
-
-def _of_zeros(values: Tensor) -> int:
-    alive = (values != 0).flatten()
-    places = torch.arange(1, alive.numel() + 1, device=values.device)
-    weighed = torch.where(alive, (places * 40_503) % _PRIME, 0).sum()
-    return (int(weighed) * 31 + hash(tuple(values.shape))) % _PRIME

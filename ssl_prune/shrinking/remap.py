@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_prune.groups import Member, Partition
 from ssl_prune.shrinking.index_maps import Source
 
-__all__ = ["carry", "carry_masks"]
+__all__ = ["carry"]
 
 
 def carry(groups: Partition, origin: Mapping[str, Source], model: nn.Module) -> Partition | None:
@@ -42,7 +42,7 @@ def carry(groups: Partition, origin: Mapping[str, Source], model: nn.Module) -> 
                 continue
             index = None if member.index is None else source.take(member.index)
             if index is None or bool((index >= 0).any()):
-                members.append(Member(name, now[name], index))
+                members.append(Member(name, now[name], index, role=member.role))
                 numbers.append(position)
     if not members:
         return None
@@ -50,9 +50,3 @@ def carry(groups: Partition, origin: Mapping[str, Source], model: nn.Module) -> 
     if groups.is_entrywise:  # one number a member
         layer = layer[numbers]
     return Partition(members, groups.layers, layer, groups.kind, allow_empty=True)
-
-
-def carry_masks(masks: list[Tensor], before: Partition, after: Partition, origin: Mapping[str, Source]) -> list[Tensor]:
-    """Masks that broadcast to the members of a partition, on those of the carried one."""
-    by_name = {member.name: mask for member, mask in zip(before.members, masks, strict=True)}
-    return [origin[m.name].take(by_name[origin[m.name].name]) for m in after.members]

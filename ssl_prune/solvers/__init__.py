@@ -2,6 +2,7 @@
 
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.proximal import ProximalSolver
+from ssl_prune.solvers.step_hook import StepHook
 from ssl_prune.solvers.subgradient import SubgradientSolver
 
-__all__ = ["ProximalSolver", "Solver", "SubgradientSolver"]
+__all__ = ["ProximalSolver", "Solver", "StepHook", "SubgradientSolver"]

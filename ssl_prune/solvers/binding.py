@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_prune.groups import Partition
-from ssl_prune.solvers.freezing import Held
 
 
 @dataclass(eq=False)
@@ -24,7 +23,6 @@ class Binding:
         positions: the members' positions in the whole partition.
         param_groups: for each member, the position in ``optimizer.param_groups`` of its settings.
         spread: ``(G,)`` for each group the same position; None if a group spans several.
-        held: the frozen zeros among its members; None before the first step with them.
     """
 
     optimizer: Optimizer
@@ -32,7 +30,6 @@ class Binding:
     positions: list[int]
     param_groups: list[int]
     spread: Tensor | None
-    held: Held | None = None
 
     def settings(self) -> list[dict[str, Any]]:
         """For each member its entry of ``optimizer.param_groups``, as it is now."""
@@ -53,10 +50,11 @@ class Binding:
             table[i] = float(rate)
         return table.to(sizes.device)[self.spread.to(sizes.device)]
 
-    def skipped(self) -> bool:
-        """Whether a gradient scaler told a fused optimizer to leave this step out."""
-        found = getattr(self.optimizer, "found_inf", None)
-        return found is not None and bool(found)
+
+def skipped(optimizer: Optimizer) -> bool:
+    """Whether a gradient scaler told a fused optimizer to leave this step out."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
 
 
 def bind(groups: Partition, optimizers: Sequence[Optimizer]) -> list[Binding]:

@@ -10,7 +10,7 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
-from ssl_prune.solvers.metrics import check_supported, diagonals
+from ssl_prune.solvers.preconditioner import check_supported, diagonals
 
 
 class ProximalSolver(Solver):

@@ -426,15 +426,15 @@ def test_roles(graph):
     assert roles == {
         ("nets.chain.0.weight", 0): "writer",
         ("nets.chain.0.bias", 0): "writer",
-        ("nets.chain.1.weight", 0): "norm",
-        ("nets.chain.1.bias", 0): "norm",
+        ("nets.chain.1.weight", 0): "scale",
+        ("nets.chain.1.bias", 0): "shift",
         ("nets.chain.3.weight", 1): "reader",
     }
     assert {b.name for b in graph.buffers if b.name.startswith("nets.chain.")} == {
         "nets.chain.1.running_mean",
         "nets.chain.1.running_var",
     }
-    assert {a.role for a in graph.axes if a.name.endswith(".g")} == {"norm"}
+    assert {a.role for a in graph.axes if a.name.endswith(".g")} == {"other", "bias"}
 
 
 def test_tied_weights_have_one_name(graph):

@@ -46,10 +46,10 @@ def residual() -> Residual:
 def residual_graph() -> FakeGraph:
     units = torch.arange(4)
     writers = [("conv1.weight", 0), ("conv2.weight", 0), ("conv2.bias", 0)]
-    norms = [("bn1.weight", 0), ("bn1.bias", 0), ("bn2.weight", 0), ("bn2.bias", 0)]
+    norms = [("bn1.weight", "scale"), ("bn1.bias", "shift"), ("bn2.weight", "scale"), ("bn2.bias", "shift")]
     axes = (
         *(FakeAxis(name, axis, "writer", units) for name, axis in writers),
-        *(FakeAxis(name, axis, "norm", units) for name, axis in norms),
+        *(FakeAxis(name, 0, role, units) for name, role in norms),
         FakeAxis("conv1.weight", 1, "reader", torch.full((3,), -1)),
         FakeAxis("conv2.weight", 1, "reader", units),
         FakeAxis("fc.weight", 1, "reader", units.repeat_interleave(4)),

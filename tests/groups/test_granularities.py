@@ -24,7 +24,7 @@ def test_entry_is_every_weight_entry_and_no_vector(residual: nn.Module) -> None:
     assert [m.name for m in groups.members] == ["conv1.weight", "conv2.weight", "fc.weight"]
     assert all(m.index is None for m in groups.members)
     torch.testing.assert_close(groups.norms(), torch.cat([w.detach().abs().flatten() for w in weights]))
-    assert groups.describe(12 + 9) == "conv2 entry (0, 1, 0, 0)"
+    assert groups.describe(12 + 9) == "conv2 weight (0, 1, 0, 0)"
     assert groups.layers[groups.layer[-1]] == "fc"
 
 

@@ -120,8 +120,8 @@ def test_restrict_entrywise() -> None:
     )
     assert whole.norms().tolist() == [1, 2, 3]
     assert whole.restrict([1]).norms().tolist() == [0, 0, 3]
-    assert whole.describe(1) == "a entry 1"
-    assert whole.describe(2) == "b entry"
+    assert whole.describe(1) == "a weight 1"
+    assert whole.describe(2) == "b weight"
 
 
 def test_describe_names_the_position(coupled: Partition) -> None:

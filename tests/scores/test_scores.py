@@ -43,7 +43,7 @@ def loss(net):
 
 def bound(score):
     net, groups, norms = made()
-    score.bind(groups, norms)
+    score.bind(groups)
     loss(net).backward()
     score.update()
     return net, groups, norms, score.values()
@@ -87,9 +87,8 @@ def test_groups_without_a_normalisation_are_taken_over_their_rows():
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
     x = torch.randn(8, 3)
     groups = partition(net, "coupled", example_inputs=x)
-    norms = [i for i, m in enumerate(groups.members) if m.name.startswith("1.")]
     mixed, rows = TaylorGate(), TaylorGroup()
-    mixed.bind(groups, norms)
+    mixed.bind(groups)
     rows.bind(groups)
     net(x).square().sum().backward()
     mixed.update()
@@ -98,6 +97,60 @@ def test_groups_without_a_normalisation_are_taken_over_their_rows():
     torch.testing.assert_close(mixed.values()[bare], rows.values()[bare])
     scale = (net[1].weight * net[1].weight.grad + net[1].bias * net[1].bias.grad).abs().detach()
     torch.testing.assert_close(mixed.values()[~bare], scale)
+
+
+class Between(nn.Module):
+    """A convolution, something with a number a channel, and what reads it."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.a, self.between, self.b = nn.Conv2d(3, 4, 3), between, nn.Conv2d(4, 2, 3)
+
+    def forward(self, x):
+        return self.b(self.between(self.a(x)))
+
+
+class Multiplier(nn.Module):
+    """One learned factor a channel, added to its input, as LayerScale has it; `kind` "swish" learns an activation."""
+
+    def __init__(self, kind="scale"):
+        super().__init__()
+        self.g, self.kind = nn.Parameter(torch.linspace(0.2, 1.5, 4)), kind
+
+    def forward(self, x):
+        g = self.g.view(-1, 1, 1)
+        return x * g if self.kind == "scale" else x * torch.sigmoid(g * x)
+
+
+@pytest.mark.parametrize("between", ["prelu", "scale", "swish"])
+def test_a_number_a_channel_that_is_no_normalisation_is_no_gate(between):
+    """The channel is judged by its weights and bias; a slope would say some of it again, or nothing of it."""
+    torch.manual_seed(0)
+    slopes = nn.PReLU(4)
+    with torch.no_grad():
+        slopes.weight.uniform_(-1, 1)
+    net = Between(slopes if between == "prelu" else Multiplier(between)).double()
+    groups = partition(net, "coupled", example_inputs=X[:1])
+    assert len(groups.members) == 3
+    score = TaylorGate()
+    score.bind(groups)
+    loss(net).backward()
+    score.update()
+    expected = (net.a.weight * net.a.weight.grad).flatten(1).sum(1) + net.a.bias * net.a.bias.grad
+    torch.testing.assert_close(score.values(), expected.abs().detach())
+
+
+def test_a_normalisation_before_a_slope_is_the_gate():
+    torch.manual_seed(0)
+    net = Between(nn.Sequential(nn.GroupNorm(2, 4), nn.PReLU(4))).double()
+    score, norm = TaylorGate(), net.between[0]
+    score.bind(partition(net, "coupled", example_inputs=X[:1]))
+    loss(net).backward()
+    score.update()
+    each = (norm.weight * norm.weight.grad + norm.bias * norm.bias.grad).detach()
+    index = score.groups.members[0].index.flatten()  # channels that share their statistics are one group
+    expected = torch.zeros(score.groups.num_groups, dtype=each.dtype).index_add_(0, index, each)
+    torch.testing.assert_close(score.values(), expected.abs())
 
 
 def test_the_mean_of_squares_has_no_bias_at_the_start():
@@ -124,9 +177,9 @@ def test_a_step_that_overflowed_is_left_out():
 @pytest.mark.parametrize("make", [TaylorGate, TaylorGroup, TaylorWeight, Magnitude, Random])
 def test_a_state_goes_on_where_it_was(make):
     score = make()
-    _, groups, norms, values = bound(score)
+    _, groups, _, values = bound(score)
     other = make()
-    other.bind(groups, norms)
+    other.bind(groups)
     other.load_state_dict(score.state_dict())
     torch.testing.assert_close(other.values(), values)
     for each in (score, other):
@@ -178,8 +231,8 @@ def test_ranks_keep_the_order_within_a_layer_and_make_layers_alike():
 
 def test_ranks_go_on_where_they_were():
     first, second = LayerwiseRank(TaylorGate()), LayerwiseRank(TaylorGate())
-    _, groups, norms, values = bound(first)
-    second.bind(groups, norms)
+    _, groups, _, values = bound(first)
+    second.bind(groups)
     second.load_state_dict(first.state_dict())
     assert torch.equal(second.values(), values)
     assert len(values.unique()) > 1

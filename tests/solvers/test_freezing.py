@@ -3,15 +3,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from ssl_prune.groups import Member, Partition
 from ssl_prune.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
 from ssl_prune.schedules import Linear
-from ssl_prune.solvers import ProximalSolver, freezing
+from ssl_prune.solvers import ProximalSolver
 
 NewNet = Callable[[], Any]
 OPTIMIZERS: list[tuple[type[Optimizer], dict[str, Any]]] = [
@@ -195,33 +191,3 @@ def test_until_does_not_take_tiny_weights_for_zeros(new_net: NewNet) -> None:
 def test_until_is_a_number_of_groups(new_net: NewNet) -> None:
     with pytest.raises(ValueError, match="target_groups must be a number of groups >= 0 or None, got -1"):
         ProximalSolver(new_net().units(), GroupLasso(), 1.0, target_groups=-1)
-
-
-@pytest.mark.parametrize("costs", [False, True])
-def test_zeros_are_held_where_they_are_and_nothing_else_is_touched(
-    monkeypatch: pytest.MonkeyPatch, new_net: NewNet, costs: bool
-) -> None:
-    monkeypatch.setattr(freezing, "launching_costs", lambda device: costs)
-    net = new_net()
-    groups = net.units()
-    masks = [torch.ones(6, 1), torch.ones(6)]
-    masks[0][2] = 0
-    held = freezing.Held(masks, net.a.weight.device, groups.members, [0, 1])
-    before = net.flat().clone()
-    net.a.weight.data[2, 1] = 5.0
-    held.apply()
-    before.view(-1)[2 * 4 : 3 * 4] = 0
-    assert torch.equal(net.flat(), before)
-    assert len(held._members) == 1
-
-
-@given(st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
-def test_members_touched_are_those_with_entries_of_the_groups(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    index = [torch.randint(-1, 6, (n, 1), generator=generator) for n in (1, 3, 5)]
-    members = [Member(f"m{i}", nn.Parameter(torch.ones(len(x), 2)), x) for i, x in enumerate(index)]
-    groups = Partition(members, ("m",), torch.zeros(6, dtype=torch.long), "group", allow_empty=True)
-    chosen = torch.rand(6, generator=generator) < 0.3
-    wanted = [i for i, x in enumerate(index) if any(g >= 0 and chosen[g] for g in x.flatten().tolist())]
-    assert freezing.touched(groups, chosen) == wanted

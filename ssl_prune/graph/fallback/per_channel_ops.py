@@ -59,7 +59,7 @@ def layer_axes(module: nn.Module, reads: bool) -> list[tuple[str, int, str]] | s
         if groups == 1 and reads:
             found = [("weight", into, "reader")]
         elif groups > 1:
-            found = [("weight", 0, "norm"), ("bias", 0, "norm")]
+            found = [("weight", 0, "writer"), ("bias", 0, "writer")]
     elif isinstance(module, nn.Linear):
         found = [("weight", 1, "reader")] if reads else [("weight", 0, "writer"), ("bias", 0, "writer")]
     elif isinstance(module, nn.Embedding):
@@ -67,9 +67,11 @@ def layer_axes(module: nn.Module, reads: bool) -> list[tuple[str, int, str]] | s
             return "an embedding with max_norm looks at all its channels"
         found = [("weight", 1, "writer")]
     elif isinstance(module, nn.PReLU):
-        found = [("weight", 0, "norm")] if module.num_parameters > 1 else []
+        found = [("weight", 0, "other")] if module.num_parameters > 1 else []
     else:
-        found = [(name, 0, "norm") for name in ("weight", "bias", "running_mean", "running_var")]
+        found = [
+            ("weight", 0, "scale"), ("bias", 0, "shift"), ("running_mean", 0, "statistic"), ("running_var", 0, "statistic"),
+        ]  # fmt: skip
     tensors = {**module._parameters, **module._buffers}
     return [(name, axis, role) for name, axis, role in found if tensors.get(name) is not None]
 

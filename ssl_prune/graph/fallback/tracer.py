@@ -224,7 +224,7 @@ def _meeting(
         axis, size = node.pruning_dim, tuple(module.shape)
         if module.numel() != size[axis]:
             return layer, [], f"the parameter {parameters[id(module)]} of shape {size} is not one number a channel"
-        return layer, [(parameters[id(module)], axis % len(size), "norm")], None
+        return layer, [(parameters[id(module)], axis % len(size), "other")], None
     if id(module) in names:
         name = names[id(module)]
         found = layer_axes(module, reads)

@@ -10,7 +10,7 @@ from ssl_prune.graph.labels.hidden_state import State
 
 __all__ = ["Contraction", "Parameter", "Role", "planes_of"]
 
-Role = str  # "writer" | "norm" | "reader"
+Role = str  # "writer" | "reader" | "grouped" | "scale" | "shift" | "statistic" | "bias" | "other"
 
 
 @dataclass(frozen=True)

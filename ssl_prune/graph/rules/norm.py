@@ -12,14 +12,18 @@ from ssl_prune.graph.labels.union_find import PINNED
 
 __all__ = ["batch_norm", "over_channels"]
 
+_ROLES = ("scale", "shift", "statistic", "statistic")  # of what a normalisation is given, in its order
+
 aten = torch.ops.aten
 
 
-def _per_channel(labels: Labels, node: fx.Node, x: Tensor, parameters: tuple[Any, ...]) -> Tensor:
+def _per_channel(
+    labels: Labels, node: fx.Node, x: Tensor, parameters: tuple[Any, ...], roles: tuple[str, ...] = _ROLES
+) -> Tensor:
     channels = labels.channels(x, 1)
-    for parameter in parameters:
+    for parameter, role in zip(parameters, roles, strict=False):
         if isinstance(parameter, Parameter):
-            labels.role(parameter, 0, "norm")
+            labels.role(parameter, 0, role)
             labels.unite(channels, parameter.planes[0])
     return labels.spread(node, channels, 1)
 
@@ -40,7 +44,7 @@ def _batch_norm(labels: Labels, node: fx.Node, x: Tensor, *args: Any) -> Any:
 @rule(aten.prelu, aten._prelu_kernel)
 def _prelu(labels: Labels, node: fx.Node, x: Tensor, slope: Any) -> Any:
     if isinstance(slope, Parameter) and slope.shape[0] > 1:
-        return _per_channel(labels, node, x, (slope,))
+        return _per_channel(labels, node, x, (slope,), ("other",))
     return x
 
 

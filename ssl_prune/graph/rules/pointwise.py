@@ -29,6 +29,9 @@ UNTAGGED = tuple(
 )  # fmt: skip
 
 
+_SUMS = (aten.add.Tensor, aten.sub.Tensor)
+
+
 @rule("pointwise", *UNTAGGED)
 def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Unite the operands' labels; an operand that is one channel broadcast over many is pinned, not merged."""
@@ -73,7 +76,7 @@ def _planes(labels: Labels, node: fx.Node, parameter: Parameter, varying: set[in
     for axis, plane in enumerate(parameter.planes):
         moving = _moving(plane, shape)
         if len(moving) == 1 and moving[0] in varying:
-            labels.role(parameter, axis, "norm")
+            labels.role(parameter, axis, "bias" if node.target in _SUMS and not parameter.computed else "other")
             # Only this plane's own axis counts: along the others the parameter is as wide as the result.
             view = [1] * len(shape)
             view[moving[0]] = shape[moving[0]]

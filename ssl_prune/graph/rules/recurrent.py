@@ -115,7 +115,7 @@ def _start(labels: Labels, node: fx.Node, value: Any, hidden: Tensor, cell: int 
     if value.computed or plane is None or plane.numel() != len(hidden):
         labels.pin(node, "an initial state computed from a parameter", value, hidden)
         return
-    labels.role(value, moving[0], "norm")
+    labels.role(value, moving[0], "other")
     labels.unite(hidden, plane.reshape(-1))
 
 

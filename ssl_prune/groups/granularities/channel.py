@@ -42,7 +42,7 @@ class Channel:
             weight, axis = parameter(layer, module), find_axis(graph, layer, "weight", "reader")
             if axis is not None and not is_depthwise(module):
                 index = along(weight, axis.axis, axis.units.cpu())
-                groups.add(layer, {prefixed(layer, "weight"): (weight, index)})
+                groups.add(layer, {prefixed(layer, "weight"): (weight, index, "column")})
         return groups.finish("the selected layers read only the network's input, or are depthwise")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_prune.groups.axes import require
 from ssl_prune.groups.collect import Layers, along
-from ssl_prune.groups.member import Member
+from ssl_prune.groups.member import Member, written_by
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import prunable_layers
 
@@ -56,7 +56,9 @@ class Coupled:
             raise ValueError("no coupled groups: no unit is written by the selected layers alone")
         number = torch.cat([torch.where(keep, keep.cumsum(0) - 1, -1), torch.tensor([-1])])
         members = [
-            Member(axis.name, param, along(param, axis.axis, number[axis.units.cpu()]))
+            Member(
+                axis.name, param, along(param, axis.axis, number[axis.units.cpu()]), role=written_by(axis.role, param)
+            )
             for param, axis in first.values()
             if bool((number[axis.units.cpu()] >= 0).any())
         ]
@@ -71,7 +73,7 @@ def _writing_axes(model: nn.Module, graph: ChannelGraph) -> list[tuple[nn.Parame
     missing = [a.name for a in graph.axes if a.name not in params]
     if missing:
         raise ValueError(f"the graph names {missing[0]}, which {type(model).__name__} does not have: trace it again")
-    return [(params[a.name], a) for a in graph.axes if a.role in ("writer", "norm")]
+    return [(params[a.name], a) for a in graph.axes if a.role not in ("reader", "grouped")]
 
 
 def _one_axis_each(

@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 from ssl_prune.groups.axes import require
-from ssl_prune.groups.collect import Collector, Layers, along, parameter, prefixed
+from ssl_prune.groups.collect import Collector, Layers, Tensors, along, parameter, prefixed
+from ssl_prune.groups.member import written_by
 from ssl_prune.groups.partition import Partition
 
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph
+
+_ROLES = {"weight": "scale", "bias": "shift"}  # of a normalisation's own parameters
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class Depth:
         modules = dict(model.named_modules(remove_duplicate=False))
         for layer in (name for name in graph.bypassed if name in select):
             parameter(layer, select[layer])
-            tensors = {}
+            tensors: Tensors = {}
             for name in (layer, *graph.followers.get(layer, ())):
                 for own, param in modules[name].named_parameters(recurse=False):
-                    tensors[prefixed(name, own)] = (param, along(param, 0, torch.zeros(1, dtype=torch.long)))
+                    role = written_by("writer" if name == layer else _ROLES.get(own, "other"), param)
+                    tensors[prefixed(name, own)] = (param, along(param, 0, torch.zeros(1, dtype=torch.long)), role)
             groups.add(layer, tensors)
         return groups.finish("no shortcut bypasses any of the selected layers")

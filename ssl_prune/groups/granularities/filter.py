@@ -39,7 +39,7 @@ class Filter:
         for layer, module in select.items():
             weight, axis = parameter(layer, module), find_axis(graph, layer, "weight", "writer")
             if axis is not None:
-                groups.add(layer, {prefixed(layer, "weight"): (weight, _index(module, weight, axis))})
+                groups.add(layer, {prefixed(layer, "weight"): (weight, _index(module, weight, axis), "row")})
         return groups.finish("every output of the selected layers is an output of the network or cannot be removed")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ssl_prune.groups.axes import find_axis, removable, require
-from ssl_prune.groups.collect import Collector, Layers, along, parameter, prefixed
+from ssl_prune.groups.collect import Collector, Layers, Tensors, along, parameter, prefixed
 from ssl_prune.groups.partition import Partition
 
 if TYPE_CHECKING:
@@ -57,14 +57,14 @@ class Neuron:
             weight, bias = parameter(layer, module), module._parameters.get("bias")
             if self.side == "out":
                 positions = torch.arange(weight.shape[1])
-                tensors = {prefixed(layer, "weight"): (weight, along(weight, 1, positions))}
-            else:
-                axis = find_axis(require(graph, "neuron"), layer, "weight", "writer")
-                if axis is None:
-                    continue
-                positions = removable(axis)
-                tensors = {prefixed(layer, "weight"): (weight, along(weight, 0, positions))}
-                if bias is not None:
-                    tensors[prefixed(layer, "bias")] = (bias, positions)
+                groups.add(layer, {prefixed(layer, "weight"): (weight, along(weight, 1, positions), "column")})
+                continue
+            axis = find_axis(require(graph, "neuron"), layer, "weight", "writer")
+            if axis is None:
+                continue
+            positions = removable(axis)
+            tensors: Tensors = {prefixed(layer, "weight"): (weight, along(weight, 0, positions), "row")}
+            if bias is not None:
+                tensors[prefixed(layer, "bias")] = (bias, positions, "bias")
             groups.add(layer, tensors)
         return groups.finish("none of the selected layers is a Linear with a neuron that can be removed")

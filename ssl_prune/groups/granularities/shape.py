@@ -41,7 +41,7 @@ class Shape:
         for layer, module in select.items():
             if not is_depthwise(module):
                 weight = parameter(layer, module)
-                groups.add(layer, {prefixed(layer, "weight"): (weight, _index(module, weight))})
+                groups.add(layer, {prefixed(layer, "weight"): (weight, _index(module, weight), "column")})
         return groups.finish("all the selected layers are depthwise")
 
 

@@ -35,5 +35,5 @@ class Weight:
         for layer, module in select.items():
             weight = parameter(layer, module)
             weights.setdefault(id(weight), (layer, weight))
-        members = [Member(prefixed(layer, "weight"), weight, None) for layer, weight in weights.values()]
+        members = [Member(prefixed(layer, "weight"), weight, None, role="row") for layer, weight in weights.values()]
         return Partition(members, [layer for layer, _ in weights.values()], torch.arange(len(members)), "weight")

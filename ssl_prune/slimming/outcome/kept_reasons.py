@@ -136,7 +136,7 @@ def _reason(
 def _writers(graph: ChannelGraph, live: Liveness, asked: Tensor) -> dict[int, str]:
     """Unit -> a layer that writes it with a row that is not zero, into no norm whose scale is."""
     found: dict[int, str] = {}
-    scales = {axis.name.rpartition(".")[0]: axis for axis in graph.axes if axis.role == "norm"}
+    scales = {axis.name.rpartition(".")[0]: axis for axis in graph.axes if axis.role in ("scale", "shift")}
     for axis in graph.axes:
         wanted = axis.units[asked[axis.units] & (axis.units >= 0)]
         weight = live.weights[axis.name]
