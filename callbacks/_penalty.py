@@ -24,6 +24,7 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.shrinking import Source, carry, carry_masks, dense_form, lineage_of
 from ssl_prune.solvers import ProximalSolver, SubgradientSolver
+from ssl_prune.timing import RunLength
 
 __all__ = ["PenaltyCallback"]
 
@@ -168,7 +169,7 @@ class PenaltyCallback(pl.Callback):
         options: dict[str, Any] = {
             "freeze_at": self._debias_step(trainer, steps_per_epoch),
             "target_groups": self.target_groups,
-            "steps_per_epoch": steps_per_epoch,
+            "run": run_length(trainer, steps_per_epoch),
         }
         if self.strength is None:
             refuse_sharded(self, pl_module, "a Budget works under ddp; or give a strength")
@@ -289,6 +290,12 @@ class PenaltyCallback(pl.Callback):
                 "length; give it as a share of max_steps (below 1)"
             )
         return int(self.freeze_at) * steps_per_epoch
+
+
+def run_length(trainer: pl.Trainer, steps_per_epoch: int | None = None) -> RunLength:
+    """How long the run of a trainer is, in optimizer steps."""
+    total = trainer.estimated_stepping_batches
+    return RunLength(None if total == float("inf") else int(total), steps_per_epoch or None)
 
 
 def _steps_per_epoch(trainer: pl.Trainer) -> int | None:

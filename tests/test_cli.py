@@ -166,7 +166,7 @@ def test_overriding_callbacks(here):
             "--trainer.callbacks.strength=0.2",
             "--trainer.callbacks.include=conv*",
             "--trainer.callbacks.schedule=Linear",
-            "--trainer.callbacks.schedule.end=3",
+            "--trainer.callbacks.schedule.end=0.5",
             "--trainer.callbacks+=Slim",
             "--trainer.callbacks.path=mine.safetensors",
             "--trainer.callbacks.latency_batch=0",
@@ -182,7 +182,7 @@ def test_overriding_callbacks(here):
         if "GroupLasso" in c["class_path"]
     ]
     assert callback["init_args"]["include"] == "conv*"
-    assert callback["init_args"]["schedule"]["init_args"]["end"] == 3
+    assert callback["init_args"]["schedule"]["init_args"]["end"] == "0.5"
 
 
 @pytest.mark.parametrize(("text", "step"), [("2", 20), ("1", 10), ("0.5", 35), ("0", 0)])

@@ -18,6 +18,7 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Constant, Schedule
 from ssl_prune.solvers.binding import Binding, bind
 from ssl_prune.solvers.freezing import Held, clear_state, fitting, read_again, zero_masks
+from ssl_prune.timing import RunLength
 
 
 class Solver(ABC):
@@ -32,7 +33,7 @@ class Solver(ABC):
         *,
         freeze_at: int | None = None,
         target_groups: int | None = None,
-        steps_per_epoch: int | None = None,
+        run: RunLength | None = None,
     ) -> None:
         if freeze_at is not None and freeze_at < 0:
             raise ValueError(f"freeze_at must be an optimizer step >= 0 or None, got {freeze_at}")
@@ -44,7 +45,7 @@ class Solver(ABC):
         self.schedule = schedule or Constant()
         self.freeze_at = freeze_at
         self.target_groups = target_groups
-        self.steps_per_epoch = steps_per_epoch
+        self.run = run or RunLength()
         self._bindings: list[Binding] = []
         self._optimizers: tuple[Optimizer, ...] = ()
         self._handles: list[RemovableHandle] = []
@@ -196,7 +197,7 @@ class Solver(ABC):
         binding.held.apply()
 
     def _strength_at(self, step: int) -> float:
-        return 0.0 if self.frozen else self.strength * self.schedule.value(step, self.steps_per_epoch)
+        return 0.0 if self.frozen else self.strength * self.schedule.value(step, self.run)
 
     def _freeze_when_due(self) -> None:
         if self.frozen:
