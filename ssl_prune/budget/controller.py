@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_prune.budget.free_riders import idle
+from ssl_prune.budget.free_riders import free_riders
 from ssl_prune.selection.order import Order, Rules
 
 __all__ = ["Choice", "Controller"]
@@ -21,7 +21,7 @@ SHARPNESS = 8
 # more for each so many groups of the network. Many that save little would cost more than the one that saves much.
 TRIED, EACH = 64, 50
 NEARLY = 0.05  # of the mean norm: what is smaller goes at once
-IDLE_ROUNDS = 2  # of choosing others in place of those that save nothing
+FREE_RIDER_ROUNDS = 2  # of choosing others in place of those that save nothing
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Controller:
         """
         chosen = self._meeting(keys, dead, limits, among)
         may = torch.ones_like(dead) if among is None else among.clone()
-        for _ in range(IDLE_ROUNDS if self.stepped else 0):
-            useless = idle(self.rules, self.excess, keys, dead, chosen)
+        for _ in range(FREE_RIDER_ROUNDS if self.stepped else 0):
+            useless = free_riders(self.rules, self.excess, keys, dead, chosen)
             may &= ~useless
             others = self._meeting(keys, dead, limits, may) if bool(useless.any()) else chosen
             if others is chosen or self.excess(dead | others, limits) > 0:
