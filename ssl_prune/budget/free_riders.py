@@ -7,14 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ssl_prune.selection.order import Rules
+from ssl_prune.selection.removal_order import KeepRules
 
 __all__ = ["free_riders"]
 
 SMALL = 0.25  # of what a group of its layer saves in the mean, below which it saves nothing
 
 
-def free_riders(rules: Rules, excess: Callable[[Tensor], float], keys: Tensor, dead: Tensor, chosen: Tensor) -> Tensor:
+def free_riders(
+    rules: KeepRules, excess: Callable[[Tensor], float], keys: Tensor, dead: Tensor, chosen: Tensor
+) -> Tensor:
     """``(G,)`` those of the chosen groups that save nothing: the ones with the largest keys of their layer, down to a step.
 
     That is where they save a small part of what groups of that layer save in the mean.
@@ -27,7 +29,7 @@ def free_riders(rules: Rules, excess: Callable[[Tensor], float], keys: Tensor, d
         chosen: (G,) those that would go.
 
     Example:
-        >>> rules = Rules(torch.zeros(8, dtype=torch.long))
+        >>> rules = KeepRules(torch.zeros(8, dtype=torch.long))
         >>> keys, none = torch.arange(8.0), torch.zeros(8, dtype=torch.bool)
         >>> excess = lambda dead: 1.0 - int(dead.sum()) // 4 * 0.5  # in steps of four
         >>> free_riders(rules, excess, keys, none, keys < 6).nonzero().flatten()
