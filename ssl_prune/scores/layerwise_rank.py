@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import Score
+from ssl_prune.scores.context import ScoreContext
 from ssl_prune.scores.taylor import TaylorGate
 
 __all__ = ["LayerwiseRank"]
@@ -47,15 +48,15 @@ class LayerwiseRank(Score):
             )
         self.score = TaylorGate() if score is None else score
 
-    def bind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def bind(self, groups: Partition, norms: Sequence[int] = (), *, context: ScoreContext | None = None) -> None:
         """Start anew on these groups."""
-        self.score.bind(groups, norms)
+        self.score.bind(groups, norms, context=context)
         super().rebind(groups, norms)
 
-    def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def rebind(self, groups: Partition, norms: Sequence[int] = (), *, context: ScoreContext | None = None) -> None:
         """Go on with what is left of the members, in the other score too."""
         super().rebind(groups, norms)
-        self.score.rebind(groups, norms)
+        self.score.rebind(groups, norms, context=context)
 
     def update(self) -> None:
         """Have the other score look."""

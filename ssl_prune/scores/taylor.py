@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import EMAScore, products
+from ssl_prune.scores.context import ScoreContext
 
 __all__ = ["TaylorGate", "TaylorGroup", "TaylorWeight"]
 
@@ -77,9 +78,9 @@ class TaylorGate(EMAScore):
     Source: Molchanov et al. (2019), section 3.2, gates after batch normalisation.
     """
 
-    def rebind(self, groups: Partition, norms: Sequence[int] = ()) -> None:
+    def rebind(self, groups: Partition, norms: Sequence[int] = (), *, context: ScoreContext | None = None) -> None:
         """Divide the members into normalisations and rows."""
-        super().rebind(groups, norms)
+        super().rebind(groups, norms, context=context)
         marks = [torch.full_like(m.values, float(i in self.norms)) for i, m in enumerate(groups.members)]
         self._normed = groups.sum(marks) > 0
         here = set(self.norms)
