@@ -85,7 +85,7 @@ def test_a_sharded_network_is_not_traced():
         partition(net, "coupled", example_inputs=torch.zeros(1, 3))
     entries = partition(net, "weight")
     assert isinstance(entries, ShardedPartition)
-    assert entries.describe(13) == "2 entry (0, 1)"
+    assert entries.describe(13) == "2 weight (0, 1)"
     assert int(entries.total(entries.alive())) == 20
     assert local(net[0].weight).shape == (4, 3)
 
