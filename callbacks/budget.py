@@ -14,6 +14,7 @@ from ssl_prune.budget import BudgetProblem, Limits, make_problem
 from ssl_prune.budget.due_size import moments, window_of
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._distill import Distillation
+from ssl_prune.callbacks._run import run_length
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import Look, TimedBatch
 from ssl_prune.graph import ChannelGraph, trace
@@ -23,7 +24,7 @@ from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.schedules import Ramp
 from ssl_prune.scores import Score, TaylorGate
 from ssl_prune.shrinking import dense_form
-from ssl_prune.timing import RunLength, Time, TimeLike
+from ssl_prune.timing import Time, TimeLike
 from ssl_prune.utils.inputs import Inputs, batch_of
 from ssl_prune.utils.json_file import write_json
 
@@ -118,12 +119,8 @@ class Budget(pl.Callback, Writes):
             raise ValueError(
                 f"Budget: cost_exponent must be finite and >= 0, and every a whole number >= 1, got {cost_exponent}, {every}"
             )
-        self.window, self.min_keep_ratio, self.round_to, self.cost_exponent = (
-            window_of(window),
-            min_keep_ratio,
-            round_to,
-            cost_exponent,
-        )
+        self.window, self.min_keep_ratio = window_of(window), min_keep_ratio
+        self.round_to, self.cost_exponent = round_to, cost_exponent
         self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
         if score is not None and not isinstance(score, Score):
             raise TypeError(
@@ -176,17 +173,14 @@ class Budget(pl.Callback, Writes):
         Raises:
             ValueError: the run has no end, or the size is met already or out of reach.
         """
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
+        if trainer.estimated_stepping_batches == float("inf"):
             raise ValueError("Budget: the run has no end; set max_epochs or max_steps")
         if trainer.world_size > 1 and "latency" in self.limits.kinds:
             raise ValueError(
                 f"Budget: latency with {trainer.world_size} processes: each would measure other times and choose other "
                 "channels; state macs or params, or train with one process"
             )
-        batches = trainer.num_training_batches
-        an_epoch = None if batches == float("inf") else -(-int(batches) // trainer.accumulate_grad_batches)
-        run = RunLength(int(total), an_epoch)
+        run = run_length(trainer)
         first, last = moments(self.window, run)
         self._network = network if trained is None else trained
         if self.distillation.weight:
@@ -195,15 +189,8 @@ class Budget(pl.Callback, Writes):
         inputs = batch_of(example, self.latency_batch)
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else trace(network, inputs)
-        self.problem = make_problem(
-            timed,
-            network,
-            groups,
-            self.limits,
-            inputs=inputs,
-            min_keep_ratio=self.min_keep_ratio,
-            round_to=self.round_to,
-        )
+        options: dict[str, Any] = {"min_keep_ratio": self.min_keep_ratio, "round_to": self.round_to}
+        self.problem = make_problem(timed, network, groups, self.limits, inputs=inputs, **options)
         measure = None
         if self.problem.times is not None:
             measure = Look(

@@ -122,6 +122,10 @@ class Ramp(Schedule):
         end: when `final` is reached; it is held from there on.
         initial: the value at `start`.
         final: the value from `end` on.
+
+    Example:
+        >>> isinstance(Linear(end="5ep"), Ramp), isinstance(Constant(), Ramp)
+        (True, False)
     """
 
     end: TimeLike

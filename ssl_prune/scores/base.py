@@ -100,7 +100,7 @@ class Sum(Score):
         >>> score = Sum([Magnitude(), Magnitude(per_entry=True)], [1.0, -0.5])
         >>> score.bind(partition(net, "neuron"))
         >>> score.values()
-        tensor([1.9393, 2.6652])
+        tensor([1.9393, 2.6654])
 
     Source: for sums of weight and gradients of two losses, Wang et al., SparCL (2022), equation 1.
     """

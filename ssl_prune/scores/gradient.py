@@ -19,10 +19,10 @@ class Gradient(Score):
         >>> from ssl_prune.groups import partition
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
         >>> score = Gradient()
-        >>> score.bind(partition(net, "neuron"))
+        >>> score.bind(partition(net, "weight"))
         >>> (net(torch.tensor([[3.0, 4.0]])) * torch.tensor([1.0, 2.0])).sum().backward()
         >>> score.values()
-        tensor([ 5., 10.])
+        tensor([3., 4., 6., 8.])
 
     Source: Evci et al., Rigging the Lottery (2020), where the largest grow.
     """

@@ -63,10 +63,10 @@ class Movement(_SinceStart):
         >>> from ssl_prune.groups import partition
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
         >>> score = Movement()
-        >>> score.bind(partition(net, "neuron"))
+        >>> score.bind(partition(net, "weight"))
         >>> _ = net[0].weight.data.add_(torch.tensor([[3.0, -4.0]]))
         >>> score.values().round()
-        tensor([5.])
+        tensor([3., 4.])
 
     Source: Zhou et al., Deconstructing Lottery Tickets (2019), movement.
     """

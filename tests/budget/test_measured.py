@@ -33,7 +33,7 @@ class Machine:
 
     def __init__(self, widths, limit, measured, min_keep_ratio=0.0):
         self.layer = torch.cat([torch.full((width,), number) for number, (width, _) in enumerate(widths)])
-        self.estimate, self.measured, self.limit, self.looks = smooth(widths), measured, limit, []
+        self.estimate, self.measured, self.limit, self.calls = smooth(widths), measured, limit, []
         self.controller = Controller(
             lambda dead: {"latency": self.estimate(dead, self.layer)},
             {"latency": limit},
@@ -42,7 +42,7 @@ class Machine:
         )
 
     def excess(self, dead):
-        self.looks.append(dead.clone())
+        self.calls.append(dead.clone())
         return self.measured(dead, self.layer) - self.limit
 
     def keys(self, seed=0):
@@ -56,12 +56,12 @@ class Machine:
 WIDTHS = [(32, 0.5), (32, 0.3), (64, 0.2)]
 
 
-def test_what_the_estimate_is_right_about_takes_few_looks():
+def test_what_the_estimate_is_right_about_takes_few_measurements():
     machine = Machine(WIDTHS, 0.5, smooth(WIDTHS))
     keys = machine.keys()
     chosen = fit(machine.controller, keys, machine.none, machine.excess, 0.02)
     assert -0.02 <= machine.excess(chosen) <= 0
-    assert len(machine.looks) <= 4
+    assert len(machine.calls) <= 4
     assert keys[chosen].max() < keys[~chosen].min()  # and goes by the keys alone
 
 
@@ -104,7 +104,7 @@ def test_what_is_met_stays_as_it_is():
     machine = Machine(WIDTHS, 0.5, smooth(WIDTHS))
     dead = machine.keys() < 0.7
     assert not fit(machine.controller, machine.keys(), dead, machine.excess, 0.02).any()
-    assert len(machine.looks) == 1
+    assert len(machine.calls) == 1
 
 
 def test_out_of_reach_takes_all_that_floors_allow():
@@ -151,12 +151,12 @@ def corrected(machine):
 
 
 @pytest.mark.parametrize("bias", [0.7, 1.0, 1.4])
-def test_a_plan_follows_the_keys_and_takes_few_looks(bias):
+def test_a_plan_follows_the_keys_and_takes_few_measurements(bias):
     machine = Machine(WIDTHS, 0.5, lambda dead, layer: 1 - bias * (1 - smooth(WIDTHS)(dead, layer)))
     keys = machine.keys()
     chosen = plan(machine.controller, keys, machine.none, corrected(machine))
     assert -0.045 * 0.5 <= machine.excess(chosen) <= 0
-    assert len(machine.looks) <= 4
+    assert len(machine.calls) <= 4
     assert keys[chosen].max() < keys[~chosen].sort().values[3]  # but for one or two that end closer to the limit
 
 
