@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 from hashlib import blake2b
 from math import ceil
 
@@ -35,6 +37,11 @@ class Trigger(ABC):
 
     def _read(self, name: str, time: TimeLike) -> Time:
         return Time.of(time, f"{type(self).__name__}: {name}")
+
+
+@lru_cache(maxsize=256)
+def _in_steps(time: TimeLike, run: RunLength, name: str) -> Fraction:
+    return Time.of(time).exact(run, name)
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,8 @@ class Every(Trigger):
 
     def fires(self, step: int, run: RunLength, key: str = "") -> bool:
         """Whether one of the times counts at this step."""
-        period, start = (Time.of(time).exact(run, "Every") for time in (self.period, self.start))
-        end = None if self.end is None else Time.of(self.end).exact(run, "Every: end")
+        period, start = _in_steps(self.period, run, "Every: period"), _in_steps(self.start, run, "Every: start")
+        end = None if self.end is None else _in_steps(self.end, run, "Every: end")
         if period == 0:  # a share of a run without a step
             return False
         number = max(0, (step - start) // period)
@@ -107,7 +114,7 @@ class At(Trigger):
 
     def fires(self, step: int, run: RunLength, key: str = "") -> bool:
         """Whether one of the times counts at this step."""
-        return any(Time.of(time).first_step(run, "At") == step for time in self.times)
+        return any(ceil(_in_steps(time, run, "At: times")) == step for time in self.times)
 
 
 @dataclass(frozen=True)

@@ -44,22 +44,28 @@ def largest(scores: Tensor, k: int, seed: int = 0) -> Tensor:
         return torch.zeros_like(scores, dtype=torch.bool)
     edge = flat.topk(k, sorted=False).values.min()
     chosen, equal = flat > edge, (flat == edge).nonzero().reshape(-1)
-    drawn = tie_keys(len(flat), seed, flat.device)[equal].argsort()
-    chosen[equal[drawn[: k - int(chosen.sum())]]] = True
+    missing = k - int(chosen.sum())
+    if missing < len(equal):
+        equal = equal[tie_keys(equal, seed).topk(missing, largest=False, sorted=False).indices]
+    chosen[equal] = True
     return chosen.view(scores.shape)
 
 
-def tie_keys(count: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """``(count,)`` int64 keys without a pattern, no two of them alike: of a seed and each position, on any device.
+def tie_keys(positions: Tensor, seed: int) -> Tensor:
+    """int64 keys without a pattern, no two of them alike: of a seed and each position, the same on any device.
+
+    Args:
+        positions: int64, of any shape.
+        seed: any integer.
 
     Example:
-        >>> bool((tie_keys(1000, 1)[:10] == tie_keys(10, 1)).all())
-        True
+        >>> tie_keys(torch.arange(10), 1)[3] == tie_keys(torch.tensor(3), 1)
+        tensor(True)
 
     Source: Steele, Lea and Flood, Fast splittable pseudorandom number generators (2014), the finalizer of splitmix64.
     """
-    start = (_mixed(torch.tensor([seed & 0x7FFFFFFFFFFFFFFF])) & 0x7FFFFFFF).to(device)
-    return _mixed((torch.arange(count, device=device) + (start << 32)) * _GOLDEN)
+    start = int(_mixed(torch.tensor(seed & 0x7FFFFFFFFFFFFFFF))) & 0x7FFFFFFF
+    return _mixed((positions + (start << 32)) * _GOLDEN)
 
 
 def _mixed(values: Tensor) -> Tensor:

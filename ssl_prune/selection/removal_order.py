@@ -81,7 +81,7 @@ class KeepRules:
         free = ~dead & ~self.fixed
         if among is not None:
             free &= among
-        order = torch.arange(len(keys)) if seed is None else tie_keys(len(keys), seed).argsort()
+        order = torch.arange(len(keys)) if seed is None else tie_keys(torch.arange(len(keys)), seed).argsort()
         drawn = torch.empty_like(order)
         drawn[order] = torch.arange(len(keys))
         order = order[keys[order].argsort(stable=True)]
