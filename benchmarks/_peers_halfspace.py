@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.budget import Atoms, Controller, SizeModel, atoms
+from ssl_prune.budget import Controller, IndivisibleGroups, SizeModel, indivisible
 from ssl_prune.graph import trace
 from ssl_prune.groups import Partition, partition
 from ssl_prune.masks import clear_state
@@ -59,7 +59,7 @@ class HalfSpace(pl.Callback):
         periods: int = 5,
     ) -> None:
         graph = trace(network, example)
-        self.parts = atoms(graph, partition(network, "coupled", graph=graph))
+        self.parts = indivisible(graph, partition(network, "coupled", graph=graph))
         self.groups = self.parts.groups
         self.share, self.window, self.periods = share, window, periods
         self.controller = _controller(self.parts, SizeModel(graph, network), share)
@@ -106,7 +106,7 @@ class HalfSpace(pl.Callback):
         return self.controller.ahead(keys, self.dead, {"macs": due})
 
 
-def _controller(parts: Atoms, sizes: SizeModel, share: float) -> Controller:
+def _controller(parts: IndivisibleGroups, sizes: SizeModel, share: float) -> Controller:
     def size(dead: Tensor) -> dict[str, float]:
         return {"macs": sizes(parts.dead_units(dead))["macs"] / sizes.dense["macs"]}
 

@@ -12,7 +12,8 @@ import torch
 from _peers_methods import CUT_EVERY, EARLY, PRUNERS, Job, cut_after, run_job
 from _peers_networks import DATA, NETWORKS, macs, thin_factor
 
-from ssl_prune.budget import Window
+from ssl_prune.budget.due_size import due_share, window_of
+from ssl_prune.timing import RunLength
 from ssl_prune.utils.files import replacing
 
 FULL = 45_000  # images of the training set, where all of it is asked for, about
@@ -76,9 +77,11 @@ def _cost_of_ours(epochs: int, steps: int, share: float, moments: tuple[float, f
     The network is cut every so often to what is due there, all but for `SLACK`.
     """
     (first, last), total = moments, epochs * steps
-    window, every = Window(round(total * first), round(total * last), 1), CUT_EVERY if last <= EARLY else steps
+    window, run = window_of((str(first), str(last))), RunLength(total)
+    every = CUT_EVERY if last <= EARLY else steps
     due = sum(
-        min(1.0, window.share(step, share) * (1 + SLACK)) * min(every, total - step) for step in range(0, total, every)
+        min(1.0, due_share(window, run, step, share) * (1 + SLACK)) * min(every, total - step)
+        for step in range(0, total, every)
     )
     return due / steps
 

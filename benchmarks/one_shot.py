@@ -8,7 +8,7 @@ starts from it, all fine-tunes with the same batches, lr 0.02 and a cosine to ze
 
     slim               slim(model, x, budget={"macs": share}, data=8 batches), with nothing trained
     slim, tuned        the same, then the fine-tune
-    Budget             the fine-tune with GroupLasso("coupled") and Budget(macs=share, window=(0, 0.3))
+    Budget             the fine-tune with GroupLasso("coupled") and Budget(macs=share, window=("0", "0.3"))
     Budget, taught     the same with distill=1: the dense network teaches what is left of it
     magnitude          torch-pruning's MagnitudePruner, with nothing trained
     magnitude, tuned   the same, then the fine-tune
@@ -57,7 +57,7 @@ class OneShot:
         return slim(self.dense, self.inputs, budget={"macs": self.share}, data=batches).model
 
     def budget(self, distill: float = 0.0) -> nn.Module:
-        callbacks = GroupLasso("coupled"), Budget(macs=self.share, window=(0.0, 0.3), distill=distill)
+        callbacks = GroupLasso("coupled"), Budget(macs=self.share, window=("0", "0.3"), distill=distill)
         return slim(self.tuned(copy.deepcopy(self.dense), *callbacks), self.inputs).model
 
     def magnitude(self) -> nn.Module:

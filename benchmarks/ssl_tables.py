@@ -248,7 +248,7 @@ def run(name: str, seed: int, root: str, validation: int, threads: int) -> dict[
     dense_cost = slim(network, example).report
     fit(network, recipe.dense, data, [])
     teacher = fit(copy.deepcopy(network), recipe.teacher, data, []).eval() if recipe.teacher else None
-    schedule = Linear(end=recipe.ramp, unit="epochs")
+    schedule = Linear(end=f"{recipe.ramp}ep")
     penalties = [
         GroupLasso(kind, strength, schedule=schedule, include=layer, target_groups=targets)
         for kind, layer, strength, targets in recipe.penalties

@@ -17,6 +17,7 @@ from ssl_prune.callbacks._network import (
     refuse_sharded,
     remember,
 )
+from ssl_prune.callbacks._run import run_length
 from ssl_prune.callbacks.budget import Budget
 from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
 from ssl_prune.groups.shards import is_sharded, reshard
@@ -164,11 +165,11 @@ class PenaltyCallback(pl.Callback):
             self._attach(trainer, pl_module)
 
     def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        steps_per_epoch = _steps_per_epoch(trainer)
+        run = run_length(trainer)
         options: dict[str, Any] = {
-            "freeze_at": self._debias_step(trainer, steps_per_epoch),
+            "freeze_at": self._debias_step(trainer, run.steps_per_epoch),
             "target_groups": self.target_groups,
-            "steps_per_epoch": steps_per_epoch,
+            "run": run,
         }
         if self.strength is None:
             refuse_sharded(self, pl_module, "a Budget works under ddp; or give a strength")
@@ -288,10 +289,3 @@ class PenaltyCallback(pl.Callback):
                 "length; give it as a share of max_steps (below 1)"
             )
         return int(self.freeze_at) * steps_per_epoch
-
-
-def _steps_per_epoch(trainer: pl.Trainer) -> int | None:
-    batches = trainer.num_training_batches
-    if batches == float("inf"):
-        return None
-    return -(-int(batches) // trainer.accumulate_grad_batches)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ssl_prune._lightning import pl
-from ssl_prune.budget import Limits, Steering
+from ssl_prune.budget import BudgetProblem, Limits
 from ssl_prune.callbacks._network import graph_of, handed_on, inputs_of
 from ssl_prune.utils.inputs import Inputs, batch_of, leaves, map_tensors
 
@@ -87,7 +87,7 @@ class Look:
     """The share of the time that a network takes as it would be cut now; the estimate is corrected by it.
 
     Args:
-        steering: of the network.
+        problem: of the network.
         limits: as they were stated.
         timed: the batch.
         pl_module: around the network.
@@ -98,7 +98,7 @@ class Look:
 
     def __init__(
         self,
-        steering: Steering,
+        problem: BudgetProblem,
         limits: Limits,
         timed: TimedBatch,
         pl_module: pl.LightningModule,
@@ -106,7 +106,7 @@ class Look:
         reference: nn.Module,
         example: Inputs,
     ) -> None:
-        self.steering, self.limits, self.timed, self.pl_module = steering, limits, timed, pl_module
+        self.problem, self.limits, self.timed, self.pl_module = problem, limits, timed, pl_module
         self.network, self.reference, self.example = network, reference, example
         self._batch: Inputs | None = None
 
@@ -115,8 +115,8 @@ class Look:
         batch = self.timed.inputs(self.pl_module, self.network, self.example)
         if batch is not self._batch:
             self._batch = batch
-            self.steering.retime(self.limits, self.reference, batch)
-        return self.steering.look(graph_of(self.network, batch), self.network, self.reference, batch, dead)
+            self.problem.update_latency_limit(self.limits, self.reference, batch)
+        return self.problem.measure(graph_of(self.network, batch), self.network, self.reference, batch, dead)
 
 
 def _length(samples: Inputs) -> int | None:

@@ -10,17 +10,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.budget import Limits, Steering, Window, steer
+from ssl_prune.budget import BudgetProblem, Limits, make_problem
+from ssl_prune.budget.due_size import moments, window_of
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._distill import Distillation
+from ssl_prune.callbacks._run import run_length
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import Look, TimedBatch
 from ssl_prune.graph import ChannelGraph, by_export
 from ssl_prune.groups import Partition
 from ssl_prune.latency import without_zeros
 from ssl_prune.report.budget_plot import plot_budget
+from ssl_prune.schedules import Ramp
 from ssl_prune.scores import Score, TaylorGate
 from ssl_prune.shrinking import dense_form
+from ssl_prune.timing import Time, TimeLike
 from ssl_prune.utils.inputs import Inputs, batch_of
 from ssl_prune.utils.json_file import write_json
 
@@ -39,10 +43,12 @@ class Budget(pl.Callback, Writes):
     Args:
         macs: multiply-accumulates that may be left: a share of the dense network's in (0, 1], or a number.
         params: parameters, in the same way. Several limits hold all at once.
-        latency: time of one forward pass of `latency_batch` samples on this machine: a share, or milliseconds above 1. It
+        latency: time of one forward pass of `latency_batch` samples on this machine: a share of the dense network's. It
             comes from a table of the network's layers, and what goes in the end was measured together. Times fall in steps,
             so a step that leads far below the limit is taken where only many other channels could take its place.
-        window: first and last moment of the shrinkage, as shares of the run. Where it ends within the first epochs,
+        latency_ms: the same in milliseconds.
+        window: first and last moment of the shrinkage, times with their unit, between which the size that is due falls by
+            a cosine; or a schedule from 0 to 1. Where it ends within the first epochs,
             `score=LayerwiseRank()` with a smaller `cost_exponent` leaves rounder shapes.
         min_keep_ratio: share of each layer's channels that stay in any case, one at least; None: a tenth, where the stated
             size is at least twice that of the network with a tenth of each layer, else one; with a latency one.
@@ -51,7 +57,7 @@ class Budget(pl.Callback, Writes):
         cost_exponent: power of a channel's saving that its score is divided by, the smaller the less goes of layers that cost much;
             None: 1, and 0.5 with a latency, whose steps one such layer can take beyond the stated time.
         every: optimizer steps between two decisions; fewer where the window has less than 60 times as many.
-        lookahead: how far ahead the strength looks, as a share of the run.
+        lookahead: how far ahead the strength looks, a time with its unit.
         latency_batch: samples of the forward pass that is timed, the first that training reads.
         distill: weight of a distillation term in the loss after the window; the teacher is the network at its start.
         temperature: of the distillation.
@@ -80,14 +86,15 @@ class Budget(pl.Callback, Writes):
         macs: float | None = None,
         params: float | None = None,
         latency: float | None = None,
+        latency_ms: float | None = None,
         *,
-        window: tuple[float, float] = (0.1, 0.65),
+        window: tuple[TimeLike, TimeLike] | Ramp = ("0.1", "0.65"),
         min_keep_ratio: float | None = None,
         round_to: int = 1,
         score: Score | None = None,
         cost_exponent: float | None = None,
         every: int = 10,
-        lookahead: float = 0.05,
+        lookahead: TimeLike = "0.05",
         latency_batch: int = 64,
         distill: float = 0.0,
         temperature: float = 2.0,
@@ -95,9 +102,7 @@ class Budget(pl.Callback, Writes):
         metric: str = "val_acc",
     ) -> None:
         super().__init__()
-        self.limits = Limits(macs, params, latency)
-        if not isinstance(window, (tuple, list)) or len(window) != 2 or not 0 <= window[0] < window[1] <= 1:
-            raise ValueError(f"Budget: window must be two shares of the run, 0 <= first < last <= 1, got {window!r}")
+        self.limits = Limits(macs, params, latency, latency_ms)
         if not isinstance(latency_batch, int) or latency_batch < 1:
             raise ValueError(f"Budget: latency_batch must be a number of samples >= 1, got {latency_batch!r}")
         if min_keep_ratio is not None and not 0 <= min_keep_ratio < 1:
@@ -106,20 +111,16 @@ class Budget(pl.Callback, Writes):
             )
         if not isinstance(round_to, int) or round_to < 1:
             raise ValueError(f"Budget: round_to must be a whole number of channels >= 1, got {round_to!r}")
-        if not 0 < lookahead <= 1:
-            raise ValueError(f"Budget: lookahead must be a share of the run in (0, 1], got {lookahead!r}")
+        if Time.of(lookahead, "Budget: lookahead").amount == 0:
+            raise ValueError(f"Budget: lookahead must be longer than 0, got {lookahead!r}")
         if cost_exponent is None:
-            cost_exponent = 1.0 if latency is None else 0.5
+            cost_exponent = 0.5 if "latency" in self.limits.kinds else 1.0
         if not 0 <= cost_exponent < float("inf") or not isinstance(every, int) or every < 1:
             raise ValueError(
                 f"Budget: cost_exponent must be finite and >= 0, and every a whole number >= 1, got {cost_exponent}, {every}"
             )
-        self.window, self.min_keep_ratio, self.round_to, self.cost_exponent = (
-            tuple(window),
-            min_keep_ratio,
-            round_to,
-            cost_exponent,
-        )
+        self.window, self.min_keep_ratio = window_of(window), min_keep_ratio
+        self.round_to, self.cost_exponent = round_to, cost_exponent
         self.every, self.lookahead, self.latency_batch = every, lookahead, latency_batch
         if score is not None and not isinstance(score, Score):
             raise TypeError(
@@ -129,7 +130,7 @@ class Budget(pl.Callback, Writes):
         self.metric = metric
         self.distillation = Distillation(distill, temperature)
         self.measured: list[tuple[int, float]] = []
-        self.steering: Steering | None = None
+        self.problem: BudgetProblem | None = None
         self._network: nn.Module | None = None
         self._teacher: dict[str, Any] = {}
         self._timed = TimedBatch(latency_batch)
@@ -172,19 +173,15 @@ class Budget(pl.Callback, Writes):
         Raises:
             ValueError: the run has no end, or the size is met already or out of reach.
         """
-        total = trainer.estimated_stepping_batches
-        if total == float("inf"):
+        if trainer.estimated_stepping_batches == float("inf"):
             raise ValueError("Budget: the run has no end; set max_epochs or max_steps")
         if trainer.world_size > 1 and "latency" in self.limits.kinds:
             raise ValueError(
                 f"Budget: latency with {trainer.world_size} processes: each would measure other times and choose other "
                 "channels; state macs or params, or train with one process"
             )
-        window = Window(
-            round(self.window[0] * total), round(self.window[1] * total), max(1, round(self.lookahead * total))
-        )
-        if window.end <= window.start:
-            raise ValueError(f"Budget: the window has no step in a run of {total} steps; train longer or widen it")
+        run = run_length(trainer)
+        first, last = moments(self.window, run)
         self._network = network if trained is None else trained
         if self.distillation.weight:
             self.distillation.load_state_dict(self._teacher, network)
@@ -192,30 +189,25 @@ class Budget(pl.Callback, Writes):
         inputs = batch_of(example, self.latency_batch)
         # Shapes of the graph are those of one sample; the times are those of the batch.
         timed = graph if "latency" not in self.limits.kinds else by_export(network, inputs)
-        self.steering = steer(
-            timed,
-            network,
-            groups,
-            self.limits,
-            inputs=inputs,
-            min_keep_ratio=self.min_keep_ratio,
-            round_to=self.round_to,
-        )
-        look = None
-        if self.steering.times is not None:
-            look = Look(
-                self.steering, self.limits, self._timed, trainer.lightning_module, self._network,
+        options: dict[str, Any] = {"min_keep_ratio": self.min_keep_ratio, "round_to": self.round_to}
+        self.problem = make_problem(timed, network, groups, self.limits, inputs=inputs, **options)
+        measure = None
+        if self.problem.times is not None:
+            measure = Look(
+                self.problem, self.limits, self._timed, trainer.lightning_module, self._network,
                 without_zeros(network), example,
             )  # fmt: skip
         self.solver = BudgetSolver(
-            self.steering.parts.groups,
+            self.problem.parts.groups,
             self.score,
-            self.steering.controller,
-            self.steering.saving,
-            window,
+            self.problem.controller,
+            self.problem.saving,
+            self.window,
+            run=run,
+            lookahead=self.lookahead,
             cost_exponent=self.cost_exponent,
-            every=max(1, min(self.every, (window.end - window.start) // DECISIONS)),
-            look=look,
+            every=max(1, min(self.every, (last - first) // DECISIONS)),
+            measure=measure,
         )
         return self.solver
 
@@ -246,7 +238,7 @@ class Budget(pl.Callback, Writes):
         if self.solver is None:
             return
         wanted = self.distillation.weight and self.distillation.teacher is None
-        if wanted and self._network is not None and self.solver.step_count >= self.solver.window.start:
+        if wanted and self._network is not None and self.solver.step_count >= self.solver.first:
             self.distillation.save(dense_form(self._network))  # of which a resumed run makes it again
         if not self.solver.history or trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
@@ -268,11 +260,11 @@ class Budget(pl.Callback, Writes):
         if path is None or self.solver is None or not trainer.is_global_zero:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        assert self.steering is not None
+        assert self.problem is not None
         kind, history = self.limits.kinds[0], self.solver.history
         record = {
-            "limits": self.steering.controller.limits,
-            "left": self.steering.left(self.solver.dead),
+            "limits": self.problem.controller.limits,
+            "left": self.problem.left(self.solver.dead),
             "projected": self.solver.projected,
             "groups": [int((~self.solver.dead).sum()), len(self.solver.dead)],
             "channels": self._channels(),
@@ -286,8 +278,8 @@ class Budget(pl.Callback, Writes):
     def _channels(self) -> list[dict[str, Any]]:
         """Of each group its name, its last key, and the step at which it went."""
         assert self.solver is not None
-        assert self.steering is not None
-        names, solver = self.steering.parts.groups, self.solver
+        assert self.problem is not None
+        names, solver = self.problem.parts.groups, self.solver
         return [
             {"name": names.describe(g), "key": key if isfinite(key) else None, "gone": step if step >= 0 else None}
             for g, (key, step) in enumerate(zip(solver.keys.tolist(), solver.gone.tolist(), strict=True))

@@ -21,6 +21,7 @@ from ssl_prune.report.run import RunReport
 from ssl_prune.schedules import Schedule
 from ssl_prune.slimming import load_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside
+from ssl_prune.triggers import Trigger
 
 if TYPE_CHECKING:
     from lightning_fabric.utilities.exceptions import MisconfigurationException as Misconfiguration
@@ -123,9 +124,9 @@ class SlimCLI(LightningCLI):
     """LightningCLI over `SlimTrainer`; the classes of this package are known by their short names."""
 
     def __init__(self, args: Sequence[str] | None = None, *, run: bool = True) -> None:
-        for room in ("models", "models.classifier", "data", "callbacks", "schedules", "groups"):
+        for room in ("models", "models.classifier", "data", "callbacks", "schedules", "triggers", "scores", "groups"):
             importlib.import_module(f"ssl_prune.{room}")  # short class names work for what is imported
-        _take_subclasses_of(Schedule)
+        _take_subclasses_of(Schedule, Trigger)
         super().__init__(
             run=run,
             trainer_class=SlimTrainer,

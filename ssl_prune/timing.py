@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from fractions import Fraction
+from typing import Literal, TypeAlias, Union
 
-__all__ = ["RunLength", "Time"]
+__all__ = ["RunLength", "Time", "TimeLike"]
 
+TimeLike: TypeAlias = Union[str, float, "Time"]  # what `Time.of` reads
 Unit = Literal["run", "ep", "it"]
 _WRITTEN = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ep|it)?\s*")
 
@@ -20,10 +22,19 @@ class RunLength:
     Args:
         steps: optimizer steps of the whole run; None: it has no known end.
         steps_per_epoch: optimizer steps of an epoch; None: the data has no length.
+
+    Raises:
+        ValueError: a negative number of steps, or an epoch without a step.
     """
 
     steps: int | None = None
     steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 0:
+            raise ValueError(f"steps must be a number >= 0 or None, got {self.steps}")
+        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch must be a number >= 1 or None, got {self.steps_per_epoch}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Time:
             raise ValueError(f"optimizer steps must be a whole number, got {self}")
 
     @classmethod
-    def of(cls, value: str | float | Time, name: str = "time") -> Time:
+    def of(cls, value: TimeLike, name: str = "time") -> Time:
         """Read a time.
 
         Args:
@@ -83,27 +94,41 @@ class Time:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
-    def steps(self, run: RunLength, name: str = "time") -> float:
-        """The time in optimizer steps.
+    def exact(self, run: RunLength, name: str = "time") -> Fraction:
+        """The time in optimizer steps, of the amount as it is written: 0.07 of 100 steps are 7 and no hair more.
 
         Raises:
             ValueError: a share of a run without an end, or epochs of data without a length.
         """
-        if self.amount == 0 or self.unit == "it":
-            return float(self.amount)
+        amount = Fraction(str(self.amount))
+        if amount == 0 or self.unit == "it":
+            return amount
         if self.unit == "run":
             if run.steps is None:
                 raise ValueError(
                     f'{name}: "{self}" is a share of a run without an end; set max_epochs or max_steps, or give it in epochs '
                     '("5ep") or optimizer steps ("1000it")'
                 )
-            return self.amount * run.steps
+            return amount * run.steps
         if run.steps_per_epoch is None:
             raise ValueError(
                 f'{name}: "{self}" is in epochs, but the training data has no length; give it in optimizer steps '
                 '("1000it") or as a share of the run ("0.7")'
             )
-        return self.amount * run.steps_per_epoch
+        return amount * run.steps_per_epoch
+
+    def steps(self, run: RunLength, name: str = "time") -> float:
+        """The time in optimizer steps; see `exact`."""
+        return float(self.exact(run, name))
+
+    def first_step(self, run: RunLength, name: str = "time") -> int:
+        """The first optimizer step, counted from 0, that is not before the time.
+
+        Example:
+            >>> Time.of("0.5ep").first_step(RunLength(steps_per_epoch=5))
+            3
+        """
+        return math.ceil(self.exact(run, name))
 
     def __str__(self) -> str:
-        return f"{self.amount:g}{'' if self.unit == 'run' else self.unit}"
+        return f"{self.amount:.15g}{'' if self.unit == 'run' else self.unit}"

@@ -31,7 +31,7 @@ KNOWN_LATER = {
     ("ssl_prune.slimming.compiler", "ssl_prune.shrinking.history"),
 }
 KNOWN_LOADED = {"ssl_prune.budget", "ssl_prune.scores"}
-KNOWN_LONG = {"ssl_prune.callbacks.budget"}
+KNOWN_LONG: set[str] = set()
 
 Graph = Mapping[str, set[str]]
 

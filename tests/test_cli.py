@@ -17,6 +17,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.cli import SlimCLI, main
 from ssl_prune.models import DigitsNet
 from ssl_prune.report.run import RunReport
+from ssl_prune.schedules import Cosine, Step
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits.yaml")
@@ -166,7 +167,7 @@ def test_overriding_callbacks(here):
             "--trainer.callbacks.strength=0.2",
             "--trainer.callbacks.include=conv*",
             "--trainer.callbacks.schedule=Linear",
-            "--trainer.callbacks.schedule.end=3",
+            "--trainer.callbacks.schedule.end=0.5",
             "--trainer.callbacks+=Slim",
             "--trainer.callbacks.path=mine.safetensors",
             "--trainer.callbacks.latency_batch=0",
@@ -182,7 +183,7 @@ def test_overriding_callbacks(here):
         if "GroupLasso" in c["class_path"]
     ]
     assert callback["init_args"]["include"] == "conv*"
-    assert callback["init_args"]["schedule"]["init_args"]["end"] == 3
+    assert callback["init_args"]["schedule"]["init_args"]["end"] == "0.5"
 
 
 @pytest.mark.parametrize(("text", "step"), [("2", 20), ("1", 10), ("0.5", 35), ("0", 0)])
@@ -389,3 +390,36 @@ def test_the_installed_command(tmp_path):
     assert done.returncode == 2
     assert "nothing.json" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_times_windows_and_sums_of_scores_are_read_from_a_file(here):
+    Path("c.yaml").write_text(
+        "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "trainer:\n  logger: false\n  callbacks:\n"
+        "    - class_path: GroupLasso\n"
+        "      init_args:\n        granularity: filter\n        strength: 0.1\n"
+        '        schedule: {class_path: Step, init_args: {start: 0, milestones: [1ep, "0.5"]}}\n'
+        "    - class_path: Budget\n"
+        '      init_args:\n        latency_ms: 0.5\n        window: ["0.02", 3ep]\n        lookahead: 5it\n'
+        "        score:\n          class_path: Sum\n          init_args:\n            weights: [1.0, 0.5]\n"
+        "            scores: [{class_path: Magnitude}, {class_path: Gradient, init_args: {name: task}}]\n"
+    )
+    lasso, budget = built_from(["--config", "c.yaml"]).trainer.callbacks[:2]
+    assert lasso.schedule == Step(milestones=("1ep", "0.5"))
+    assert budget.window == Cosine(start="0.02", end="3ep")
+    assert (budget.limits.latency_ms, budget.lookahead) == (0.5, "5it")
+    assert [(type(score).__name__, weight) for score, weight in budget.score.terms.items()] == [
+        ("Magnitude", 1.0),
+        ("Gradient", 0.5),
+    ]
+
+
+def test_a_time_without_its_unit_names_the_key(here, capsys):
+    Path("c.yaml").write_text(
+        "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "trainer:\n  callbacks:\n    - class_path: GroupLasso\n      init_args:\n        granularity: filter\n"
+        "        strength: 0.1\n        schedule: {class_path: Linear, init_args: {end: 5}}\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "c.yaml"])
+    assert "Linear: end: got 5" in capsys.readouterr().err

@@ -1,33 +1,31 @@
 """From a stated size to a strength: limits, the size of what is left, what goes together, and the controller."""
 
 from ssl_prune.budget.controller import Choice, Controller
-from ssl_prune.budget.indivisible import Atoms, atoms, units_of
+from ssl_prune.budget.indivisible import IndivisibleGroups, indivisible, units_of
 from ssl_prune.budget.limits import Limits
-from ssl_prune.budget.measure import at_zero, time_left
+from ssl_prune.budget.measure import at_zero, latency_left
 from ssl_prune.budget.measured_choice import fit, plan
 from ssl_prune.budget.outcome import BudgetChange
-from ssl_prune.budget.problem import Steering, steer
-from ssl_prune.budget.window import Window
+from ssl_prune.budget.problem import BudgetProblem, make_problem
 from ssl_prune.oneshot.budget import apply_budget
-from ssl_prune.sizes.latency_model import TimeModel
+from ssl_prune.sizes.latency_model import LatencyModel
 from ssl_prune.sizes.model import SizeModel
 
 __all__ = [
-    "Atoms",
     "BudgetChange",
+    "BudgetProblem",
     "Choice",
     "Controller",
+    "IndivisibleGroups",
+    "LatencyModel",
     "Limits",
     "SizeModel",
-    "Steering",
-    "TimeModel",
-    "Window",
     "apply_budget",
     "at_zero",
-    "atoms",
     "fit",
+    "indivisible",
+    "latency_left",
+    "make_problem",
     "plan",
-    "steer",
-    "time_left",
     "units_of",
 ]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_prune.budget.free_riders import idle
-from ssl_prune.selection.order import Order, Rules
+from ssl_prune.budget.free_riders import free_riders
+from ssl_prune.selection.removal_order import KeepRules, RemovalOrder
 
 __all__ = ["Choice", "Controller"]
 
@@ -21,7 +21,7 @@ SHARPNESS = 8
 # more for each so many groups of the network. Many that save little would cost more than the one that saves much.
 TRIED, EACH = 64, 50
 NEARLY = 0.05  # of the mean norm: what is smaller goes at once
-IDLE_ROUNDS = 2  # of choosing others in place of those that save nothing
+FREE_RIDER_ROUNDS = 2  # of choosing others in place of those that save nothing
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Controller:
         block: Tensor | None = None,
         stepped: bool = False,
     ) -> None:
-        self.rules = Rules(layer, min_keep_ratio=min_keep_ratio, fixed=fixed, block=block)
+        self.rules = KeepRules(layer, min_keep_ratio=min_keep_ratio, fixed=fixed, block=block)
         self._size, self.limits, self.band, self.near, self.stepped = size, dict(limits), band, near, stepped
 
     def excess(
@@ -104,8 +104,8 @@ class Controller:
         """
         chosen = self._meeting(keys, dead, limits, among)
         may = torch.ones_like(dead) if among is None else among.clone()
-        for _ in range(IDLE_ROUNDS if self.stepped else 0):
-            useless = idle(self.rules, self.excess, keys, dead, chosen)
+        for _ in range(FREE_RIDER_ROUNDS if self.stepped else 0):
+            useless = free_riders(self.rules, self.excess, keys, dead, chosen)
             may &= ~useless
             others = self._meeting(keys, dead, limits, may) if bool(useless.any()) else chosen
             if others is chosen or self.excess(dead | others, limits) > 0:
@@ -134,7 +134,7 @@ class Controller:
         """These are not above what has to be met in the end."""
         return all(limits[kind] <= limit + 1e-9 for kind, limit in self.limits.items())
 
-    def _count(self, order: Order, dead: Tensor, limits: Mapping[str, float]) -> int:
+    def _count(self, order: RemovalOrder, dead: Tensor, limits: Mapping[str, float]) -> int:
         """How many steps of this order it takes to meet the limits."""
         low, high = 0, len(order)
         while low < high:  # the size falls with every group
@@ -145,7 +145,9 @@ class Controller:
                 low = middle + 1
         return low
 
-    def _fitting(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor) -> Tensor:
+    def _fitting(
+        self, order: RemovalOrder, low: int, dead: Tensor, limits: Mapping[str, float], chosen: Tensor
+    ) -> Tensor:
         """The first steps of this order without the last of the `chosen` ones, and others that fit better; else those."""
         fitting, best, closest = order.first(low - 1), chosen, self.excess(dead | chosen, limits)
         # Where the last one would end below the band it cannot go at all, so others must, however many it takes.
@@ -164,7 +166,7 @@ class Controller:
                 break
         return best
 
-    def _trimmed(self, order: Order, low: int, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
+    def _trimmed(self, order: RemovalOrder, low: int, dead: Tensor, limits: Mapping[str, float]) -> Tensor:
         """The first steps of this order without those of the largest keys that the last one makes up for."""
         chosen, excess = order.first(low), -float("inf")
         step, size = low - 2, 1

@@ -7,14 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ssl_prune.selection.order import Rules
+from ssl_prune.selection.removal_order import KeepRules
 
-__all__ = ["idle"]
+__all__ = ["free_riders"]
 
 SMALL = 0.25  # of what a group of its layer saves in the mean, below which it saves nothing
 
 
-def idle(rules: Rules, excess: Callable[[Tensor], float], keys: Tensor, dead: Tensor, chosen: Tensor) -> Tensor:
+def free_riders(
+    rules: KeepRules, excess: Callable[[Tensor], float], keys: Tensor, dead: Tensor, chosen: Tensor
+) -> Tensor:
     """``(G,)`` those of the chosen groups that save nothing: the ones with the largest keys of their layer, down to a step.
 
     That is where they save a small part of what groups of that layer save in the mean.
@@ -27,10 +29,10 @@ def idle(rules: Rules, excess: Callable[[Tensor], float], keys: Tensor, dead: Te
         chosen: (G,) those that would go.
 
     Example:
-        >>> rules = Rules(torch.zeros(8, dtype=torch.long))
+        >>> rules = KeepRules(torch.zeros(8, dtype=torch.long))
         >>> keys, none = torch.arange(8.0), torch.zeros(8, dtype=torch.bool)
         >>> excess = lambda dead: 1.0 - int(dead.sum()) // 4 * 0.5  # in steps of four
-        >>> idle(rules, excess, keys, none, keys < 6).nonzero().flatten()
+        >>> free_riders(rules, excess, keys, none, keys < 6).nonzero().flatten()
         tensor([4, 5])
     """
     useless, least = torch.zeros_like(dead), excess(dead | chosen)

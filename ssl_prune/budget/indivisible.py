@@ -10,11 +10,11 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import Partition
 from ssl_prune.slimming.analysis.rectangular import regular
 
-__all__ = ["Atoms", "atoms", "units_of"]
+__all__ = ["IndivisibleGroups", "indivisible", "units_of"]
 
 
 @dataclass(frozen=True)
-class Atoms:
+class IndivisibleGroups:
     """Groups of a partition, merged where they can only leave together.
 
     Args:
@@ -51,7 +51,7 @@ def units_of(graph: ChannelGraph, groups: Partition) -> Tensor:
     return units
 
 
-def atoms(graph: ChannelGraph, groups: Partition) -> Atoms:
+def indivisible(graph: ChannelGraph, groups: Partition) -> IndivisibleGroups:
     """Merge the groups of a coupled partition until each can go by itself.
 
     A head of attention goes as a whole. Of pieces of equal length, as the groups of a convolution are, the same position
@@ -67,7 +67,7 @@ def atoms(graph: ChannelGraph, groups: Partition) -> Atoms:
         >>> from ssl_prune.groups import partition
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.Conv2d(8, 2, 3))
         >>> graph = trace(net, torch.randn(1, 3, 9, 9))
-        >>> found = atoms(graph, partition(net, "coupled", graph=graph))
+        >>> found = indivisible(graph, partition(net, "coupled", graph=graph))
         >>> found.groups.num_groups  # 4 pairs of each convolution's channels
         8
     """
@@ -92,7 +92,7 @@ def atoms(graph: ChannelGraph, groups: Partition) -> Atoms:
             alone = torch.zeros_like(fixed)
             alone[group] = True
             fixed[group] |= bool(regular(graph, ~_dead_units(owner, alone), level=False).any())
-    return Atoms(_merged(groups, owner[units], len(fixed)), owner, fixed)
+    return IndivisibleGroups(_merged(groups, owner[units], len(fixed)), owner, fixed)
 
 
 def _dead_units(owner: Tensor, dead: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 __all__ = ["KINDS", "Limits"]
 
 KINDS = ("macs", "params", "latency")
+STATED = (*KINDS, "latency_ms")
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,11 @@ class Limits:
         macs: multiply-accumulates of one forward pass of the example: a share of the dense network's (at most 1), or a
             number.
         params: parameters, in the same way.
-        latency: of one forward pass: a share (at most 1), or milliseconds above 1.
+        latency: of one forward pass: a share (at most 1).
+        latency_ms: the same in milliseconds. With both, both hold.
 
     Raises:
-        ValueError: no limit, or one that is not positive.
+        ValueError: no limit, or one that is not positive; a latency above 1.
 
     Example:
         >>> Limits(macs=0.5, params=100_000).shares({"macs": 1_000_000, "params": 400_000})
@@ -29,53 +31,67 @@ class Limits:
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
+    latency_ms: float | None = None
 
     def __post_init__(self) -> None:
-        given = {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind) is not None}
+        given = {name: getattr(self, name) for name in STATED if getattr(self, name) is not None}
         if not given:
-            raise ValueError("Budget: give at least one of macs, params and latency, for example Budget(macs=0.5)")
-        for kind, value in given.items():
+            raise ValueError(
+                "Budget: give at least one of macs, params, latency and latency_ms, for example Budget(macs=0.5)"
+            )
+        for name, value in given.items():
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not 0 < value < float("inf"):
+            if name == "latency" and number and 1 < value < float("inf"):
                 raise ValueError(
-                    f"Budget: {kind} must be a share of the dense network in (0, 1] or an absolute number above 1, got "
-                    f"{value!r}"
+                    f"Budget: latency must be a share of the dense network's in (0, 1], got {value!r}; for milliseconds "
+                    f"give latency_ms={value!r}"
                 )
+            if not number or not 0 < value < float("inf"):
+                raise ValueError(f"Budget: {name} must be {_EXPECTED[name]}, got {value!r}")
 
     @classmethod
     def of(cls, stated: Mapping[str, float]) -> "Limits":
         """Limits from a mapping.
 
         Raises:
-            ValueError: a key that is none of "macs", "params", "latency", or a number out of its range.
+            ValueError: a key that is none of "macs", "params", "latency", "latency_ms", or a number out of its range.
 
         Example:
-            >>> Limits.of({"params": 0.25}).kinds
-            ('params',)
+            >>> Limits.of({"params": 0.25, "latency_ms": 0.8}).kinds
+            ('params', 'latency')
         """
-        unknown = [kind for kind in stated if kind not in KINDS] if isinstance(stated, Mapping) else [stated]
+        unknown = [name for name in stated if name not in STATED] if isinstance(stated, Mapping) else [stated]
         if unknown:
             raise ValueError(
-                f"budget: got {unknown[0]!r}, expected a mapping with some of {', '.join(KINDS)}, for example "
+                f"budget: got {unknown[0]!r}, expected a mapping with some of {', '.join(STATED)}, for example "
                 '{"macs": 0.5}'
             )
-        return cls(macs=stated.get("macs"), params=stated.get("params"), latency=stated.get("latency"))
+        return cls(**stated)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds that are limited."""
-        return tuple(kind for kind in KINDS if getattr(self, kind) is not None)
+        """The kinds that are limited; a latency in milliseconds is one too."""
+        given = {"macs": self.macs, "params": self.params, "latency": self.latency or self.latency_ms}
+        return tuple(kind for kind in KINDS if given[kind] is not None)
 
     def shares(self, dense: Mapping[str, float]) -> dict[str, float]:
-        """Each limit as a share of the dense network.
+        """Each limit as a share of the dense network, the smaller one of two.
 
         Args:
             dense: what the dense network costs: multiply-accumulates, parameters, seconds.
         """
         found = {}
-        for kind in self.kinds:
-            value = float(getattr(self, kind))
-            if value > 1:
-                value = value * (1e-3 if kind == "latency" else 1.0) / dense[kind]
-            found[kind] = value
-        return found
+        for kind in ("macs", "params"):
+            if (value := getattr(self, kind)) is not None:
+                found[kind] = float(value) / dense[kind] if value > 1 else float(value)
+        shares = [] if self.latency is None else [float(self.latency)]
+        if self.latency_ms is not None:
+            shares.append(1e-3 * self.latency_ms / dense["latency"])
+        return {**found, "latency": min(shares)} if shares else found
+
+
+_EXPECTED = {
+    **dict.fromkeys(("macs", "params"), "a share of the dense network in (0, 1] or an absolute number above 1"),
+    "latency": "a share of the dense network's in (0, 1]",
+    "latency_ms": "milliseconds above 0",
+}

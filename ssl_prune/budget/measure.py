@@ -1,4 +1,4 @@
-"""A look at the network as it would be without some groups: it is timed, and left as it was."""
+"""The time of a network as it would be without some groups; it is left as it was."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ssl_prune.sizes.remaining import cut_unproven
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, uncompiled
 
-__all__ = ["at_zero", "time_left"]
+__all__ = ["at_zero", "latency_left"]
 
 ROUNDS, MOST = 25, 400  # passes of each network, of which the median counts: the more the faster it is
 SECONDS = 0.2  # that those of the dense network take where they are more than the least
-# Where weights lie in memory counts as long as they fit into the caches: ten looks at one slim MLP said 24 to 29 %. So these
+# Where weights lie in memory counts as long as they fit into the caches: ten measurements of one slim MLP said 24 to 29 %. So these
 # passes are divided among as many copies, each in a place of its own.
 PLACES = 5
 
@@ -38,7 +38,9 @@ def at_zero(groups: Partition, dead: Tensor) -> Iterator[None]:
                 member.param.copy_(values)
 
 
-def time_left(graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, seconds: float) -> float:
+def latency_left(
+    graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, seconds: float
+) -> float:
     """The share of the time that a network takes as it would be cut now.
 
     Args:

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.budget.controller import Controller
-from ssl_prune.budget.indivisible import Atoms, atoms
+from ssl_prune.budget.indivisible import IndivisibleGroups, indivisible
 from ssl_prune.budget.limits import Limits
-from ssl_prune.budget.measure import at_zero, time_left
+from ssl_prune.budget.measure import at_zero, latency_left
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.groups import Partition
 from ssl_prune.latency import latency, without_zeros
-from ssl_prune.sizes.latency_model import TimeModel
+from ssl_prune.sizes.latency_model import LatencyModel
 from ssl_prune.sizes.model import SizeModel
 from ssl_prune.utils.inputs import Inputs, uncompiled
 
-__all__ = ["Steering", "steer"]
+__all__ = ["BudgetProblem", "make_problem"]
 
 # Of a layer's channels, and how much smaller than the limits the network could become with it, so that there is a choice
 # left. Scores look at one channel at a time: where each of many does what others do as well all score low, and the last
@@ -30,7 +30,7 @@ FLOOR, ROOM = 0.1, 2.0
 
 
 @dataclass(frozen=True)
-class Steering:
+class BudgetProblem:
     """A network's groups, what each costs, and what may go.
 
     Args:
@@ -40,9 +40,9 @@ class Steering:
         controller: the limits.
     """
 
-    parts: Atoms
+    parts: IndivisibleGroups
     sizes: SizeModel
-    times: TimeModel | None
+    times: LatencyModel | None
     controller: Controller
 
     def saving(self, dead: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Steering:
         """The share of each limited kind without the dead groups."""
         return {kind: share for kind, share in self._shares(dead).items() if kind in self.controller.limits}
 
-    def retime(self, limits: Limits, reference: nn.Module, inputs: Inputs) -> None:
+    def update_latency_limit(self, limits: Limits, reference: nn.Module, inputs: Inputs) -> None:
         """Go over to another batch, of which a limit in milliseconds is another share.
 
         Args:
@@ -70,12 +70,12 @@ class Steering:
             reference: the dense network, of which no channel is at zero.
             inputs: the batch that is timed from now on.
         """
-        if limits.latency is not None and limits.latency > 1:
+        if limits.latency_ms is not None:
             with uncompiled():
                 seconds = latency(reference, inputs)
             self.controller.limits.update(limits.shares({**self.dense, "latency": seconds}))
 
-    def look(
+    def measure(
         self, graph: ChannelGraph, network: nn.Module, reference: nn.Module, inputs: Inputs, dead: Tensor
     ) -> dict[str, float]:
         """Measure what is an estimate else, which is corrected by it.
@@ -92,7 +92,7 @@ class Steering:
         """
         if self.times is None:
             return {}
-        share = time_left(graph, network, reference, inputs, self.times.dense)
+        share = latency_left(graph, network, reference, inputs, self.times.dense)
         self.times.correct(self.parts.dead_units(dead), self.times.dense * share)
         return {"latency": share}
 
@@ -100,7 +100,7 @@ class Steering:
         return _shares(self.parts, self.sizes, self.times, dead)
 
 
-def _shares(parts: Atoms, sizes: SizeModel, times: TimeModel | None, dead: Tensor) -> dict[str, float]:
+def _shares(parts: IndivisibleGroups, sizes: SizeModel, times: LatencyModel | None, dead: Tensor) -> dict[str, float]:
     units = parts.dead_units(dead)
     left = sizes(units)
     found = {kind: left[kind] / sizes.dense[kind] for kind in left}
@@ -109,7 +109,7 @@ def _shares(parts: Atoms, sizes: SizeModel, times: TimeModel | None, dead: Tenso
     return found
 
 
-def steer(
+def make_problem(
     graph: ChannelGraph,
     model: nn.Module,
     groups: Partition,
@@ -118,7 +118,7 @@ def steer(
     inputs: Inputs | None = None,
     min_keep_ratio: float | None = None,
     round_to: int = 1,
-) -> Steering:
+) -> BudgetProblem:
     """What it takes to bring a network to a stated size.
 
     Args:
@@ -140,12 +140,12 @@ def steer(
             f"Budget: what {type(model).__name__} costs without some channels is known only where torch.export follows the "
             f"network, and it refused: {graph.refusal}. Give GroupLasso a strength instead"
         )
-    parts, sizes = atoms(graph, groups), SizeModel(graph, model, round_to)
+    parts, sizes = indivisible(graph, groups), SizeModel(graph, model, round_to)
     times = None
     if "latency" in limits.kinds:
         if inputs is None:
             raise ValueError("Budget: a limit on the latency needs the batch that is timed")
-        times = TimeModel(graph, model, inputs)
+        times = LatencyModel(graph, model, inputs)
     dense = sizes.dense if times is None else {**sizes.dense, "latency": times.dense}
     shares = limits.shares(dense)
 
@@ -169,7 +169,7 @@ def steer(
         least = size(controller.smallest())
         if times is not None and inputs is not None:  # which no estimate decides
             with at_zero(parts.groups, controller.smallest()):
-                least["latency"] = time_left(graph, model, without_zeros(model), inputs, times.dense)
+                least["latency"] = latency_left(graph, model, without_zeros(model), inputs, times.dense)
         if all(room * least[kind] <= share for kind, share in shares.items()):
             break
     else:
@@ -178,10 +178,10 @@ def steer(
             f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower min_keep_ratio or "
             "round_to, or exclude fewer layers"
         )
-    return Steering(parts, sizes, times, controller)
+    return BudgetProblem(parts, sizes, times, controller)
 
 
-def _blocks(parts: Atoms, num_units: int, round_to: int) -> Tensor:
+def _blocks(parts: IndivisibleGroups, num_units: int, round_to: int) -> Tensor:
     """``(L,)`` how many groups of each layer make a multiple of `round_to` units."""
     units = parts.sum(torch.ones(num_units, dtype=torch.long))
     most = torch.zeros(int(parts.groups.layer.max()) + 1, dtype=torch.long)

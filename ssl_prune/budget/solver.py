@@ -11,24 +11,26 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller
+from ssl_prune.budget.due_size import due_share, moments
 from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import fit, plan, unmet
-from ssl_prune.budget.window import Window
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
 from ssl_prune.masks import clear_state
 from ssl_prune.penalties import GroupLasso
 from ssl_prune.penalties.functional import shrink_factor
+from ssl_prune.schedules import Ramp
 from ssl_prune.scores import Score
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
+from ssl_prune.timing import RunLength, Time, TimeLike
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
 
 __all__ = ["BudgetSolver"]
 
-LOOKS = 8  # in the window, at which what goes in the end is chosen anew
+MEASUREMENTS = 8  # in the window, after which what goes in the end is chosen anew
 
 
 class BudgetSolver(Solver):
@@ -36,7 +38,7 @@ class BudgetSolver(Solver):
 
     ``w_g ← w_g · max(0, 1 − lr λ ω_g / ‖w_g‖)``, with ``ω_g = min(1, κ / k_g)⁸`` and the keys
     ``k_g = score_g / saving_g^a``. Every `every` steps of the window the controller takes the groups with the smallest
-    keys whose removal reaches the size that is due `ahead` steps later; κ is the largest key among them, and λ brings
+    keys whose removal reaches the size that is due `lookahead` later; κ is the largest key among them, and λ brings
     the largest of them to zero by then. A group that comes to zero stays there if the budget and the floors have room for
     it. At the end of the window what is missing is set to zero at once, and the zeros stay frozen.
 
@@ -45,13 +47,17 @@ class BudgetSolver(Solver):
         score: which groups matter.
         controller: what may go and what the network costs without it.
         saving: of the dead groups (G,), the share of the dense network that each group saves.
-        window: in which the network becomes smaller.
+        window: the share of the way to the limits that is due, see `window_of`.
+        run: how long the run and an epoch are, where times count in them.
+        lookahead: how far ahead the strength looks.
         cost_exponent: a; 0: cost does not count.
         every: optimizer steps between two decisions.
-        look: measures what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
+        measure: says what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
             is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
 
     Attributes:
+        first: the optimizer step at which the window begins.
+        last: the one at which it ends; by then the size is met.
         dead: (G,) groups that are gone.
         keys: (G,) the keys of the last decision; of a group that is gone, those that it went with.
         gone: (G,) the step at which each group went, -1 for those that stay.
@@ -59,7 +65,7 @@ class BudgetSolver(Solver):
         history: of each decision (step, share that is due, share that is left, strength), of the first limit.
 
     Raises:
-        ValueError: `every` is not positive, a negative cost_exponent, or sharded parameters.
+        ValueError: `every` is not positive, a negative cost_exponent, sharded parameters, or a window without a step.
     """
 
     def __init__(
@@ -68,22 +74,26 @@ class BudgetSolver(Solver):
         score: Score,
         controller: Controller,
         saving: Callable[[Tensor], Tensor],
-        window: Window,
+        window: Ramp,
         *,
+        run: RunLength | None = None,
+        lookahead: TimeLike = "0.05",
         cost_exponent: float = 1.0,
         every: int = 10,
-        look: Callable[[Tensor], Mapping[str, float]] | None = None,
+        measure: Callable[[Tensor], Mapping[str, float]] | None = None,
     ) -> None:
-        super().__init__(groups, GroupLasso("none"), 0.0)
+        super().__init__(groups, GroupLasso("none"), 0.0, run=run)
         if self.groups.is_sharded:
             raise ValueError(
-                f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget looks at the "
+                f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget judges the "
                 "network as it would be cut; train with ddp or in one process, or give the penalty a strength instead"
             )
         if every < 1 or cost_exponent < 0:
             raise ValueError(f"every must be at least 1 and cost_exponent at least 0, got {every} and {cost_exponent}")
         self.score, self.controller, self.window = score, controller, window
-        self.cost_exponent, self.every, self._saving, self._look = cost_exponent, every, saving, look
+        self.cost_exponent, self.every, self._saving, self._measure = cost_exponent, every, saving, measure
+        self.first, self.last = moments(window, self.run)
+        self._ahead = max(1, round(Time.of(lookahead, "lookahead").exact(self.run, "lookahead")))
         score.bind(groups)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
@@ -92,7 +102,7 @@ class BudgetSolver(Solver):
         self.history: list[tuple[int, float, float, float]] = []
         self._weights: Tensor | None = None
         self._plan: Tensor | None = None  # all that goes in the end, where that is measured
-        self._seen: tuple[Tensor, float] | None = None  # the groups of the last look, and what it found above the limit
+        self._seen: tuple[Tensor, float] | None = None  # the groups measured last, and what was found above the limit
 
     def attach(self, *optimizers: Optimizer) -> None:
         """Act on every step of the optimizer that trains the groups, until `detach`.
@@ -149,19 +159,19 @@ class BudgetSolver(Solver):
 
     def due(self, step: float) -> dict[str, float]:
         """The shares that may be left at a step."""
-        return {kind: self.window.share(step, limit) for kind, limit in self.controller.limits.items()}
+        return {kind: due_share(self.window, self.run, step, limit) for kind, limit in self.controller.limits.items()}
 
     def _act(self, binding: Binding, step: int) -> None:
         if not self.frozen:
             # Before the step there is no gradient yet where a closure computes it, as Lightning's does.
             self.score.update()
-        if self.frozen or step < self.window.start:
+        if self.frozen or step < self.first:
             super()._act(binding, step)
             return
-        if (step - self.window.start) % self.every == 0 or self._weights is None:
+        if (step - self.first) % self.every == 0 or self._weights is None:
             self._decide(step, binding)
         self._shrink(binding)
-        if self._met or step + 1 >= self.window.end:
+        if self._met or step + 1 >= self.last:
             self._project(binding)
 
     def _penalise(self, binding: Binding, strength: float) -> None:
@@ -182,24 +192,24 @@ class BudgetSolver(Solver):
                 f"{group}: its weights are not finite at optimizer step {step}, so nothing can be chosen: training has "
                 "diverged. Lower the learning rate, clip gradients, or go on from an earlier checkpoint"
             )
-        if self._look is not None and self._looks(step):
+        if self._measure is not None and self._due_for_measuring(step):
             self._plan = self.dead | plan(self.controller, self.keys, self.dead, self._excess, self._plan)
-        ahead = min(self.window.ahead, max(1, self.window.end - step))
+        ahead = min(self._ahead, max(1, self.last - step))
         rates, due = ahead * _rate(binding), self.due(step + ahead)
         choice = self.controller.choose(self.keys, norms, self.dead, due, rates, self.strength, self._plan)
         self._take(choice)
         self._note(step)
 
-    def _looks(self, step: int) -> bool:
-        """It is time to look, or all is gone that was to go."""
-        length = self.window.end - self.window.start
-        due = (step - self.window.start) % max(1, length // LOOKS) < self.every
+    def _due_for_measuring(self, step: int) -> bool:
+        """It is time to measure, or all is gone that was to go."""
+        length = self.last - self.first
+        due = (step - self.first) % max(1, length // MEASUREMENTS) < self.every
         return due or self._plan is None or torch.equal(self._plan, self.dead)
 
     def _note(self, step: int) -> None:
         kind, limit = next(iter(self.controller.limits.items()))
         left = self.controller.excess(self.dead, {kind: 0.0})
-        self.history.append((step, self.window.share(step, limit), left, self.strength))
+        self.history.append((step, due_share(self.window, self.run, step, limit), left, self.strength))
 
     def _take(self, choice: Choice) -> None:
         self.strength, self._weights = choice.strength, choice.weights
@@ -219,16 +229,16 @@ class BudgetSolver(Solver):
             else:
                 admitted = dying.cpu() & self._plan
             factor[dying & ~admitted.to(dying.device)] = 1
-            self._bury(admitted, binding)
+            self._remove(admitted, binding)
         factor[self.dead.to(factor.device)] = 0
         self.groups.scale_(factor)
 
     def _excess(self, dead: Tensor) -> float:
         """By how much the network without the dead groups is above its limit, measured; it is left as it was."""
-        assert self._look is not None
+        assert self._measure is not None
         if self._seen is None or not torch.equal(self._seen[0], dead):
             with at_zero(self.groups, dead):  # those that are gone too: the step just made may have moved them
-                measured = self._look(dead)
+                measured = self._measure(dead)
             self._seen = dead.clone(), self.controller.excess(dead, measured=measured)
         return self._seen[1]
 
@@ -238,23 +248,23 @@ class BudgetSolver(Solver):
         known = self._seen is not None and torch.equal(self._seen[0], self.dead)
         if not known and self.controller.excess(self.dead) > 0:
             return False
-        return (self.controller.excess(self.dead) if self._look is None else self._excess(self.dead)) <= 0
+        return (self.controller.excess(self.dead) if self._measure is None else self._excess(self.dead)) <= 0
 
-    def _bury(self, groups: Tensor, binding: Binding) -> None:
+    def _remove(self, groups: Tensor, binding: Binding) -> None:
         self.dead |= groups
         self.gone[groups] = self.step_count
         clear_state(self.groups, binding.optimizer, groups)
 
     def _project(self, binding: Binding) -> None:
         pushed = None if self._weights is None else self._weights == 1
-        if self._look is None:
+        if self._measure is None:
             chosen = self.controller.project(self.keys, self.dead, pushed)
         else:
             chosen = fit(self.controller, self.keys, self.dead, self._excess, first=pushed)
         self.projected += int(chosen.sum())
-        self._bury(chosen, binding)
+        self._remove(chosen, binding)
         self.groups.scale_((~self.dead).to(self.groups.norms()))
-        if self._look is not None and (message := unmet(self.controller, self._excess(self.dead))):
+        if self._measure is not None and (message := unmet(self.controller, self._excess(self.dead))):
             warnings.warn(message, stacklevel=2)
         self.freeze()
         self.strength = 0.0

@@ -13,7 +13,7 @@ from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import plan, unmet
 from ssl_prune.budget.outcome import BudgetChange
-from ssl_prune.budget.problem import steer
+from ssl_prune.budget.problem import make_problem
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import Partition, partition
@@ -66,30 +66,30 @@ def apply_budget(
         {'0': 5}
     """
     changed = copied(model)
-    steering = steer(
+    problem = make_problem(
         graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to
     )
-    groups = steering.parts.groups
+    groups = problem.parts.groups
     if data is None:
         scores = Gates(groups)(lambda part: part.norms() / part.sizes.clamp_min(1).sqrt())
     else:
         scores = _scores(changed, groups, data, loss)
     none = torch.zeros(groups.num_groups, dtype=torch.bool)
-    saving = steering.saving(none).clamp_min(0)
+    saving = problem.saving(none).clamp_min(0)
     keys = torch.where(saving > 0, scores.double().cpu() / saving.clamp_min(1e-300) ** cost_exponent, torch.inf)
     left: dict[str, float] = {}
-    if steering.times is None:
-        dead = steering.controller.project(keys, none)
+    if problem.times is None:
+        dead = problem.controller.project(keys, none)
     else:
         reference = without_zeros(model)
 
         def excess(dead: Tensor) -> float:
             with at_zero(groups, dead):
-                left.update(steering.look(graph, changed, reference, inputs, dead))
-            return steering.controller.excess(dead, measured=left)
+                left.update(problem.measure(graph, changed, reference, inputs, dead))
+            return problem.controller.excess(dead, measured=left)
 
-        dead = plan(steering.controller, keys, none, excess)
-        if message := unmet(steering.controller, excess(dead)):
+        dead = plan(problem.controller, keys, none, excess)
+        if message := unmet(problem.controller, excess(dead)):
             raise ValueError(message)
     groups.scale_((~dead).to(groups.dtype))
     expected = Expected(model, inputs, is_large(graph.program))
@@ -97,7 +97,7 @@ def apply_budget(
     if not math.isfinite(difference):
         raise SlimError("budget: the network's outputs are not finite, or not zero where they were, after its cut")
     layers = Counter(groups.layers[i] for i in groups.layer.cpu()[dead].tolist())
-    change = BudgetChange(dict(steering.controller.limits), {**steering.left(dead), **left}, dict(layers), difference)
+    change = BudgetChange(dict(problem.controller.limits), {**problem.left(dead), **left}, dict(layers), difference)
     return changed, change
 
 

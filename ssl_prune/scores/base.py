@@ -1,29 +1,48 @@
-"""What every score is: a number for each group, the smaller the less the network needs it."""
+"""What every score is: a number for each group, the smaller the less the network needs it; and sums of scores."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssl_prune.groups import Partition
+from ssl_prune.scores.context import ScoreContext
 
-__all__ = ["EMAScore", "Score"]
+__all__ = ["EMAScore", "Score", "Sum"]
 
 
 class Score(ABC):
-    """Says how much each group matters, from its entries and their gradients."""
+    """Says how much each group matters, from its entries and their gradients.
 
-    def bind(self, groups: Partition) -> None:
-        """Take the groups to score."""
+    Scores add up: ``Magnitude() + 0.5 * Gradient("task")`` is a `Sum`.
+    """
+
+    context = ScoreContext()
+
+    def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+        """Take the groups to score.
+
+        Args:
+            groups: the partition.
+            context: what it may see beside weights and gradients; default nothing.
+        """
+        self.context = ScoreContext() if context is None else context
         self.rebind(groups)
 
-    def rebind(self, groups: Partition) -> None:
-        """Go on with the same groups on what is left of their members; what is remembered of each stays."""
+    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+        """Go on with the same groups on what is left of their members; what is remembered of each stays.
+
+        Args:
+            groups: the partition.
+            context: of what is left; default the one that it has.
+        """
         self.groups = groups
+        self.context = self.context if context is None else context
 
     def update(self) -> None:
         """Look at parameters and gradients, once an optimizer step; by default nothing is remembered."""
@@ -40,6 +59,94 @@ class Score(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, after `bind`."""
         return
+
+    def __add__(self, other: Score) -> Sum:
+        """The sum of both."""
+        return Sum([self, other]) if isinstance(other, Score) else NotImplemented
+
+    def __sub__(self, other: Score) -> Sum:
+        """The difference."""
+        return Sum([self, other], [1.0, -1.0]) if isinstance(other, Score) else NotImplemented
+
+    def __mul__(self, weight: float) -> Sum:
+        """The score times a number."""
+        return Sum([self], [weight]) if isinstance(weight, (int, float)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Sum:
+        """The score turned round: what mattered most matters least."""
+        return Sum([self], [-1.0])
+
+
+class Sum(Score):
+    """``s_g = Σ_i weight_i · s_i(g)``, what ``a + 0.5 * b`` makes.
+
+    Args:
+        scores: what is added up.
+        weights: a number for each; default 1.
+
+    Raises:
+        TypeError: something is no score.
+        ValueError: no score, another number of weights than of scores, or one that is not finite.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> from ssl_prune.scores import Magnitude
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
+        >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+        >>> score = Sum([Magnitude(), Magnitude(per_entry=True)], [1.0, -0.5])
+        >>> score.bind(partition(net, "neuron"))
+        >>> score.values()
+        tensor([1.9393, 2.6654])
+
+    Source: for sums of weight and gradients of two losses, Wang et al., SparCL (2022), equation 1.
+    """
+
+    def __init__(self, scores: Sequence[Score], weights: Sequence[float] | None = None) -> None:
+        weights = [1.0] * len(scores) if weights is None else weights
+        if not scores or len(scores) != len(weights):
+            raise ValueError(f"Sum: expected scores and a weight for each, got {len(scores)} and {len(weights)}")
+        self.terms: dict[Score, float] = {}  # a score that comes twice looks at each step once
+        for score, weight in zip(scores, weights, strict=True):
+            if not isinstance(score, Score):
+                raise TypeError(f"Sum: scores must be scores of ssl_prune.scores, got {score!r}")
+            if not isfinite(weight):
+                raise ValueError(f"Sum: weights must be finite numbers, got {weight!r}")
+            for term, factor in score.terms.items() if isinstance(score, Sum) else [(score, 1.0)]:
+                self.terms[term] = self.terms.get(term, 0.0) + factor * weight
+
+    def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+        """Start anew on these groups."""
+        for score in self.terms:
+            score.bind(groups, context=context)
+        super().rebind(groups)
+
+    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+        """Go on with what is left of the members, in each score."""
+        super().rebind(groups)
+        for score in self.terms:
+            score.rebind(groups, context=context)
+
+    def update(self) -> None:
+        """Have each score look."""
+        for score in self.terms:
+            score.update()
+
+    def values(self) -> Tensor:
+        """The weighted sum."""
+        return torch.stack([weight * score.values() for score, weight in self.terms.items()]).sum(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What each score keeps."""
+        return {"terms": [score.state_dict() for score in self.terms]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for another number of scores."""
+        if len(state["terms"]) != len(self.terms):
+            raise ValueError(f"Sum: the state is of {len(state['terms'])} scores, expected {len(self.terms)}")
+        for score, own in zip(self.terms, state["terms"], strict=True):
+            score.load_state_dict(own)
 
 
 class EMAScore(Score):
@@ -59,9 +166,9 @@ class EMAScore(Score):
             raise ValueError(f"{type(self).__name__}: decay must be in [0, 1), got {decay!r}")
         self.decay = decay
 
-    def bind(self, groups: Partition) -> None:
+    def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Start anew on these groups."""
-        super().bind(groups)
+        super().bind(groups, context=context)
         self._mean = torch.zeros(groups.num_groups, device=groups.members[0].param.device, dtype=groups.dtype)
         self._weight = 0.0
 
@@ -102,3 +209,11 @@ def products(groups: Partition) -> list[Tensor]:
     values = [m.values for m in groups.members]
     grads = [torch.zeros_like(v) if m.grad is None else m.grad for m, v in zip(groups.members, values, strict=True)]
     return list(torch._foreach_mul(values, grads))
+
+
+@torch.no_grad()
+def lengths(groups: Partition, tensors: Sequence[Tensor]) -> Tensor:
+    """``(G,)`` the l2 norm of each group's entries in tensors, one a member; of single entries the size itself."""
+    if groups.is_entrywise:
+        return groups.sum([t.abs() for t in tensors])
+    return groups.sum([t.to(groups.dtype).square() for t in tensors]).sqrt_()

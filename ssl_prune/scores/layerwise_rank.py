@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import Score
+from ssl_prune.scores.context import ScoreContext
 from ssl_prune.scores.taylor import TaylorGate
 
 __all__ = ["LayerwiseRank"]
@@ -47,15 +48,15 @@ class LayerwiseRank(Score):
             )
         self.score = TaylorGate() if score is None else score
 
-    def bind(self, groups: Partition) -> None:
+    def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Start anew on these groups."""
-        self.score.bind(groups)
+        self.score.bind(groups, context=context)
         super().rebind(groups)
 
-    def rebind(self, groups: Partition) -> None:
+    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Go on with what is left of the members, in the other score too."""
         super().rebind(groups)
-        self.score.rebind(groups)
+        self.score.rebind(groups, context=context)
 
     def update(self) -> None:
         """Have the other score look."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import Score
+from ssl_prune.scores.context import ScoreContext
 
 __all__ = ["Random"]
 
@@ -26,9 +27,9 @@ class Random(Score):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def bind(self, groups: Partition) -> None:
+    def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Draw the numbers."""
-        super().bind(groups)
+        super().bind(groups, context=context)
         self._drawn = torch.rand(groups.num_groups, generator=torch.Generator().manual_seed(self.seed))
 
     def values(self) -> Tensor:

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import EMAScore, products
+from ssl_prune.scores.context import ScoreContext
 from ssl_prune.scores.gates import Gates
 
 __all__ = ["TaylorGate", "TaylorGroup", "TaylorWeight"]
@@ -75,9 +76,9 @@ class TaylorGate(EMAScore):
     Source: Molchanov et al. (2019), section 3.2, gates after batch normalisation.
     """
 
-    def rebind(self, groups: Partition) -> None:
+    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Find the part of each group by which it is judged."""
-        super().rebind(groups)
+        super().rebind(groups, context=context)
         self._gates = Gates(groups)
 
     def now(self) -> Tensor:

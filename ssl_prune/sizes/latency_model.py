@@ -13,7 +13,7 @@ from ssl_prune.latency import latency
 from ssl_prune.sizes.layer_latency import LayerTimes, layer_times
 from ssl_prune.utils.inputs import Inputs, uncompiled
 
-__all__ = ["TimeModel"]
+__all__ = ["LatencyModel"]
 
 ROUNDS = 7
 # The weight of the table against a measurement: as if so large a share of the time had been saved just as predicted. What
@@ -22,7 +22,7 @@ ROUNDS = 7
 PRIOR, FADES = 0.1, 0.3
 
 
-class TimeModel:
+class LatencyModel:
     """Seconds of a forward pass without some units.
 
     Times fall in steps, where one vector of channels less is left to a kernel, so every convolution and linear layer is
@@ -43,7 +43,7 @@ class TimeModel:
         >>> from ssl_prune.graph import trace
         >>> net = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256))
         >>> x = torch.randn(64, 256)
-        >>> times = TimeModel(trace(net, x), net, x)
+        >>> times = LatencyModel(trace(net, x), net, x)
         >>> times(torch.arange(512) < 448) < times.dense
         True
     """

@@ -81,8 +81,8 @@ def slim(
             a few where the layers at the shapes of the example are measurably faster with them; pass a batch of the
             size that counts.
         budget: for a network that has no zeros yet: first set to zero, on a copy, the channels that matter least, so many
-            that a size is met: {"macs": 0.5}, {"params": 100_000}, {"latency": 0.5} or several; see `Limits`. That
-            changes the outputs, by what `report.budget` states. `ssl_prune.callbacks.Budget` does it while training.
+            that a size is met: {"macs": 0.5}, {"params": 100_000}, {"latency": 0.5}, {"latency_ms": 0.8} or several; see
+            `Limits`. That changes the outputs, by what `report.budget` states. `ssl_prune.callbacks.Budget` does it while training.
         data: with `budget`, batches (input, class) to tell what matters, a few hundred samples; without them norms have
             to do, which is much worse. For another loss than cross-entropy see `apply_budget`.
         graph: the channel graph, if it was traced before on inputs of the same shapes.

@@ -15,6 +15,7 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Constant, Schedule
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.solvers.step_hook import StepHook
+from ssl_prune.timing import RunLength
 
 
 class Solver(StepHook, ABC):
@@ -29,7 +30,7 @@ class Solver(StepHook, ABC):
         *,
         freeze_at: int | None = None,
         target_groups: int | None = None,
-        steps_per_epoch: int | None = None,
+        run: RunLength | None = None,
     ) -> None:
         if freeze_at is not None and freeze_at < 0:
             raise ValueError(f"freeze_at must be an optimizer step >= 0 or None, got {freeze_at}")
@@ -41,7 +42,7 @@ class Solver(StepHook, ABC):
         self.schedule = schedule or Constant()
         self.freeze_at = freeze_at
         self.target_groups = target_groups
-        self.steps_per_epoch = steps_per_epoch
+        self.run = run or RunLength()
         self._left: int | None = None
 
     @property
@@ -130,7 +131,7 @@ class Solver(StepHook, ABC):
         return self.groups.is_sharded or (state.get("mask") is None and state.get("masks") is None)
 
     def _strength_at(self, step: int) -> float:
-        return 0.0 if self.frozen else self.strength * self.schedule.value(step, self.steps_per_epoch)
+        return 0.0 if self.frozen else self.strength * self.schedule.value(step, self.run)
 
     def _settle(self) -> None:
         if self.frozen:

@@ -11,6 +11,7 @@ from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.solvers.preconditioner import check_supported, diagonals
+from ssl_prune.timing import RunLength
 
 
 class ProximalSolver(Solver):
@@ -30,7 +31,7 @@ class ProximalSolver(Solver):
             points are those of the objective (SGD, Adam, AdamW, RMSprop, Adagrad).
         freeze_at: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
         target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
-        steps_per_epoch: optimizer steps an epoch, for a schedule in epochs.
+        run: how long the run and an epoch are, for a schedule whose times count in them.
 
     Raises:
         ValueError: a strength that is negative or not finite, a negative `freeze_at`.
@@ -68,7 +69,7 @@ class ProximalSolver(Solver):
         preconditioned: bool = False,
         freeze_at: int | None = None,
         target_groups: int | None = None,
-        steps_per_epoch: int | None = None,
+        run: RunLength | None = None,
     ) -> None:
         super().__init__(
             groups,
@@ -77,7 +78,7 @@ class ProximalSolver(Solver):
             schedule,
             freeze_at=freeze_at,
             target_groups=target_groups,
-            steps_per_epoch=steps_per_epoch,
+            run=run,
         )
         self.preconditioned = preconditioned
 

@@ -14,6 +14,7 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
+from ssl_prune.timing import RunLength
 
 
 class SubgradientSolver(Solver):
@@ -32,7 +33,7 @@ class SubgradientSolver(Solver):
         thresholded: the parameters this is applied to; None: all that the attached optimizers train.
         freeze_at: the optimizer step, counted from 0, from which on dead groups are held and the strength is 0.
         target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
-        steps_per_epoch: optimizer steps an epoch, for a schedule in epochs.
+        run: how long the run and an epoch are, for a schedule whose times count in them.
 
     Raises:
         ValueError: a strength or threshold that is negative or not finite, a negative `freeze_at`.
@@ -65,7 +66,7 @@ class SubgradientSolver(Solver):
         thresholded: Iterable[nn.Parameter] | None = None,
         freeze_at: int | None = None,
         target_groups: int | None = None,
-        steps_per_epoch: int | None = None,
+        run: RunLength | None = None,
     ) -> None:
         super().__init__(
             groups,
@@ -74,7 +75,7 @@ class SubgradientSolver(Solver):
             schedule,
             freeze_at=freeze_at,
             target_groups=target_groups,
-            steps_per_epoch=steps_per_epoch,
+            run=run,
         )
         if not 0 <= threshold < float("inf"):
             raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")

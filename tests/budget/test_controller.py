@@ -1,6 +1,5 @@
 """The controller meets limits for any sizes, keys and floors, and its numbers are those of the formulas."""
 
-import itertools
 import math
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ssl_prune.budget import Controller, Limits, Window
+from ssl_prune.budget import Controller, Limits
 from ssl_prune.budget.controller import SHARPNESS
 
 
@@ -38,16 +37,6 @@ def test_the_strength_brings_the_largest_of_them_to_zero_in_time():
     assert choice.weights.tolist() == pytest.approx([1, 1, (2 / 4) ** SHARPNESS, (2 / 8) ** SHARPNESS])
     assert controller.choose(keys, norms, none(4), {"macs": 0.5}, 10.0, before=0.1).strength == pytest.approx(0.3)
     assert controller.choose(keys, norms, none(4), {"macs": 0.5}, 10.0, before=9.0).strength == pytest.approx(3.0)
-
-
-def test_the_due_share_falls_by_a_cosine():
-    window = Window(start=10, end=30, ahead=5)
-    shares = [window.share(step, 0.2) for step in range(41)]
-    assert shares[:11] == [1.0] * 11
-    assert shares[20] == pytest.approx(0.6)
-    assert shares[30:] == pytest.approx([0.2] * 11)
-    assert all(a >= b for a, b in itertools.pairwise(shares))
-    assert shares[15] == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
 
 
 @settings(deadline=None, max_examples=150, derandomize=True)
@@ -230,6 +219,13 @@ def test_several_limits_hold_at_once():
     assert size(chosen)["params"] <= 0.61
 
 
+def test_a_latency_is_a_share_and_milliseconds_have_their_own_name():
+    with pytest.raises(ValueError, match=r"latency must be a share .* got 2\.0; for milliseconds give latency_ms=2\.0"):
+        Limits(latency=2.0)
+    with pytest.raises(ValueError, match="latency_ms must be milliseconds above 0, got -1"):
+        Limits(latency_ms=-1)
+
+
 @pytest.mark.parametrize("value", [0, -0.5, math.inf, math.nan, "half", True])
 def test_limits_that_are_none_are_refused(value):
     with pytest.raises(ValueError, match="macs must be a share"):
@@ -237,13 +233,15 @@ def test_limits_that_are_none_are_refused(value):
 
 
 def test_no_limit_is_refused():
-    with pytest.raises(ValueError, match="at least one of macs, params and latency"):
+    with pytest.raises(ValueError, match="at least one of macs, params, latency and latency_ms"):
         Limits()
 
 
 def test_shares_and_numbers():
     assert Limits(macs=0.5, params=50.0).shares({"macs": 10, "params": 100}) == {"macs": 0.5, "params": 0.5}
-    assert Limits(latency=2.0).shares({"latency": 0.008}) == {"latency": 0.25}
+    assert Limits(latency_ms=0.8).shares({"latency": 0.0016}) == {"latency": 0.5}
+    assert Limits(latency=0.4, latency_ms=0.8).shares({"latency": 0.0016}) == {"latency": 0.4}
+    assert Limits.of({"latency_ms": 0.8}) == Limits(latency_ms=0.8)
 
 
 def test_where_a_step_overshoots_others_of_larger_keys_stay():

@@ -151,12 +151,13 @@ def test_data_without_a_budget_are_refused(net):
         slim(net, x[:1], data=[(x, y)])
 
 
-def test_a_latency_is_measured(net, monkeypatch):
-    """Multiply-accumulates to the power 1.5 in place of seconds, so that the table is wrong and only looks can meet it."""
-    looks = []
+@pytest.mark.parametrize("unit", ["share", "milliseconds"])
+def test_a_latency_is_measured(net, monkeypatch, unit):
+    """Multiply-accumulates to the power 1.5 in place of seconds: the table is wrong and only measurements can meet it."""
+    measured = []
 
     def compare(first, second, inputs, **_):
-        looks.append(cost(second, inputs).macs)
+        measured.append(cost(second, inputs).macs)
         assert not any((p == 0).any() for p in first.parameters())
         return cost(first, inputs).macs ** 1.5, cost(second, inputs).macs ** 1.5
 
@@ -164,11 +165,12 @@ def test_a_latency_is_measured(net, monkeypatch):
     monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda model, inputs, **_: cost(model, inputs).macs)
     monkeypatch.setattr("ssl_prune.sizes.layer_latency._seconds", lambda layer, x, rounds: cost(layer, x).macs)
     x, y = data()
-    result = slim(net, x[:1], budget={"latency": 0.5}, data=[(x, y)])
+    stated = {"latency": 0.5} if unit == "share" else {"latency_ms": 500 * cost(net, x[:1]).macs}
+    result = slim(net, x[:1], budget=stated, data=[(x, y)])
     share = (cost(result.model, x[:1]).macs / cost(net, x[:1]).macs) ** 1.5
     assert 0.47 <= share <= 0.5
     assert result.report.budget.left["latency"] == pytest.approx(share)
-    assert 1 < len(looks) < 15
+    assert 1 < len(measured) < 15
 
 
 def test_a_latency_that_is_out_of_reach_is_refused(net, monkeypatch):

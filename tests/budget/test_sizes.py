@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssl_prune.budget import SizeModel, atoms
+from ssl_prune.budget import SizeModel, indivisible
 from ssl_prune.costs import cost
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
@@ -25,7 +25,7 @@ def test_the_dense_size_is_what_the_network_costs(network):
 def test_a_size_is_that_of_the_cut_network(network, seed):
     net, x = network
     graph = trace(net, x)
-    parts, sizes = atoms(graph, partition(net, "coupled", graph=graph)), SizeModel(graph, net)
+    parts, sizes = indivisible(graph, partition(net, "coupled", graph=graph)), SizeModel(graph, net)
     generator = torch.Generator().manual_seed(seed)
     dead = (torch.rand(parts.groups.num_groups, generator=generator) < 0.4) & ~parts.fixed
     for layer in parts.groups.layer.unique():  # no layer goes as a whole

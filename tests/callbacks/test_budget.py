@@ -13,6 +13,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Budget, GroupLasso, Slim
 from ssl_prune.callbacks._timed import Look
 from ssl_prune.models import ViT
+from ssl_prune.schedules import Cosine
 from ssl_prune.scores import Magnitude
 
 
@@ -122,7 +123,7 @@ REFUSED = [
     (lambda: [GroupLasso("coupled"), Budget(macs=0.3, min_keep_ratio=0.9)], "cannot be reached"),
     (lambda: [GroupLasso("coupled"), Budget(macs=1.0)], "is met already"),
     (lambda: [GroupLasso("coupled"), Budget(params=10**9)], "is met already"),
-    (lambda: [GroupLasso("coupled"), Budget(macs=0.5, window=(0.1, 0.1001))], "the window has no step"),
+    (lambda: [GroupLasso("coupled"), Budget(macs=0.5, window=("0.1", "0.1001"))], "the window has no step"),
 ]
 
 
@@ -144,9 +145,16 @@ def test_a_run_without_an_end_is_refused(trainer):
     ("options", "message"),
     [
         ({}, "at least one"),
-        ({"macs": 0.5, "window": (0.5, 0.2)}, "window must be two shares"),
-        ({"macs": 0.5, "window": (0.1,)}, "window must be two shares"),
-        ({"macs": 0.5, "window": None}, "window must be two shares"),
+        ({"macs": 0.5, "window": ("0.5", "0.2")}, "window: the last moment must be after"),
+        ({"macs": 0.5, "window": ("0.1",)}, "window must be two times"),
+        ({"macs": 0.5, "window": (0.1, 0.65)}, "window: got 0.1, expected a time with its unit"),
+        (
+            {"macs": 0.5, "window": Cosine(end="0.5", initial=1, final=0)},
+            "window: the share of the way must go from 0 to 1",
+        ),
+        ({"latency": 2.0}, "for milliseconds give latency_ms=2.0"),
+        ({"latency_ms": 0.0}, "latency_ms must be milliseconds above 0"),
+        ({"macs": 0.5, "window": None}, "window must be two times"),
         ({"latency": 0.5, "latency_batch": 0}, "latency_batch must be"),
         ({"macs": 0.5, "min_keep_ratio": 1.0}, "min_keep_ratio must be"),
         ({"macs": 0.5, "round_to": 0}, "round_to must be"),
@@ -272,7 +280,7 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
 
     def compare(first, second, inputs, **_):
         if now:  # not yet when the smallest network is timed
-            sizes = budget.steering.sizes(budget.steering.parts.dead_units(now[-1]))
+            sizes = budget.problem.sizes(budget.problem.parts.dead_units(now[-1]))
             looks.append((cost(second, inputs).macs, sizes["macs"]))
         assert all((p != 0).all() for p in first.parameters())  # which would make it too fast
         return cost(first, inputs).macs, cost(second, inputs).macs
@@ -292,7 +300,7 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
     trainer(GroupLasso("coupled"), budget, epochs=4).fit(lit, loader())
     assert len({macs for macs, _ in looks}) > 3
     assert all(macs == expected for macs, expected in looks)
-    assert 0.4 < budget.steering.left(budget.solver.dead)["latency"] <= 0.5
+    assert 0.4 < budget.problem.left(budget.solver.dead)["latency"] <= 0.5
 
 
 @pytest.mark.parametrize("smallest", [0.9, 0.4])
@@ -342,4 +350,5 @@ def test_a_transformer_gives_heads_and_hidden_units(trainer):
 def test_layers_that_cost_much_lose_less_where_a_time_is_stated():
     assert Budget(macs=0.5).cost_exponent == Budget(params=0.5).cost_exponent == 1.0
     assert Budget(latency=0.5).cost_exponent == Budget(params=0.5, latency=0.5).cost_exponent == 0.5
+    assert Budget(latency_ms=0.5).cost_exponent == 0.5
     assert Budget(latency=0.5, cost_exponent=1.0).cost_exponent == 1.0

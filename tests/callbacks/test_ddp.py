@@ -40,7 +40,7 @@ callbacks = [
     L1(0.01, include="4"),
     SparsityMonitor(),
     Slim("net.safetensors"),
-    *([Budget(macs=0.6, window=(0.1, 0.75), every=1, path="budget.json")] if solver == "budget" else []),
+    *([Budget(macs=0.6, window=("0.1", "0.75"), every=1, path="budget.json")] if solver == "budget" else []),
 ]
 trainer = pl.Trainer(
     max_epochs=4, accelerator="cpu", devices=2, strategy="ddp", logger=False, default_root_dir=folder,

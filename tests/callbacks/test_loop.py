@@ -10,6 +10,7 @@ from ssl_prune.callbacks import L1, GroupLasso
 from ssl_prune.groups import partition
 from ssl_prune.penalties import GroupLasso as Penalty
 from ssl_prune.schedules import Linear
+from ssl_prune.timing import RunLength
 
 
 @functools.lru_cache(maxsize=1)
@@ -67,10 +68,10 @@ def test_the_proximal_solver_equals_a_loop_written_out(kit, trainer, accumulate,
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_bit_for_bit_with_the_same_proximal_map(kit, trainer, accumulate, clip):
-    schedule = Linear(end=6, initial=0.2, final=1.0)
+    schedule = Linear(end="6it", initial=0.2, final=1.0)
 
     def act(net, lr, step):
-        Penalty().prox(filters(net), lr * 0.5 * schedule.value(step))
+        Penalty().prox(filters(net), lr * 0.5 * schedule.value(step, RunLength()))
 
     model = kit.Lit()
     callback = GroupLasso("filter", 0.5, include="conv*", schedule=schedule)

@@ -19,7 +19,7 @@ def in_epochs():
         GroupLasso(
             "filter",
             0.5,
-            schedule=Cosine(start=0, end=2, initial=0, final=20.0, unit="epochs"),
+            schedule=Cosine(end="2ep", final=20.0),
             freeze_at=3,
             include="conv*",
         )
@@ -27,7 +27,7 @@ def in_epochs():
 
 
 def share_of_the_run():
-    return [GroupLasso("coupled", 4.0, preconditioned=True, freeze_at=0.5, schedule=Linear(end=6))]
+    return [GroupLasso("coupled", 4.0, preconditioned=True, freeze_at=0.5, schedule=Linear(end="6it"))]
 
 
 def subgradient():
@@ -104,7 +104,7 @@ def test_two_callbacks_that_cannot_be_told_apart_are_refused(kit, trainer):
 
 def test_a_second_fit_of_the_same_trainer_goes_on(kit, trainer):
     def run(*lengths):
-        model, callback = kit.Lit(scheduler=False), GroupLasso("filter", schedule=Linear(end=9), **STRONG)
+        model, callback = kit.Lit(scheduler=False), GroupLasso("filter", schedule=Linear(end="9it"), **STRONG)
         one = trainer(callback, epochs=lengths[0])
         for length in lengths:
             one.fit_loop.max_epochs = length

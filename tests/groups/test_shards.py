@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from ssl_prune.budget.due_size import window_of
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.groups import Member, Partition, partition
 from ssl_prune.groups.shards import ShardedPartition, local, on_shards
@@ -92,4 +93,4 @@ def test_a_sharded_network_is_not_traced():
 def test_a_budget_wants_whole_parameters():
     groups = whole(rows(laid(Shard(0))))
     with pytest.raises(ValueError, match=r"fc\.weight is sharded \(a DTensor\), expected whole parameters: a budget"):
-        BudgetSolver(groups, Magnitude(), None, lambda dead: dead, None)
+        BudgetSolver(groups, Magnitude(), None, lambda dead: dead, window_of(("0.1", "0.65")))

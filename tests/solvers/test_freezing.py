@@ -8,6 +8,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from ssl_prune.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
 from ssl_prune.schedules import Linear
 from ssl_prune.solvers import ProximalSolver
+from ssl_prune.timing import RunLength
 
 NewNet = Callable[[], Any]
 OPTIMIZERS: list[tuple[type[Optimizer], dict[str, Any]]] = [
@@ -121,7 +122,13 @@ def test_resumed_equals_uninterrupted(
         net = new_net()
         adam = Adam(net.parameters(), lr=0.05)
         solver = ProximalSolver(
-            net.units(), penalty, 0.5, Linear(end=6), preconditioned=preconditioned, freeze_at=7, steps_per_epoch=3
+            net.units(),
+            penalty,
+            0.5,
+            Linear(end="2ep"),
+            preconditioned=preconditioned,
+            freeze_at=7,
+            run=RunLength(steps_per_epoch=3),
         )
         return net, adam, solver
 
@@ -157,7 +164,7 @@ def test_masks_of_another_partition_are_refused(new_net: NewNet) -> None:
 def test_until_freezes_at_the_first_step_with_so_few_left(new_net: NewNet, count: int) -> None:
     net, twin = new_net(), new_net()
     optimizer, other = SGD(net.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
-    rising = Linear(end=300)
+    rising = Linear(end="300it")
     solver = ProximalSolver(net.units(), GroupLasso(), 30.0, rising, target_groups=count)
     free = ProximalSolver(twin.units(), GroupLasso(), 30.0, rising)
     solver.attach(optimizer)

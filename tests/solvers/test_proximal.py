@@ -11,6 +11,7 @@ from ssl_prune.groups import Member, Partition
 from ssl_prune.penalties import GroupLasso, SparseGroupLasso
 from ssl_prune.schedules import Constant, Linear
 from ssl_prune.solvers import ProximalSolver
+from ssl_prune.timing import RunLength
 
 NewNet = Callable[[], Any]
 
@@ -72,7 +73,7 @@ def test_tensor_lr_equals_number(new_net: NewNet) -> None:
 
 
 def test_strength_zero_is_the_identity_bit_for_bit(new_net: NewNet) -> None:
-    for strength, schedule in ((0.0, Constant()), (1.0, Constant(start=100))):
+    for strength, schedule in ((0.0, Constant()), (1.0, Constant(start="100it"))):
         net, plain = new_net(), new_net()
         net.a.weight.data[0, 0] = plain.a.weight.data[0, 0] = -0.0
         ours, theirs = SGD(net.parameters(), lr=0.1), SGD(plain.parameters(), lr=0.1)
@@ -91,7 +92,7 @@ def test_strength_zero_is_the_identity_bit_for_bit(new_net: NewNet) -> None:
 def test_schedule_multiplies_and_counts_optimizer_steps(new_net: NewNet) -> None:
     net = new_net()
     sgd = SGD(net.parameters(), lr=0.1)
-    solver = ProximalSolver(net.units(), GroupLasso(), 2.0, Linear(end=2, unit="epochs"), steps_per_epoch=5)
+    solver = ProximalSolver(net.units(), GroupLasso(), 2.0, Linear(end="2ep"), run=RunLength(steps_per_epoch=5))
     solver.attach(sgd)
     seen = []
     for _ in range(12):

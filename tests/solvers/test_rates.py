@@ -72,7 +72,7 @@ def test_two_optimizers_step_in_turn(new_net: NewNet) -> None:
     net = new_net()
     _, groups = two_rates(net, inside=False)
     first, second = SGD(net.a.parameters(), lr=0.1), SGD(net.b.parameters(), lr=0.02)
-    solver = ProximalSolver(groups, GroupLasso(), 1.0, Constant(start=1))
+    solver = ProximalSolver(groups, GroupLasso(), 1.0, Constant(start="1it"))
     solver.attach(first, second)
     norms = groups.norms()
     first.step()  # step 0 of the first optimizer: before the start

@@ -274,8 +274,8 @@ def test_two_processes_equal_one(two: list[dict], name: str) -> None:
 
 def test_single_entries_are_named_by_their_place_in_the_whole(two: list[dict]) -> None:
     assert [rank["weight"]["many"]["after"]["first"] for rank in two] == [
-        "conv1 entry (0, 0, 0)",
-        "conv1 entry (3, 0, 0)",
+        "conv1 weight (0, 0, 0)",
+        "conv1 weight (3, 0, 0)",
     ]
 
 

@@ -25,7 +25,7 @@ def cost(net: Any, penalty: Penalty) -> Tensor:
 def test_equals_differentiating_loss_plus_penalty(new_net: NewNet, penalty: Penalty, parts: int, clip: bool) -> None:
     net, by_hand = new_net(), new_net()
     ours, theirs = (SGD(n.parameters(), lr=0.05, momentum=0.9) for n in (net, by_hand))
-    solver = SubgradientSolver(net.units(), penalty, 0.2, Linear(end=10), threshold=0.0)
+    solver = SubgradientSolver(net.units(), penalty, 0.2, Linear(end="10it"), threshold=0.0)
     solver.attach(ours)
     for step in range(10):
         net.backward(step, parts)

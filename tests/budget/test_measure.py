@@ -5,7 +5,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from ssl_prune.budget import time_left
+from ssl_prune.budget import latency_left
 from ssl_prune.graph import trace
 
 
@@ -19,10 +19,10 @@ def test_small_networks_are_timed_in_several_places(monkeypatch):
         return 1.0, shares[len(seen) - 1]
 
     monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
-    assert time_left(trace(net, x), net, dense, x, 1e-3) == 0.5
+    assert latency_left(trace(net, x), net, dense, x, 1e-3) == 0.5
     assert len({weight.data_ptr() for pair in seen for weight in pair[:2]}) == 10
     assert sum(rounds for _, _, rounds in seen) == 200
     seen.clear()
-    assert time_left(trace(net, x), net, dense, x, 1.0) == 0.5  # a slow one once, as it is
+    assert latency_left(trace(net, x), net, dense, x, 1.0) == 0.5  # a slow one once, as it is
     assert seen[0][0] is dense[0].weight
     assert [rounds for _, _, rounds in seen] == [25]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune.budget import Limits, problem, steer
+from ssl_prune.budget import Limits, make_problem, problem
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
 
@@ -22,7 +22,7 @@ def least(macs, **options):
     """How many channels of each of the two inner layers stay at least."""
     net = network()
     graph = trace(net, X[:1])
-    return steer(
+    return make_problem(
         graph, net, partition(net, "coupled", graph=graph), Limits(macs), **options
     ).controller.rules.least.tolist()
 
@@ -45,11 +45,11 @@ def test_one_channel_stays_where_the_size_needs_more_to_go(macs):
 
 
 def test_times_may_need_all_but_one_channel(monkeypatch):
-    monkeypatch.setattr(problem, "time_left", lambda *args: 0.1)  # of the smallest network
+    monkeypatch.setattr(problem, "latency_left", lambda *args: 0.1)  # of the smallest network
     net = network()
     graph = trace(net, X)
     limits = Limits(latency=0.5)
-    least = steer(graph, net, partition(net, "coupled", graph=graph), limits, inputs=X).controller.rules.least
+    least = make_problem(graph, net, partition(net, "coupled", graph=graph), limits, inputs=X).controller.rules.least
     assert least.tolist() == [1, 1]
 
 

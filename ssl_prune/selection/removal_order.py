@@ -1,4 +1,4 @@
-"""In which order groups may go: floors, what always stays, and what goes together."""
+"""The order in which groups may go: floors, what always stays, and blocks that go together."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from math import ceil
 import torch
 from torch import Tensor
 
-__all__ = ["Order", "Rules"]
+from ssl_prune.selection.largest import tie_keys
+
+__all__ = ["KeepRules", "RemovalOrder"]
 
 
 @dataclass(frozen=True)
-class Order:
+class RemovalOrder:
     """Groups in the order in which they may go, in steps of those that go together.
 
     Args:
@@ -41,7 +43,7 @@ class Order:
         return found
 
 
-class Rules:
+class KeepRules:
     """Which groups may go, and which go together.
 
     Args:
@@ -65,15 +67,24 @@ class Rules:
         """Whether every layer has what has to stay without the dead groups (G,)."""
         return bool((torch.bincount(self.layer[~dead], minlength=len(self.least)) >= self.least).all())
 
-    def order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None) -> Order:
+    def order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None, seed: int | None = None) -> RemovalOrder:
         """Groups that may go, smallest keys first: of each layer no more than its floor allows.
 
         A block has the mean key of its groups; one that has begun counts what is gone of it as nothing.
+
+        Args:
+            keys: (G,) how much each group is worth.
+            dead: (G,) those that are gone.
+            among: (G,) those that may go; default all.
+            seed: decides between equal keys; None: their numbers do.
         """
         free = ~dead & ~self.fixed
         if among is not None:
             free &= among
-        order = keys.argsort(stable=True)
+        order = torch.arange(len(keys)) if seed is None else tie_keys(torch.arange(len(keys)), seed).argsort()
+        drawn = torch.empty_like(order)
+        drawn[order] = torch.arange(len(keys))
+        order = order[keys[order].argsort(stable=True)]
         order = order[free[order]]
         alive = torch.bincount(self.layer[~dead], minlength=len(self.least))
         spare = (alive - self.least).clamp_min(0)
@@ -91,7 +102,36 @@ class Rules:
         block, inverse = torch.unique(layer * (len(keys) + 1) + number, return_inverse=True)
         total = torch.zeros(len(block), dtype=keys.dtype).index_add_(0, inverse, keys[order] / size)
         together = total[inverse]
-        arranged = torch.argsort(inverse, stable=True)
+        if seed is None:
+            tie = torch.arange(len(block))
+        else:
+            tie = drawn.new_full((len(block),), len(keys)).scatter_reduce_(0, inverse, drawn[order], "amin")
+        arranged = torch.argsort(tie[inverse], stable=True)
         arranged = arranged[together[arranged].argsort(stable=True)]
         _, counts = torch.unique_consecutive(inverse[arranged], return_counts=True)
-        return Order(order[arranged], together[arranged], counts.cumsum(0), len(keys))
+        return RemovalOrder(order[arranged], together[arranged], counts.cumsum(0), len(keys))
+
+    def keep(self, scores: Tensor, k: int, seed: int = 0) -> Tensor:
+        """``(G,)`` the k groups that stay: those of the largest scores, as floors, blocks and fixed groups allow.
+
+        Args:
+            scores: (G,) how much each group is worth.
+            k: how many.
+            seed: decides between equal scores.
+
+        Raises:
+            ValueError: floors keep more than k, or blocks leave no such number.
+
+        Example:
+            >>> rules = KeepRules(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), block=torch.tensor([2, 2]))
+            >>> rules.keep(torch.tensor([9.0, 8, 7, 6, 1, 4, 3, 2]), 6).tolist()
+            [True, True, True, True, False, True, True, False]
+        """
+        order = self.order(scores.double().cpu(), torch.zeros_like(self.fixed), seed=seed)
+        sizes = [order.count, *(order.count - order.ends).tolist()]
+        if k not in sizes:
+            raise ValueError(
+                f"{k} of the {order.count} groups cannot stay: with what has to stay of each layer, and in blocks, there "
+                f"can be {min(sizes)} to {order.count}, next to it {min(sizes, key=lambda n: abs(n - k))}"
+            )
+        return ~order.first(sizes.index(k))
