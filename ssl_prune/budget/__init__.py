@@ -5,16 +5,13 @@ from ssl_prune.budget.indivisible import Atoms, atoms, units_of
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero, time_left
 from ssl_prune.budget.measured_choice import fit, plan
-from ssl_prune.budget.outcome import BudgetChange
 from ssl_prune.budget.problem import Steering, steer
 from ssl_prune.budget.window import Window
-from ssl_prune.oneshot.budget import apply_budget
 from ssl_prune.sizes.latency_model import TimeModel
 from ssl_prune.sizes.model import SizeModel
 
 __all__ = [
     "Atoms",
-    "BudgetChange",
     "Choice",
     "Controller",
     "Limits",
@@ -22,7 +19,6 @@ __all__ = [
     "Steering",
     "TimeModel",
     "Window",
-    "apply_budget",
     "at_zero",
     "atoms",
     "fit",

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import plan, unmet
-from ssl_prune.budget.outcome import BudgetChange
 from ssl_prune.budget.problem import steer
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import partition
 from ssl_prune.latency import without_zeros
 from ssl_prune.scores import Magnitude, Score, TaylorGate
+from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.slimming.proof.outputs import verify
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call

@@ -12,7 +12,7 @@ from patterns import PATTERNS, Pattern
 from patterns.compare import difference, parameters, run, tolerance
 from patterns.open import OPEN
 
-from ssl_prune.slimming import SlimPlan, slim
+from ssl_prune import SlimPlan, slim
 
 
 def cases() -> Iterator[object]:

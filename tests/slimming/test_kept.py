@@ -7,8 +7,8 @@ import torch
 from patterns import PATTERNS, Pattern
 from torch import nn
 
+from ssl_prune import slim
 from ssl_prune.errors import GraphError
-from ssl_prune.slimming import slim
 from ssl_prune.slimming.modules.pruned_attention import CutAttention
 from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent
 

@@ -7,12 +7,12 @@ import torch
 from patterns import PATTERNS, Pattern
 from torch import nn
 
+from ssl_prune import slim
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import trace
-from ssl_prune.slimming import slim
 from ssl_prune.slimming.analysis import constants
 from ssl_prune.slimming.analysis.liveness import liveness
-from ssl_prune.utils.inputs import evaluation
+from ssl_prune.slimming.subject import Subject
 
 # What is no number, such as zero times infinity, is an accident of the run; the proof sees it.
 ACCIDENTS = ("zero_times_something_infinite",)
@@ -32,13 +32,12 @@ def cases() -> Iterator[object]:
 def test_nothing_else_is_found(pattern: Pattern, monkeypatch):
     model, inputs = pattern.build()
     try:
-        graph = trace(model, inputs)
+        subject = Subject(trace(model, inputs), model, inputs)
     except GraphError:
         pytest.skip("not traced")
-    with evaluation(model):
-        quick = liveness(graph, model, inputs)
-        monkeypatch.setattr(constants, "skipped", lambda *_: None)
-        full = liveness(graph, model, inputs)
+    quick = liveness(subject)
+    monkeypatch.setattr(constants, "skipped", lambda *_: None)
+    full = liveness(subject)
     assert torch.equal(quick.alive, full.alive)
     assert quick.values.output_varies == full.values.output_varies
     assert quick.values.constants.keys() == full.values.constants.keys()
@@ -59,7 +58,7 @@ def test_products_that_vary_are_not_computed(monkeypatch):
     with torch.no_grad():
         net[0].weight[0], net[0].bias[0] = 0, 0.5
     x = torch.randn(1, 3, 5, 5)
-    live = liveness(trace(net, x), net, x)
+    live = liveness(Subject(trace(net, x), net, x))
     assert not any("conv" in name or "linear" in name for name in run)
     (second,) = [o for o in live.obstacles if o.reader.module == "2"]
     assert second.seen.constant.tolist() == [0.5, 0, 0, 0]
