@@ -9,8 +9,8 @@ from typing import Any
 
 from ssl_prune.errors import SlimError
 from ssl_prune.report.plots import plot_widths
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.outcome.changes import BudgetChange, ThresholdChange
-from ssl_prune.slimming.outcome.kept import Kept
 from ssl_prune.slimming.outcome.slim_report import LayerChange, SlimReport
 from ssl_prune.utils.json_file import write_json
 from ssl_prune.utils.table import table

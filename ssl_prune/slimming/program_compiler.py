@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from ssl_prune.slimming.analysis.liveness import liveness
-from ssl_prune.slimming.outcome.kept import Kept
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.outcome.kept_reasons import explain_kept
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.slimming.plan.rounding import practical_widths

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 
 from torch import Tensor, nn
 
-from ssl_prune.slimming.outcome.kept import Kept
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.slimming.proof.candidate import Outcome
 from ssl_prune.slimming.proof.outputs import Proof

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
 
-__all__ = ["named_tensors", "run_aside"]
+__all__ = ["named_tensors", "own_tensors", "run_aside"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -22,6 +22,11 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """
     parameters = dict[str, Tensor](model.named_parameters(remove_duplicate=False))
     return parameters | dict(model.named_buffers(remove_duplicate=False))
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer of `model` once, under its first name: whose entries are to be counted or numbered."""
+    return dict[str, Tensor](model.named_parameters()) | dict(model.named_buffers())
 
 
 def run_aside(model: nn.Module, inputs: Inputs) -> Any:

@@ -13,7 +13,7 @@ from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.slimming.analysis.zero_structures import zero_structures
 from ssl_prune.slimming.fallback.liveness import explain, zeros
 from ssl_prune.slimming.fallback.trials import Trials, watched
-from ssl_prune.slimming.outcome.kept import Kept
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.plan.attributes import layer_attributes
 from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan, shapes_of
 from ssl_prune.slimming.plan.planner import kept_positions

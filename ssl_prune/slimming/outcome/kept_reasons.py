@@ -10,7 +10,7 @@ from ssl_prune.graph.export.program import embeddings
 from ssl_prune.slimming.analysis.dependence_masks import any_along
 from ssl_prune.slimming.analysis.liveness import Liveness, Obstacle, connected
 from ssl_prune.slimming.analysis.zero_structures import zero_structures
-from ssl_prune.slimming.outcome.kept import Kept
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.plan.planner import removable
 
 __all__ = ["explain_kept"]

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from ssl_prune.costs import Cost
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.modules.column_conv import ColumnConv
 from ssl_prune.slimming.modules.constant import Blank, Constant
 from ssl_prune.slimming.modules.pruned_attention import CutAttention
 from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent
 from ssl_prune.slimming.outcome.changes import BudgetChange, ThresholdChange
-from ssl_prune.slimming.outcome.kept import Kept
 from ssl_prune.slimming.proof.outputs import Proof
 from ssl_prune.slimming.protocol import Compiler
 from ssl_prune.slimming.subject import Subject
