@@ -119,7 +119,8 @@ def _least_to_zero(
 ) -> tuple[Subject, BudgetChange | None]:
     if budget is None:
         return subject, None
-    # Not at import: what chooses for a budget takes a while to load, and a network that has zeros needs none of it.
+    # Not at import, for the time that it takes to load: a network that has zeros needs none of it. No circle is hidden here,
+    # as nothing of a budget imports this module.
     from ssl_prune.budget.limits import Limits
     from ssl_prune.oneshot.budget import apply_budget
 
