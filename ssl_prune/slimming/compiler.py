@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ssl_prune.errors import GraphError, SlimError
 from ssl_prune.graph import trace
 from ssl_prune.slimming.fallback.compiler import TrialCompiler
-from ssl_prune.slimming.modules.materialized import computing_layers
 from ssl_prune.slimming.outcome.result import SlimResult
 from ssl_prune.slimming.outcome.slim_report import make_report
 from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan, shapes_of
@@ -44,15 +43,14 @@ def compiled(subject: Subject, settings: Settings) -> SlimResult:
     Raises:
         SlimError: the network's own outputs are not finite, or differ from run to run.
     """
-    result = _cut(subject, settings)
-    if settings.training or subject.graph.refusal is not None:
-        return result
-    other = _without_computed_weights(subject, settings)
+    compiler = _compiler(subject, settings)
+    result = _cut(compiler, settings)
+    other = _without_computed_weights(compiler, settings) if compiler.computing else None
     return other if other is not None and other.report.macs[1] < result.report.macs[1] else result
 
 
-def _cut(subject: Subject, settings: Settings) -> SlimResult:
-    compiler = _compiler(subject, settings)
+def _cut(compiler: Compiler, settings: Settings) -> SlimResult:
+    model = compiler.subject.model
     best: Outcome | None = None
     tried: list[Outcome] = []  # the first one, until a repair takes it: each holds a network
     failure: str | None = None
@@ -65,14 +63,14 @@ def _cut(subject: Subject, settings: Settings) -> SlimResult:
             break
         failure = failure or outcome.proof.failure
     start = time.thread_time()
-    loose = best is not None and _loosened(best.plan, subject.model)
+    loose = best is not None and _loosened(best.plan, model)
     if best is None:
         del outcome
         dead, best = compiler.repair(tried.pop())
         loose = time.thread_time() - start < _QUICK
     tried.clear()
-    best = best._replace(model=SlimPlan.own(best.model, subject.model))
-    more = _again(subject, best.model, settings) if loose else None
+    best = best._replace(model=SlimPlan.own(best.model, model))
+    more = _again(compiler.subject, best.model, settings) if loose else None
     return _joined(compiler, settings, dead, best, failure, more)
 
 
@@ -135,13 +133,11 @@ def _joined(
     return SlimResult(best.model, best.plan, make_report(compiler, best.model, dead, best.proof, failure))
 
 
-def _without_computed_weights(subject: Subject, settings: Settings) -> SlimResult | None:
+def _without_computed_weights(compiler: Compiler, settings: Settings) -> SlimResult | None:
     """The network whose layers no longer compute their weights, slimmed: what a weight is made of ties its channels."""
-    model, inputs = subject.model, subject.inputs
-    computing = computing_layers(subject.graph.program, model)
-    if not computing:
-        return None
-    first = SlimPlan({name: ModulePlan(becomes={"kind": "Plain"}) for name in computing}, shapes_of(model))
+    model, inputs = compiler.subject.model, compiler.subject.inputs
+    plans = {name: ModulePlan(becomes={"kind": "Plain"}) for name in compiler.computing}
+    first = SlimPlan(plans, shapes_of(model))
     plain = first.apply(model, shared=True)
     try:
         then = compiled(Subject(trace(plain, inputs), plain, inputs), settings)
@@ -151,7 +147,7 @@ def _without_computed_weights(subject: Subject, settings: Settings) -> SlimResul
     proof = verify(model, cut, inputs, settings.tolerance)
     if not then.report.removed or (settings.exact and not proof.holds):
         return None
-    before = subject.cost()
+    before = compiler.subject.cost()
     report = replace(
         then.report,
         macs=(before.macs, then.report.macs[1]),

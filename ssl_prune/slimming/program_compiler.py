@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.slimming.kept import Kept
+from ssl_prune.slimming.modules.materialized import computing_layers
 from ssl_prune.slimming.outcome.kept_reasons import explain_kept
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.slimming.plan.rounding import practical_widths
@@ -31,7 +32,7 @@ class ProgramCompiler(Compiler):
     """
 
     def __init__(self, subject: Subject, settings: Settings) -> None:
-        self.subject = subject
+        self.subject, self._settings = subject, settings
         self.weights = [reader.weight for reader in subject.graph.readers if reader.weight is not None]
         live = liveness(subject)
         branches = not settings.training or branches_may_go(live)
@@ -45,6 +46,11 @@ class ProgramCompiler(Compiler):
     def slow(self) -> bool:
         """By its operators, or as its run has shown."""
         return self._first.expected.slow
+
+    @property
+    def computing(self) -> list[str]:
+        """Layers that are one product with a weight of their own making, if that may change."""
+        return [] if self._settings.training else computing_layers(self.subject.graph.program, self.subject.model)
 
     @property
     def changes_anything(self) -> bool:

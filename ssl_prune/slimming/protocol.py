@@ -30,6 +30,11 @@ class Compiler(ABC):
         """Whether it takes so long that it should not be run more often than it must."""
         return False
 
+    @property
+    def computing(self) -> list[str]:
+        """Names of layers that compute their weights, where that is known: they could be written with what comes of it."""
+        return []
+
     @abstractmethod
     def dead(self) -> Tensor:
         """(U,) units that may go."""

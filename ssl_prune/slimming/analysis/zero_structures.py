@@ -1,13 +1,12 @@
 """Zero structures of a network: rows, columns, scales, entries of vectors and tables, wherever they stand."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph import Reader
-from ssl_prune.slimming.analysis.computed_weights import computed_weights
 from ssl_prune.slimming.analysis.dependence_masks import any_along
 from ssl_prune.slimming.subject import Subject
 
@@ -38,7 +37,9 @@ class Zeros:
         return owner.removeprefix(".") or self.name
 
 
-def zero_structures(subject: Subject, dead: Tensor, gone: Collection[str]) -> list[Zeros]:
+def zero_structures(
+    subject: Subject, dead: Tensor, gone: Collection[str], computed: Iterable[tuple[str, Tensor]] = ()
+) -> list[Zeros]:
     """Every zero structure that stays when the `dead` units go.
 
     A shift of zero is none; nor are positions of kernels, which belong to no channel.
@@ -47,6 +48,7 @@ def zero_structures(subject: Subject, dead: Tensor, gone: Collection[str]) -> li
         subject: the network before the cut.
         dead: (U,) units that go.
         gone: modules that go as a whole.
+        computed: matrices that the forward computes, see `computed_weights`.
 
     Example:
         >>> from ssl_prune.graph import trace
@@ -59,7 +61,6 @@ def zero_structures(subject: Subject, dead: Tensor, gone: Collection[str]) -> li
     """
     found = list(_own(subject, dead, gone))
     told = {zeros.name for zeros in found if len(zeros.positions)}
-    computed = computed_weights(subject) if subject.graph.refusal is None else ()  # which only a program shows
     for name, nonzero in computed:
         if name not in told and name.rpartition(".")[0] not in gone:
             found += _matrix(name, nonzero, [torch.full((n,), -1) for n in nonzero.shape], dead)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ssl_prune.graph.export.program import embeddings
+from ssl_prune.slimming.analysis.computed_weights import computed_weights
 from ssl_prune.slimming.analysis.dependence_masks import any_along
 from ssl_prune.slimming.analysis.liveness import Liveness, Obstacle, connected
 from ssl_prune.slimming.analysis.zero_structures import zero_structures
@@ -34,7 +35,7 @@ def explain_kept(
         widths: units that are kept for a layer's width, with the reason.
     """
     graph = live.subject.graph
-    structures = zero_structures(live.subject, dead, gone)
+    structures = zero_structures(live.subject, dead, gone, computed_weights(live.subject))
     wanted = removable(live, branches=False)
     zero = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     idle = (wanted | ~live.alive) & ~dead
