@@ -15,9 +15,10 @@ from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
 from ssl_prune.latency import compare_latency, without_zeros
 from ssl_prune.oneshot.threshold import check_threshold
+from ssl_prune.pipeline import slim
 from ssl_prune.report.run import Evaluation, RunReport
 from ssl_prune.shrinking import dense_form
-from ssl_prune.slimming import SlimResult, save_slim, slim
+from ssl_prune.slimming import SlimResult, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
 from ssl_prune.slimming.plan.rounding import check_round_to
 from ssl_prune.utils.inputs import Inputs, uncompiled

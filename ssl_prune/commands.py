@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ssl_prune.checkpoints import load_weights
 from ssl_prune.errors import SlimError
 from ssl_prune.latency import compare_latency
+from ssl_prune.pipeline import slim
 from ssl_prune.report.run import RunReport
 from ssl_prune.shrinking import dense_form
-from ssl_prune.slimming import load_slim, save_slim, slim
+from ssl_prune.slimming import load_slim, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
 from ssl_prune.utils.files import beside, refuse_unwritable
 from ssl_prune.utils.inputs import Inputs, call, evaluation

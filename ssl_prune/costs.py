@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
 from ssl_prune.utils.table import table
+from ssl_prune.utils.tensors import named_tensors
 
 __all__ = ["Cost", "LayerCost", "cost"]
 
@@ -157,7 +158,7 @@ def _macs_of_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     def shape(leaf: Any) -> Any:
         return mode.from_tensor(leaf, static_shapes=True) if isinstance(leaf, Tensor) else leaf
 
-    tensors = dict((*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)))
+    tensors = named_tensors(model)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), attributes_restored(model):
         warnings.simplefilter("ignore")
         try:

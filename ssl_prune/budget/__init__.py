@@ -5,14 +5,11 @@ from ssl_prune.budget.indivisible import IndivisibleGroups, indivisible, units_o
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero, latency_left
 from ssl_prune.budget.measured_choice import fit, plan
-from ssl_prune.budget.outcome import BudgetChange
 from ssl_prune.budget.problem import BudgetProblem, make_problem
-from ssl_prune.oneshot.budget import apply_budget
 from ssl_prune.sizes.latency_model import LatencyModel
 from ssl_prune.sizes.model import SizeModel
 
 __all__ = [
-    "BudgetChange",
     "BudgetProblem",
     "Choice",
     "Controller",
@@ -20,7 +17,6 @@ __all__ = [
     "LatencyModel",
     "Limits",
     "SizeModel",
-    "apply_budget",
     "at_zero",
     "fit",
     "indivisible",

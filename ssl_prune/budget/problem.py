@@ -14,7 +14,6 @@ from ssl_prune.budget.indivisible import IndivisibleGroups, indivisible
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero, latency_left
 from ssl_prune.graph import ChannelGraph
-from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.groups import Partition
 from ssl_prune.latency import latency, without_zeros
 from ssl_prune.sizes.latency_model import LatencyModel
@@ -135,7 +134,7 @@ def make_problem(
         ValueError: the size is met already, or cannot be reached; the message has the smallest that can. Or the network
             was followed by the second tracer only.
     """
-    if isinstance(graph, AutogradGraph):
+    if graph.refusal is not None:
         raise ValueError(
             f"Budget: what {type(model).__name__} costs without some channels is known only where torch.export follows the "
             f"network, and it refused: {graph.refusal}. Give GroupLasso a strength instead"

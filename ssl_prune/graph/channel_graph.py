@@ -84,6 +84,7 @@ class ChannelGraph:
         alike: pairs of (n, m) and (n, k) units of which row i may vanish only together with the other's row i.
         unreached: modules with parameters that the forward did not use on the example.
         causes: why positions that belong to no unit can never be removed; None without a program.
+        refusal: why `torch.export` refused the network, so that there is no program; None where it did not.
 
     Example:
         >>> import torch
@@ -111,6 +112,7 @@ class ChannelGraph:
     whole: tuple[str, ...] = ()
     packed: frozenset[fx.Node] = frozenset()
     causes: Causes | None = field(default=None, repr=False, compare=False)
+    refusal: str | None = field(default=None, repr=False)
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:

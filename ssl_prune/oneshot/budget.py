@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import plan, unmet
-from ssl_prune.budget.outcome import BudgetChange
 from ssl_prune.budget.problem import make_problem
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
@@ -20,6 +19,7 @@ from ssl_prune.groups import Partition, partition
 from ssl_prune.latency import without_zeros
 from ssl_prune.scores import TaylorGate
 from ssl_prune.scores.gates import Gates
+from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.slimming.proof.outputs import Expected, verify
 from ssl_prune.slimming.work import is_large
 from ssl_prune.utils.copies import copied

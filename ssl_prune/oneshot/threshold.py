@@ -3,45 +3,19 @@
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph, ParameterAxis
+from ssl_prune.slimming.outcome.changes import ThresholdChange
 from ssl_prune.slimming.proof.outputs import Expected, verify
 from ssl_prune.slimming.work import is_large
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs
 
-__all__ = ["ThresholdChange", "apply_threshold", "check_threshold"]
-
-
-@dataclass(frozen=True)
-class ThresholdChange:
-    """What a threshold changed in a network before it was cut.
-
-    Args:
-        threshold: largest absolute value that counts as zero.
-        units: layer -> channels it writes of which something was set to zero.
-        entries: module -> entries of its parameters that were not zero and are now.
-        max_difference: largest relative difference of the outputs before and after, on the example and fresh inputs.
-    """
-
-    threshold: float
-    units: dict[str, int]
-    entries: dict[str, int]
-    max_difference: float
-
-    def __str__(self) -> str:
-        if not self.entries:
-            return f"threshold {self.threshold:g}: nothing within it that was not zero already"
-        units = ", ".join(f"{count} of {layer}" for layer, count in self.units.items())
-        return (
-            f"threshold {self.threshold:g}: {sum(self.entries.values()):,} entries of {sum(self.units.values())} channels "
-            f"({units}) set to zero, which moves the outputs by up to {self.max_difference:.1e} of their size"
-        )
+__all__ = ["apply_threshold", "check_threshold"]
 
 
 def check_threshold(threshold: float) -> None:

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl_prune.budget.outcome import BudgetChange
 from ssl_prune.errors import SlimError
-from ssl_prune.oneshot.threshold import ThresholdChange
 from ssl_prune.report.plots import plot_widths
-from ssl_prune.slimming.outcome.slim_report import Kept, LayerChange, SlimReport
+from ssl_prune.slimming.kept import Kept
+from ssl_prune.slimming.outcome.changes import BudgetChange, ThresholdChange
+from ssl_prune.slimming.outcome.slim_report import LayerChange, SlimReport
 from ssl_prune.utils.json_file import write_json
 from ssl_prune.utils.table import table
 

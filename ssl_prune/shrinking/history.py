@@ -10,7 +10,7 @@ from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from ssl_prune.costs import Cost, cost
@@ -23,6 +23,7 @@ from ssl_prune.slimming.outcome.slim_report import LayerChange, SlimReport
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, map_tensors
+from ssl_prune.utils.tensors import own_tensors
 
 __all__ = ["Lineage", "dense_form", "lineage_of"]
 
@@ -142,7 +143,7 @@ class Lineage:
         """A network of the dense form with the values of this one, and zeros where they were removed."""
         model, structure = self.network, self._structure
         place = next(model.parameters()).device
-        own, now = _tensors(structure), _tensors(model)
+        own, now = own_tensors(structure), own_tensors(model)
         values = {name: torch.zeros(t.shape, dtype=t.dtype, device=place) for name, t in own.items()}
         for name, source in sources(self.plan or SlimPlan({}, {}), structure, buffers=True).items():
             values[source.name].view(-1)[source.index.to(place)] = now[name].detach().to(place)
@@ -223,10 +224,6 @@ class Lineage:
         self.grow()
         self.cut(plan)
         self.removed = removed
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def _at(model: nn.Module, name: str) -> nn.Module | None:

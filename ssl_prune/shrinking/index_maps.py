@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan
 from ssl_prune.utils.copies import copied
+from ssl_prune.utils.tensors import own_tensors
 
 __all__ = ["Source", "laid_out_as", "sources"]
 
@@ -69,7 +70,7 @@ def sources(plan: SlimPlan, model: nn.Module, buffers: bool = False) -> dict[str
         tensor([[0, 1],
                 [4, 5]])
     """
-    tensors: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = own_tensors(model)
     known: dict[int, Tensor] = {}
     starts, start = [], 0
     for tensor in tensors.values():

@@ -3,10 +3,11 @@
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.graph import ChannelGraph, trace
-from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
-from ssl_prune.slimming.compiler import SlimResult, slim_in_training
-from ssl_prune.slimming.fallback.compiler import slim_by_autograd
+from ssl_prune.graph import ChannelGraph
+from ssl_prune.slimming.compiler import compiled
+from ssl_prune.slimming.outcome.result import SlimResult
+from ssl_prune.slimming.settings import Settings
+from ssl_prune.slimming.tracing import traced
 from ssl_prune.utils.inputs import Inputs
 
 __all__ = ["training_cut"]
@@ -47,12 +48,10 @@ def training_cut(
         >>> training_cut(net, torch.randn(1, 4)).model[0]
         Linear(in_features=4, out_features=3, bias=True)
     """
-    graph = trace(model, inputs) if graph is None else graph
-    if isinstance(graph, AutogradGraph):
-        if round_to != 1:
-            raise SlimError(
-                f"{type(model).__name__}: round_to={round_to} needs torch.export to follow the network, and it refused: "
-                f"{graph.refusal}; leave round_to out"
-            )
-        return SlimResult(*slim_by_autograd(model, inputs, True, tolerance, refusal=graph.refusal))
-    return slim_in_training(graph, model, inputs, tolerance, round_to)
+    subject = traced(model, inputs, graph)
+    if subject.graph.refusal is not None and round_to != 1:
+        raise SlimError(
+            f"{type(model).__name__}: round_to={round_to} needs torch.export to follow the network, and it refused: "
+            f"{subject.graph.refusal}; leave round_to out"
+        )
+    return compiled(subject, Settings(tolerance=tolerance, round_to=round_to, training=True))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.sizes.multiplications import each_pair, product, product_units
 from ssl_prune.slimming.analysis.rectangular import regular
+from ssl_prune.utils.tensors import named_tensors
 
 __all__ = ["SizeModel"]
 
@@ -31,7 +32,7 @@ class SizeModel:
 
     def __init__(self, graph: ChannelGraph, model: nn.Module, round_to: int = 1) -> None:
         self.graph, self.round_to = graph, round_to
-        shapes = {n: t.shape for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
+        shapes = {name: tensor.shape for name, tensor in named_tensors(model).items()}
         self._macs, self._params = _Products(graph.num_units, round_to), _Products(graph.num_units, round_to)
         for reader in graph.readers:
             self._add_macs(reader, shapes)

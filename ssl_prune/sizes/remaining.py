@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
-from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.sizes.multiplications import each_pair, product, product_units
 from ssl_prune.slimming.analysis.dead_branches import gone_modules
 from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.slimming.fallback.compiler import sizes_left
 from ssl_prune.slimming.plan.planner import folded, make_plan, removable
-from ssl_prune.utils.inputs import Inputs, evaluation
+from ssl_prune.slimming.subject import Subject
+from ssl_prune.utils.inputs import Inputs
 
 __all__ = ["Remaining", "cut_unproven", "remaining"]
 
@@ -44,13 +44,13 @@ def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remainin
         >>> remaining(trace(net, x), net, x).macs
         (48, 18)
     """
-    if isinstance(graph, AutogradGraph):
-        before, left_over, dead = sizes_left(graph, model, inputs)
+    subject = Subject(graph, model, inputs)
+    if graph.refusal is not None:
+        before, left_over, dead = sizes_left(subject)
         units = (graph.num_units, graph.num_units - int(dead.sum()))
         return Remaining((before.macs, left_over.macs), (before.params, left_over.params), units)
-    with evaluation(model):
-        live = liveness(graph, model, inputs)
-    dead, gone = removable(graph, live, branches=True), gone_modules(graph, live)
+    live = liveness(subject)
+    dead, gone = removable(live, branches=True), gone_modules(live)
     macs = [
         _macs(reader, live.weights[reader.weight].shape, dead, reader.module in gone)
         for reader in graph.readers
@@ -89,10 +89,9 @@ def cut_unproven(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> nn.Mo
 
     Its tensors are those of `model` where nothing is cut.
     """
-    with evaluation(model):
-        live = liveness(graph, model, inputs)
-    dead = removable(graph, live, branches=True)
-    return make_plan(graph, model, live, dead, branches=True, choose=None).apply(model, shared=True)
+    live = liveness(Subject(graph, model, inputs))
+    dead = removable(live, branches=True)
+    return make_plan(live, dead, branches=True, choose=None).apply(model, shared=True)
 
 
 def _stays(units: Tensor, dead: Tensor) -> Tensor:

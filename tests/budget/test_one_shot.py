@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssl_prune import cost, slim
-from ssl_prune.budget import Limits, apply_budget
+from ssl_prune.budget import Limits
 from ssl_prune.graph import trace
+from ssl_prune.oneshot.budget import apply_budget
 from ssl_prune.report.run import RunReport
 
 

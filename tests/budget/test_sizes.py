@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from ssl_prune import slim
 from ssl_prune.budget import SizeModel, indivisible
 from ssl_prune.costs import cost
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
-from ssl_prune.slimming import slim
 
 
 def killed(parts, dead):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ssl_prune import slim
 from ssl_prune.graph import faults, trace
 from ssl_prune.graph.labels import rule_registry as registry
-from ssl_prune.slimming import slim
 from ssl_prune.slimming.analysis import constants
 
 

@@ -27,7 +27,7 @@ def test_equal_zeros_agree_whatever_the_values():
     compare(one, other)
 
 
-@pytest.mark.parametrize("weight", [(0, 0), (4, 3), (2, 1)])
+@pytest.mark.parametrize("entry", [(0, 0), (4, 3), (2, 1)])
 def test_one_zero_more_is_found(entry):
     one, other = network(), network()
     with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune.slimming import SlimPlan, slim
+from ssl_prune import SlimPlan, slim
 from ssl_prune.slimming.modules.constant import Blank, Constant
 
 

@@ -9,17 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from ssl_prune import SlimPlan, load_slim, save_slim, slim
 from ssl_prune.models import LeNet5
-from ssl_prune.slimming import SlimPlan, columns, load_slim, save_slim, slim
-from ssl_prune.slimming.modules.column_conv import (
-    ColumnConv1d,
-    ColumnConv2d,
-    ColumnLinear,
-    CroppedConv1d,
-    CroppedConv2d,
-    margins,
-)
+from ssl_prune.slimming.modules.column_conv import ColumnConv1d, ColumnConv2d, ColumnLinear
+from ssl_prune.slimming.modules.cropped_conv import CroppedConv1d, CroppedConv2d, margins
 from ssl_prune.slimming.outcome.exports import export_onnx, export_pt2
+from ssl_prune.slimming.plan import kernel_forms as columns
 from ssl_prune.slimming.plan.kernel_forms import kernel_forms
 from ssl_prune.slimming.plan.plan import ModulePlan
 

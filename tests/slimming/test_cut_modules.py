@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_prune import slim
 from ssl_prune.costs import cost
 from ssl_prune.graph import trace
 from ssl_prune.sizes.remaining import remaining
-from ssl_prune.slimming import slim
 from ssl_prune.slimming.modules.pruned_attention import CutAttention, attention_plan, cut_attention
 from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent, is_uneven, uneven
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ssl_prune.slimming import slim
+from ssl_prune import slim
 
 
 def reasons(model: nn.Module, *inputs: torch.Tensor) -> dict[str, str]:

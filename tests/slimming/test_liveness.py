@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune.slimming import slim
+from ssl_prune import slim
 
 
 class Net(nn.Module):

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune import models
+from ssl_prune import SlimPlan, models, slim
 from ssl_prune.graph import trace
-from ssl_prune.slimming import SlimPlan, slim
 
 SMALL = {
     "ResNet18": {"widths": (8, 16, 24, 32)},

@@ -23,7 +23,7 @@ from ssl_prune.slimming.analysis import constants
 from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.slimming.modules.pruned_attention import CutAttention
 from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent
-from ssl_prune.utils.inputs import evaluation
+from ssl_prune.slimming.subject import Subject
 
 # What is no number, such as zero times infinity, is an accident of the run; the proof sees it.
 ACCIDENTS = ("zero_times_something_infinite",)
@@ -140,14 +140,13 @@ def test_no_zero_structure_stays_without_a_reason(slimmed: Slimmed):
 def test_constants_are_the_same_whether_products_that_vary_are_computed_or_not(
     slimmed: Slimmed, monkeypatch: pytest.MonkeyPatch
 ):
-    graph, model, inputs = slimmed.graph, slimmed.model, slimmed.inputs
-    if slimmed.pattern.name in ACCIDENTS or graph is None:
-        pytest.skip("an accident of the run" if graph else "not traced")
+    if slimmed.pattern.name in ACCIDENTS or slimmed.graph is None:
+        pytest.skip("an accident of the run" if slimmed.graph else "not traced")
+    subject = Subject(slimmed.graph, slimmed.model, slimmed.inputs)
     monkeypatch.setattr(constants, "LARGE", -1)  # networks count as large
-    with evaluation(model):
-        quick = liveness(graph, model, inputs)
-        monkeypatch.setattr(constants, "skipped", lambda *_: None)
-        full = liveness(graph, model, inputs)
+    quick = liveness(subject)
+    monkeypatch.setattr(constants, "skipped", lambda *_: None)
+    full = liveness(subject)
     assert torch.equal(quick.alive, full.alive)
     assert quick.values.output_varies == full.values.output_varies
     assert quick.values.constants.keys() == full.values.constants.keys()

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
+from ssl_prune import SlimPlan, load_slim, save_slim, slim
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import trace
-from ssl_prune.slimming import SlimPlan, load_slim, save_slim, slim
 from ssl_prune.slimming.modules.materialized import computing_layers, plain
 
 

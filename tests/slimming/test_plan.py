@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_prune import SlimPlan, load_slim, save_slim, slim
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming import SlimPlan, load_slim, save_slim, slim
 from ssl_prune.slimming.plan.plan import Fold, ModulePlan
 
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ssl_prune.slimming import SlimPlan, slim
+from ssl_prune import SlimPlan, slim
 
 
 class Block(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from patterns.arbitrary import network
 from torch.utils import _pytree as pytree
 
-from ssl_prune.slimming import SlimPlan, slim
+from ssl_prune import SlimPlan, slim
 
 
 @st.composite

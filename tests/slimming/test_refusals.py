@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_prune import slim
 from ssl_prune.errors import GraphError, SlimError
 from ssl_prune.models import ImageClassifier, ResNet
-from ssl_prune.slimming import slim
 
 
 class Net(nn.Module):

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ssl_prune import SlimPlan, slim
 from ssl_prune.errors import GraphError, SlimError
 from ssl_prune.graph import by_export
-from ssl_prune.slimming import SlimPlan, slim
 
 
 class Net(nn.Module):

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_prune import slim
 from ssl_prune.graph import trace
-from ssl_prune.slimming import slim
 from ssl_prune.slimming.analysis import constants
 from ssl_prune.slimming.analysis.liveness import liveness
+from ssl_prune.slimming.subject import Subject
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def test_products_that_vary_are_not_computed(monkeypatch):
     with torch.no_grad():
         net[0].weight[0], net[0].bias[0] = 0, 0.5
     x = torch.randn(1, 3, 5, 5)
-    live = liveness(trace(net, x), net, x)
+    live = liveness(Subject(trace(net, x), net, x))
     assert not any("conv" in name or "linear" in name for name in run)
     (second,) = [o for o in live.obstacles if o.reader.module == "2"]
     assert second.seen.constant.tolist() == [0.5, 0, 0, 0]

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ssl_prune import load_slim, save_slim, slim
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming import load_slim, save_slim, slim
-from ssl_prune.slimming.compiler import SlimResult
+from ssl_prune.slimming import SlimResult
 
 
 def network(width=8):

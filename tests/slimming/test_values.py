@@ -7,13 +7,14 @@ from torch.nn import functional as F
 
 from ssl_prune.graph import trace
 from ssl_prune.slimming.analysis.liveness import liveness
+from ssl_prune.slimming.subject import Subject
 
 
 def seen(net, x, module):
     """What the reader `module` finds: (varies, uniform, constant)."""
     net = net.double().eval()
     x = x.double()
-    live = liveness(trace(net, x), net, x)
+    live = liveness(Subject(trace(net, x), net, x))
     (obstacle,) = [o for o in live.obstacles if o.reader.module == module]
     return obstacle.seen
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_prune import slim
 from ssl_prune.graph.export.program import LARGE, export, multiplications
-from ssl_prune.slimming import slim
 from ssl_prune.slimming.proof import repair
 from ssl_prune.slimming.proof.outputs import Expected
 from ssl_prune.slimming.work import Effort, is_large, work

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import run_node
 from ssl_prune.graph.rules.movement import MOVEMENT
 from ssl_prune.slimming.analysis.dependence_masks import any_along
+from ssl_prune.slimming.subject import Subject
 
 __all__ = ["computed_weights"]
 
@@ -19,22 +19,17 @@ _STILL = {
 }
 
 
-def computed_weights(graph: ChannelGraph, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def computed_weights(subject: Subject) -> Iterator[tuple[str, Tensor]]:
     """Matrices that are computed from parameters alone, where they meet a signal.
 
     Args:
-        graph: the channel graph.
-        model: the network.
+        subject: the network.
 
     Returns:
         Pairs of the first parameter that goes into such a matrix, and where the matrix is other than zero; kernels of a
         convolution count as one entry.
     """
-    program = graph.program
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    program, tensors = subject.graph.program, subject.tensors
     first: dict[fx.Node, str] = {}
     computed: dict[fx.Node, None] = {}  # in the order of the program
     free: set[fx.Node] = set()

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.export.program import LARGE, Interpretation, Program, module_of, multiplications, run_node
+from ssl_prune.graph.export.program import LARGE, Interpretation, module_of, multiplications, run_node
 from ssl_prune.graph.faults import fault
 from ssl_prune.graph.labels.broadcast import base, collapse
 from ssl_prune.slimming.analysis.dependence import varying
 from ssl_prune.slimming.analysis.dependence_masks import uniform
 from ssl_prune.slimming.analysis.known import Known
 from ssl_prune.slimming.analysis.skip_products import skipped
-from ssl_prune.utils.inputs import Inputs, as_call
+from ssl_prune.slimming.subject import Subject
+from ssl_prune.utils.inputs import as_call
 
 __all__ = ["ChannelValues", "ValuePass"]
 
@@ -44,21 +45,15 @@ class ValuePass(Interpretation):
     """Runs the program on the example and keeps, for each node in `watched`, what its channels carry.
 
     Args:
-        program: from the channel graph.
-        model: the network with the weights to look at.
-        inputs: the example.
+        subject: the network, in evaluation mode.
         watched: nodes with the axes of their channels; a node may be read along several.
     """
 
-    def __init__(
-        self, program: Program, model: nn.Module, inputs: Inputs, watched: list[tuple[fx.Node, tuple[int, ...]]]
-    ) -> None:
+    def __init__(self, subject: Subject, watched: list[tuple[fx.Node, tuple[int, ...]]]) -> None:
+        program = subject.graph.program
         super().__init__(program)
-        self._tensors = {
-            **dict(model.named_parameters(remove_duplicate=False)),
-            **dict(model.named_buffers(remove_duplicate=False)),
-        }
-        self._inputs = dict(zip(program.inputs, pytree.tree_leaves(as_call(inputs)), strict=True))
+        self._tensors = subject.tensors
+        self._inputs = dict(zip(program.inputs, pytree.tree_leaves(as_call(subject.inputs)), strict=True))
         self._watched: dict[fx.Node, set[tuple[int, ...]]] = {}
         for node, axes in watched:
             self._watched.setdefault(node, set()).add(axes)

@@ -14,14 +14,13 @@ from ssl_prune.slimming.analysis.liveness import Liveness
 __all__ = ["constant_branches", "gone_modules", "without_channels"]
 
 
-def constant_branches(graph: ChannelGraph, live: Liveness, whole: bool = False) -> dict[str, dict[str, Any]]:
+def constant_branches(live: Liveness, whole: bool = False) -> dict[str, dict[str, Any]]:
     """Modules that a constant branch no longer needs, and what they become.
 
     The last module of the branch becomes the constant that it adds, those before it pass their input through. A branch
     is left alone where its last module also computes something that is needed.
 
     Args:
-        graph: the channel graph.
         live: what is constant.
         whole: constants have all positions, and the first layer of a branch gives a new tensor: for code that writes
             into what it gets. Branches whose size cannot be foretold are left as they are without it.
@@ -29,7 +28,8 @@ def constant_branches(graph: ChannelGraph, live: Liveness, whole: bool = False) 
     Returns:
         Module name -> {"kind": "Identity"}, {"kind": "Blank", "steps"} or {"kind": "Constant", "values", "dims", "node"}.
     """
-    frontier = {node: live.values.constants[node] for node in _frontier(graph, live)}
+    graph = live.subject.graph
+    frontier = {node: live.values.constants[node] for node in _frontier(live)}
     if not live.values.output_varies:
         return {}
     calls: dict[str, list[fx.Node]] = {}
@@ -110,14 +110,14 @@ def _at(node: fx.Node, i: int) -> Any:
     return node.args[i] if len(node.args) > i else None
 
 
-def gone_modules(graph: ChannelGraph, live: Liveness) -> frozenset[str]:
+def gone_modules(live: Liveness) -> frozenset[str]:
     """Names of the modules that dead branches no longer need."""
-    return frozenset(constant_branches(graph, live))
+    return frozenset(constant_branches(live))
 
 
-def _frontier(graph: ChannelGraph, live: Liveness) -> list[fx.Node]:
+def _frontier(live: Liveness) -> list[fx.Node]:
     """Constant nodes that meet something that varies in a pointwise operator, each the last node of its module."""
-    constants = live.values.constants
+    graph, constants = live.subject.graph, live.values.constants
     tail = {}
     for node in graph.program.graph.nodes:
         if node.op == "call_function" and module_of(node):

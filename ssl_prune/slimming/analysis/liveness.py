@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph import ChannelGraph, Reader
+from ssl_prune.graph import Reader
 from ssl_prune.graph.export.program import embeddings
 from ssl_prune.graph.labels.hidden_state import State
 from ssl_prune.slimming.analysis.constants import ChannelValues, ValuePass
 from ssl_prune.slimming.analysis.dependence_masks import any_along
 from ssl_prune.slimming.analysis.resting_units import resting
-from ssl_prune.utils.inputs import Inputs
+from ssl_prune.slimming.subject import Subject
+from ssl_prune.utils.inputs import evaluation
 
 __all__ = ["Liveness", "Obstacle", "connected", "liveness", "needed", "read_by_needed", "with_kept"]
 
@@ -60,37 +61,35 @@ class Liveness:
     """What is needed, and what readers would have to absorb.
 
     Args:
+        subject: the network that was looked at.
         alive: (U,) units that must stay.
         obstacles: per reader, which of its channels cannot be dropped by value.
         values: the value pass, for constants and folds.
-        weights: name -> parameter or buffer, as looked at.
     """
 
+    subject: Subject
     alive: Tensor
     obstacles: tuple[Obstacle, ...]
     values: ValuePass
-    weights: dict[str, Tensor]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Name -> parameter or buffer, as looked at."""
+        return self.subject.tensors
 
 
-def liveness(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Liveness:
-    """Greatest fixed point of "dead": start with nothing needed and grow.
-
-    Args:
-        graph: the channel graph of `model` (or of a network of the same architecture).
-        model: the network with the weights to look at, in evaluation mode.
-        inputs: the example the graph was traced on, or another of the same shapes.
-    """
+def liveness(subject: Subject) -> Liveness:
+    """Greatest fixed point of "dead" in evaluation mode: start with nothing needed and grow."""
+    graph = subject.graph
     watched = [(r.source, r.source_axes) for r in graph.readers if r.source is not None]
     watched += [(r.other, r.other_axes) for r in graph.readers if r.other is not None]
     watched += [pair for reader in graph.readers for state in reader.state for pair in state.watched]
     watched += [(node, (node.meta["val"].dim() - 1,)) for node, _ in embeddings(graph.program)]
-    values = ValuePass(graph.program, model, inputs, watched)
-    # A layer of the user's own may keep its weight in a buffer.
-    weights: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
-    weights.update(model.named_parameters(remove_duplicate=False))
-    obstacles = _obstacles(graph, values, dict(model.named_modules()), weights)
+    with evaluation(subject.model):
+        values = ValuePass(subject, watched)
+        obstacles = _obstacles(subject, values)
     nothing = torch.zeros(graph.num_units, dtype=torch.bool)
-    return Liveness(_grow(nothing, nothing, obstacles, weights), obstacles, values, weights)
+    return Liveness(subject, _grow(nothing, nothing, obstacles, subject.tensors), obstacles, values)
 
 
 def with_kept(live: Liveness, kept: Tensor) -> Tensor:
@@ -188,13 +187,12 @@ def _spread(flags: Tensor, places: Tensor, size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.bool).index_copy_(0, places, flags.cpu())
 
 
-def _obstacles(
-    graph: ChannelGraph, values: ValuePass, modules: dict[str, nn.Module], weights: dict[str, Tensor]
-) -> tuple[Obstacle, ...]:
-    calls = Counter(reader.weight for reader in graph.readers)
+def _obstacles(subject: Subject, values: ValuePass) -> tuple[Obstacle, ...]:
+    readers, modules = subject.graph.readers, subject.modules
+    calls = Counter(reader.weight for reader in readers)
     found = []
-    for reader in graph.readers:
-        seen = _seen(reader, values, weights)
+    for reader in readers:
+        seen = _seen(reader, values, subject.tensors)
         zero = seen.uniform & (seen.constant == 0)
         # A layer that runs twice may meet two constants, and a computed bias cannot take one in.
         taken = seen.uniform & (calls[reader.weight] == 1) & _takes_bias(modules, reader)

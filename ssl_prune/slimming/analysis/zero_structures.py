@@ -1,15 +1,14 @@
 """Zero structures of a network: rows, columns, scales, entries of vectors and tables, wherever they stand."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.graph import ChannelGraph, Reader
-from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
-from ssl_prune.slimming.analysis.computed_weights import computed_weights
+from ssl_prune.graph import Reader
 from ssl_prune.slimming.analysis.dependence_masks import any_along
+from ssl_prune.slimming.subject import Subject
 
 __all__ = ["Zeros", "zero_structures"]
 
@@ -38,37 +37,38 @@ class Zeros:
         return owner.removeprefix(".") or self.name
 
 
-def zero_structures(graph: ChannelGraph, model: nn.Module, dead: Tensor, gone: Collection[str]) -> list[Zeros]:
+def zero_structures(
+    subject: Subject, dead: Tensor, gone: Collection[str], computed: Iterable[tuple[str, Tensor]] = ()
+) -> list[Zeros]:
     """Every zero structure that stays when the `dead` units go.
 
     A shift of zero is none; nor are positions of kernels, which belong to no channel.
 
     Args:
-        graph: the channel graph.
-        model: the network before the cut.
+        subject: the network before the cut.
         dead: (U,) units that go.
         gone: modules that go as a whole.
+        computed: matrices that the forward computes, see `computed_weights`.
 
     Example:
         >>> from ssl_prune.graph import trace
-        >>> net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+        >>> net, x = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), torch.randn(1, 4)
         >>> with torch.no_grad():
         ...     _ = net[0].weight[1].zero_()
-        >>> found = zero_structures(trace(net, torch.randn(1, 4)), net, torch.zeros(0, dtype=torch.bool), ())
+        >>> found = zero_structures(Subject(trace(net, x), net, x), torch.zeros(0, dtype=torch.bool), ())
         >>> [(z.layer, z.name, z.axis, z.positions.tolist()) for z in found]
         [('0', '0.weight', 0, [1])]
     """
-    found = list(_own(graph, model, dead, gone))
+    found = list(_own(subject, dead, gone))
     told = {zeros.name for zeros in found if len(zeros.positions)}
-    computed = () if isinstance(graph, AutogradGraph) else computed_weights(graph, model)
     for name, nonzero in computed:
         if name not in told and name.rpartition(".")[0] not in gone:
             found += _matrix(name, nonzero, [torch.full((n,), -1) for n in nonzero.shape], dead)
     return [zeros for zeros in found if len(zeros.positions)]
 
 
-def _own(graph: ChannelGraph, model: nn.Module, dead: Tensor, gone: Collection[str]) -> Iterator[Zeros]:
-    modules = dict(model.named_modules())
+def _own(subject: Subject, dead: Tensor, gone: Collection[str]) -> Iterator[Zeros]:
+    graph, model, modules = subject.graph, subject.model, subject.modules
     readers = {each.weight: each for each in reversed(graph.readers) if each.weight is not None}
     axes = {(axis.name, axis.axis): axis for axis in (*graph.axes, *graph.buffers)}
     tensors: dict[str, Tensor] = dict(model.named_parameters())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph, Layer
-from ssl_prune.slimming.analysis.zero_structures import zero_structures
+from ssl_prune.slimming.analysis.zero_structures import Zeros as Structure
 
 __all__ = ["Zeros", "explain", "zeros"]
 
@@ -30,7 +30,7 @@ class Zeros:
     loud: Mapping[int, str]
 
 
-def zeros(graph: AutogradGraph, model: nn.Module, quiet: Mapping[str, Tensor]) -> Zeros:
+def zeros(graph: AutogradGraph, tensors: Mapping[str, Tensor], quiet: Mapping[str, Tensor]) -> Zeros:
     """Greatest fixed point of "dead": start with nothing needed and grow.
 
     A channel cannot depend on the input where the rows of every layer that writes it are zero, or the scale of every
@@ -39,18 +39,18 @@ def zeros(graph: AutogradGraph, model: nn.Module, quiet: Mapping[str, Tensor]) -
 
     Args:
         graph: units, and the layers that write and read them.
-        model: the network with the weights to look at.
+        tensors: name -> parameter or buffer of the network.
         quiet: layer -> (I,) input channels that were exactly zero in every trial.
 
     Example:
         >>> from ssl_prune.graph.fallback.tracer import by_autograd
+        >>> from torch import nn
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> with torch.no_grad():
         ...     _ = net[2].weight[:, 1].zero_()
-        >>> zeros(by_autograd(net, torch.randn(2, 4)), net, {}).dead
+        >>> zeros(by_autograd(net, torch.randn(2, 4)), net.state_dict(), {}).dead
         tensor([False,  True, False])
     """
-    tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     silent = torch.ones(graph.num_units + 1, dtype=torch.bool)
     for layer in graph.layers:
         rows = _matrix(layer, tensors)
@@ -83,17 +83,18 @@ def zeros(graph: AutogradGraph, model: nn.Module, quiet: Mapping[str, Tensor]) -
     return Zeros(dead, silent[:-1], loud)
 
 
-def explain(graph: AutogradGraph, model: nn.Module, found: Zeros, removed: Tensor) -> Counter[tuple[str, str]]:
+def explain(
+    graph: AutogradGraph, structures: Collection[Structure], found: Zeros, removed: Tensor
+) -> Counter[tuple[str, str]]:
     """(layer, reason) -> number of zero structures that stay.
 
     Args:
         graph: the units.
-        model: the network.
+        structures: the zero structures that stay.
         found: what `zeros` returned.
         removed: (U,) units that were removed.
     """
     reasons: Counter[tuple[str, str]] = Counter()
-    structures = zero_structures(graph, model, removed, ())
     told = {(zeros.layer, unit) for zeros in structures for unit in zeros.units.tolist() if unit >= 0}
     units = {unit for _, unit in told}
     told |= {(graph.unit_layer[u], u) for u in (found.dead & ~removed).nonzero().flatten().tolist() if u not in units}

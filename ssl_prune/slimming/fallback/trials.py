@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ssl_prune.errors import SlimError
 from ssl_prune.graph.fallback.control_flow import Answer, Answers, explore
 from ssl_prune.slimming.proof.outputs import Proof, fresh_inputs, largest, relative_error
-from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors
+from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
+from ssl_prune.utils.tensors import run_aside
 
 __all__ = ["Trials", "trial_inputs", "watched"]
 
@@ -123,8 +124,6 @@ class Trials:
         return Proof(worst, None)
 
     def _run(self, model: nn.Module, inputs: Inputs, answers: Answers) -> tuple[list[Tensor], list[Tensor]]:
-        args, kwargs = as_call(map_tensors(torch.clone, inputs))
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         inside: list[Tensor] = []
         with ExitStack() as stack:
             for name in self._boundaries:
@@ -133,7 +132,7 @@ class Trials:
                 stack.callback(hook.remove)
             stack.enter_context(torch.random.fork_rng(devices=[]))
             stack.enter_context(answers)
-            output = torch.func.functional_call(model, buffers, args, kwargs)
+            output = run_aside(model, inputs)
         return [t.detach().clone() for t in leaves(output)], inside
 
     def _same_answers(self, expected: tuple[Answer, ...], got: tuple[Answer, ...]) -> bool:
@@ -183,11 +182,9 @@ def _that_run(model: nn.Module, trials: list[tuple[str, Inputs]], inputs: Inputs
     doubled = map_tensors(lambda t: torch.cat([t, next(rest)]) if t.dim() else next(rest), inputs)
     yield trials[0]
     for what, trial in [*trials[1:], ("twice the batch", doubled)]:
-        args, kwargs = as_call(map_tensors(torch.clone, trial))
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.func.functional_call(model, buffers, args, kwargs)
+                run_aside(model, trial)
         except Exception:  # an input out of its domain, or a network of one batch size only
             continue
         yield what, trial

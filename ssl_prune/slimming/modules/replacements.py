@@ -14,12 +14,9 @@ from ssl_prune.slimming.modules.column_conv import (
     ColumnConv2d,
     ColumnConv3d,
     ColumnLinear,
-    CroppedConv1d,
-    CroppedConv2d,
-    CroppedConv3d,
-    margins,
 )
 from ssl_prune.slimming.modules.constant import Blank, Constant
+from ssl_prune.slimming.modules.cropped_conv import CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
 from ssl_prune.slimming.modules.materialized import plain
 from ssl_prune.slimming.modules.pruned_attention import cut_attention
 from ssl_prune.slimming.modules.uneven_rnn import uneven

@@ -2,36 +2,25 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
-from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import embeddings
+from ssl_prune.slimming.analysis.computed_weights import computed_weights
 from ssl_prune.slimming.analysis.dependence_masks import any_along
 from ssl_prune.slimming.analysis.liveness import Liveness, Obstacle, connected
 from ssl_prune.slimming.analysis.zero_structures import zero_structures
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.plan.planner import removable
 
-__all__ = ["Kept", "explain_kept"]
+__all__ = ["explain_kept"]
 
 _UNPROVEN = "the proof did not hold without it"
 _EVEN = "a layer that stays keeps one channel, and groups, heads and equal pieces stay equally long"
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Zero structures that stay: how many, in which layer, and why."""
-
-    layer: str
-    count: int
-    reason: str
-
-
 def explain_kept(
-    graph: ChannelGraph,
-    model: nn.Module,
     live: Liveness,
     dead: Tensor,
     gone: Collection[str],
@@ -40,21 +29,20 @@ def explain_kept(
     """Every zero structure that stays, and every unit that is not needed and stays.
 
     Args:
-        graph: the channel graph.
-        model: the network before the cut.
-        live: what is needed.
+        live: the network before the cut, and what is needed.
         dead: (U,) units that went.
         gone: modules that went as a whole.
         widths: units that are kept for a layer's width, with the reason.
     """
-    structures = zero_structures(graph, model, dead, gone)
-    wanted = removable(graph, live, branches=False)
+    graph = live.subject.graph
+    structures = zero_structures(live.subject, dead, gone, computed_weights(live.subject))
+    wanted = removable(live, branches=False)
     zero = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     idle = (wanted | ~live.alive) & ~dead
     for found in structures:
         zero[found.units] = True
     zero = zero[:-1]
-    reasons = _reasons(graph, live, wanted, zero | idle, ~dead)
+    reasons = _reasons(live, wanted, zero | idle, ~dead)
     counts: Counter[tuple[str, str]] = Counter()
     told: set[tuple[str, int]] = set()
     for unit in sorted(widths):  # on purpose, so once for all layers that handle it
@@ -72,14 +60,14 @@ def explain_kept(
             assert graph.causes is not None
             for why in graph.causes.of(found.name, found.axis, fixed):
                 counts[found.layer, f"its channels can never be removed: {why}"] += 1
-    for layer, count in _chosen(graph, live, dead).items():
+    for layer, count in _chosen(live, dead).items():
         counts[layer, "zero in all rows of the table that the example chooses, but not in others"] += count
     return tuple(Kept(layer, count, reason) for (layer, reason), count in counts.items())
 
 
-def _chosen(graph: ChannelGraph, live: Liveness, dead: Tensor) -> Counter[str]:
+def _chosen(live: Liveness, dead: Tensor) -> Counter[str]:
     """Embedding -> channels that are zero in the example, and yet stay because other tokens have something there."""
-    counts: Counter[str] = Counter()
+    graph, counts = live.subject.graph, Counter[str]()
     units = {(axis.name, axis.axis): axis.units for axis in graph.axes}
     for node, name in embeddings(graph.program):
         zero = live.values.channels[node, (node.meta["val"].dim() - 1,)].varies.cpu() & live.values.silent[node]
@@ -90,12 +78,12 @@ def _chosen(graph: ChannelGraph, live: Liveness, dead: Tensor) -> Counter[str]:
     return counts
 
 
-def _reasons(graph: ChannelGraph, live: Liveness, wanted: Tensor, asked: Tensor, stays: Tensor) -> dict[int, str]:
+def _reasons(live: Liveness, wanted: Tensor, asked: Tensor, stays: Tensor) -> dict[int, str]:
     """Unit -> why it stays, for those that are `asked` for; `stays` are all that do."""
     found = dict.fromkeys((asked & wanted).nonzero().flatten().tolist(), _UNPROVEN)
     left = torch.cat([asked & ~wanted, torch.zeros(1, dtype=torch.bool)])
     written = torch.cat([stays, torch.ones(1, dtype=torch.bool)])
-    writers = _writers(graph, live, left[:-1])
+    writers = _writers(live, left[:-1])
     for obstacle in live.obstacles:
         reader = obstacle.reader
         here = left[reader.read]
@@ -133,9 +121,9 @@ def _reason(
     return None
 
 
-def _writers(graph: ChannelGraph, live: Liveness, asked: Tensor) -> dict[int, str]:
+def _writers(live: Liveness, asked: Tensor) -> dict[int, str]:
     """Unit -> a layer that writes it with a row that is not zero, into no norm whose scale is."""
-    found: dict[int, str] = {}
+    graph, found = live.subject.graph, dict[int, str]()
     scales = {axis.name.rpartition(".")[0]: axis for axis in graph.axes if axis.role in ("scale", "shift")}
     for axis in graph.axes:
         wanted = axis.units[asked[axis.units] & (axis.units >= 0)]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.compiler import SlimResult
+from ssl_prune.slimming.outcome.result import SlimResult
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.utils.files import replacing
 

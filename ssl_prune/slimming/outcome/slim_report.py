@@ -1,24 +1,21 @@
 """What a cut did: sizes before and after, the proof's error, and what was kept although it is zero, with the reason."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor, nn
 
-from ssl_prune.budget.outcome import BudgetChange
-from ssl_prune.costs import Cost, cost
-from ssl_prune.graph import ChannelGraph
-from ssl_prune.oneshot.threshold import ThresholdChange
-from ssl_prune.slimming.analysis.liveness import Liveness
+from ssl_prune.costs import Cost
+from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.modules.column_conv import ColumnConv
 from ssl_prune.slimming.modules.constant import Blank, Constant
 from ssl_prune.slimming.modules.pruned_attention import CutAttention
 from ssl_prune.slimming.modules.uneven_rnn import UnevenRecurrent
-from ssl_prune.slimming.outcome.kept_reasons import Kept, explain_kept
+from ssl_prune.slimming.outcome.changes import BudgetChange, ThresholdChange
 from ssl_prune.slimming.proof.outputs import Proof
-from ssl_prune.utils.inputs import Inputs, map_tensors
+from ssl_prune.slimming.protocol import Compiler
+from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.numbers import percent
 from ssl_prune.utils.table import table
 
@@ -106,27 +103,12 @@ class SlimReport:
         return "\n".join(lines)
 
 
-def make_report(
-    graph: ChannelGraph,
-    model: nn.Module,
-    cut: nn.Module,
-    live: Liveness,
-    dead: Tensor,
-    proof: Proof,
-    refused: str | None,
-    inputs: Inputs,
-    widths: Mapping[int, str],
-    slow: bool,
-) -> SlimReport:
-    """Compare the two networks and explain every zero unit that stays; `widths` are those kept for a layer's width."""
-    before, after = (cost(network, map_tensors(torch.clone, inputs), run=not slow) for network in (model, cut))
-    layers = _layers([r.weight for r in graph.readers if r.weight is not None], model, cut, before, after)
+def make_report(compiler: Compiler, cut: nn.Module, dead: Tensor, proof: Proof, refused: str | None) -> SlimReport:
+    """Compare the two networks and explain every zero unit that stays."""
+    subject, graph = compiler.subject, compiler.subject.graph
+    before, after = (each.cost(run=not compiler.slow) for each in (subject, replace(subject, model=cut)))
     left = dict(cut.named_modules(remove_duplicate=False))
-    gone = {
-        name
-        for name in dict(model.named_modules())
-        if isinstance(left.get(name, _GONE), (nn.Identity, Blank, Constant))
-    }
+    gone = {name for name in subject.modules if isinstance(left.get(name, _GONE), (nn.Identity, Blank, Constant))}
     removed = Counter(graph.unit_layer[unit] for unit in dead.nonzero().flatten().tolist())
     return SlimReport(
         (before.macs, after.macs),
@@ -134,16 +116,17 @@ def make_report(
         (before.bytes, after.bytes),
         proof.max_error,
         dict(removed),
-        explain_kept(graph, model, live, dead, gone, widths),
-        layers,
+        compiler.explain(dead, gone),
+        _layers(compiler.weights, subject, cut, before, after),
         refused,
+        tracer="torch.export" if graph.refusal is None else "torch-pruning",
+        because=graph.refusal,
     )
 
 
 def _layers(
-    read: Iterable[str], model: nn.Module, cut: nn.Module, before: Cost, after: Cost
+    read: Iterable[str], subject: Subject, cut: nn.Module, before: Cost, after: Cost
 ) -> tuple[LayerChange, ...]:
-    weights = dict((*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)))
     modules = dict(cut.named_modules(remove_duplicate=False))
     changes = []
     first = {weight.rpartition(".")[0]: weight for weight in reversed(list(read))}
@@ -157,7 +140,7 @@ def _layers(
             after_shape = tuple(slim.shape[:2] if isinstance(module, ColumnConv) else slim.shape)
         macs = (_of(before, name, first, "macs"), _of(after, name, first, "macs"))
         params = (_of(before, name, first, "params"), _of(after, name, first, "params"))
-        changes.append(LayerChange(name, tuple(weights[weight].shape), after_shape, macs, params))
+        changes.append(LayerChange(name, tuple(subject.tensors[weight].shape), after_shape, macs, params))
     return tuple(changes)
 
 

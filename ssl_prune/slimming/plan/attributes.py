@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import modules_of
+from ssl_prune.slimming.subject import Subject
 
 __all__ = ["guessed_attributes", "layer_attributes"]
 
@@ -67,7 +68,7 @@ def layer_attributes(
     return {}
 
 
-def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> dict[str, dict[str, Any]]:
+def guessed_attributes(subject: Subject, dead: Tensor) -> dict[str, dict[str, Any]]:
     """Numbers of the user's own modules that equal a width which changes: of heads, their dimensions, pieces of a split.
 
     A guess, to be proven like everything else. Where a number stands for two widths of which one changes, names that
@@ -76,6 +77,7 @@ def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> d
     Returns:
         Module name -> attribute -> new number, or numbers.
     """
+    graph = subject.graph
     stays = torch.cat([~dead, torch.ones(1, dtype=torch.bool)])
     widths: dict[str, dict[int, set[int]]] = {}
     for node, units in graph.boxes.items():
@@ -92,9 +94,9 @@ def guessed_attributes(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> d
                 for scope in scopes:
                     widths.setdefault(scope, {}).setdefault(units.shape[axis], set()).add(left)
     sizes = _split_sizes(graph, stays)
-    modules, found = dict(model.named_modules()), {}
+    found = {}
     for scope in dict.fromkeys([*widths, *sizes]):
-        module = modules.get(scope)
+        module = subject.modules.get(scope)
         if module is None or (type(module).__module__.startswith("torch.nn.") and not _says_width_alone(module)):
             continue
         own: dict[str, Any] = {}

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import module_of
 from ssl_prune.latency import compare_latency
 from ssl_prune.slimming.analysis.dependence_masks import any_along
 from ssl_prune.slimming.analysis.liveness import Liveness
-from ssl_prune.slimming.modules.column_conv import CroppedConv, CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
+from ssl_prune.slimming.modules.cropped_conv import CroppedConv, CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
 from ssl_prune.slimming.plan.constant_folding import gathered
 from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan
+from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.inputs import Inputs, call, evaluation
 
 __all__ = ["Choice", "Form", "cropped", "fastest", "forms", "kernel_forms", "smallest"]
@@ -64,9 +64,7 @@ class _Crop:
         return self.margin[0] == self.margin[1] >= 0
 
 
-def forms(
-    graph: ChannelGraph, model: nn.Module, live: Liveness, plans: Mapping[str, ModulePlan]
-) -> dict[str, list[Form]]:
+def forms(live: Liveness, plans: Mapping[str, ModulePlan]) -> dict[str, list[Form]]:
     """Module -> the ways to write it, for convolutions and linear layers with all-zero columns or positions.
 
     The first form is as fast as the layer or faster: the kernel cropped where that is an ordinary convolution, or where
@@ -74,13 +72,11 @@ def forms(
     dilation), chosen channels before a cropped kernel, chosen columns in a dense product.
 
     Args:
-        graph: channel graph of the network.
-        model: the network.
-        live: the weights as looked at.
+        live: the network, and the weights as looked at.
         plans: the cut so far; columns count where they are zero in the rows that stay.
     """
     found = {}
-    for name, layer in _layers(graph, model):
+    for name, layer in _layers(live.subject):
         plan = plans.get(name, ModulePlan())
         if plan.becomes is not None:
             continue  # its zeros are not those of the dense layer
@@ -114,15 +110,14 @@ def smallest(plan: SlimPlan, several: Mapping[str, list[Form]]) -> dict[str, Mod
 
 
 def fastest(
-    model: nn.Module, inputs: Inputs, plan: SlimPlan, several: Mapping[str, list[Form]], rounds: int = 30
+    subject: Subject, plan: SlimPlan, several: Mapping[str, list[Form]], rounds: int = 30
 ) -> dict[str, ModulePlan]:
     """The form of each module that runs fastest here, at the sizes and in the batch that the example brings to it.
 
     The forms are timed in turns, and one is preferred to the first where its median is clearly smaller.
 
     Args:
-        model: the network.
-        inputs: the example; as large a batch as the network will be used with.
+        subject: the network; the example as large a batch as it will be used with.
         plan: the cut without forms.
         several: forms of each module.
         rounds: measured calls of each form.
@@ -132,8 +127,8 @@ def fastest(
     networks = []
     for i in range(longest):
         plans = {name: found[min(i, len(found) - 1)].plan for name, found in several.items()}
-        networks.append(replace(plan, modules={**plan.modules, **plans}).apply(model))
-    calls = _calls(networks[0], inputs, list(several)) if networks else {}
+        networks.append(replace(plan, modules={**plan.modules, **plans}).apply(subject.model))
+    calls = _calls(networks[0], subject.inputs, list(several)) if networks else {}
     for name, found in several.items():
         if not calls[name]:  # never run as a module
             continue
@@ -170,11 +165,12 @@ def _calls(network: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str
     return {name: list(shapes.values()) for name, shapes in found.items()}
 
 
-def _layers(graph: ChannelGraph, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _layers(subject: Subject) -> Iterator[tuple[str, nn.Module]]:
     """Convolutions and linear layers that nothing but their own forward looks into: they can be rewritten."""
     names: dict[nn.Module, list[str]] = {}
     owners: dict[Tensor, int] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
+    graph = subject.graph
+    for name, module in subject.model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(name)
     for module in names:
         for parameter in module._parameters.values():

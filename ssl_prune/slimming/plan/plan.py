@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,8 +13,9 @@ from ssl_prune.errors import SlimError
 from ssl_prune.slimming.modules.replacements import replacement
 from ssl_prune.slimming.plan.constant_folding import Fold, gathered
 from ssl_prune.utils.copies import copied
+from ssl_prune.utils.tensors import named_tensors
 
-__all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan"]
+__all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan", "shapes_of"]
 
 FORMAT = 2  # 1: of a single step; those are still written as such
 
@@ -176,10 +177,7 @@ class SlimPlan:
         Raises:
             SlimError: a tensor or module is missing, or a tensor has another shape.
         """
-        tensors: Mapping[str, Tensor] = {
-            **dict(model.named_parameters(remove_duplicate=False)),
-            **dict(model.named_buffers(remove_duplicate=False)),
-        }
+        tensors = named_tensors(model)
         for name, shape in self.shapes.items():
             if name not in tensors:
                 raise SlimError(
@@ -195,6 +193,12 @@ class SlimPlan:
         for name in self.modules:
             if name not in modules:
                 raise SlimError(f"{name}: the plan cuts a module that this {type(model).__name__} does not have")
+
+
+def shapes_of(model: nn.Module) -> dict[str, list[int]]:
+    """The shapes by which a plan knows its network: of parameters under all of their names, of buffers under one."""
+    tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers())
+    return {name: list(tensor.shape) for name, tensor in tensors}
 
 
 def _module_plan(entry: dict[str, Any]) -> ModulePlan:

@@ -14,22 +14,24 @@ from ssl_prune.slimming.modules.pruned_attention import attention_plan
 from ssl_prune.slimming.modules.uneven_rnn import is_uneven
 from ssl_prune.slimming.plan.attributes import guessed_attributes, layer_attributes
 from ssl_prune.slimming.plan.kernel_forms import Choice, forms
-from ssl_prune.slimming.plan.plan import Fold, ModulePlan, SlimPlan
+from ssl_prune.slimming.plan.plan import Fold, ModulePlan, SlimPlan, shapes_of
+from ssl_prune.slimming.subject import Subject
+from ssl_prune.utils.tensors import named_tensors
 
 __all__ = ["folded", "kept_positions", "make_plan", "places", "removable"]
 
 
-def removable(graph: ChannelGraph, live: Liveness, branches: bool, keep: Tensor | None = None) -> Tensor:
+def removable(live: Liveness, branches: bool, keep: Tensor | None = None) -> Tensor:
     """(U,) units to remove: the dead ones, but never the last position of a layer that stays.
 
     Args:
-        graph: the channel graph.
         live: what is needed.
         branches: modules may become others: whole constant branches go, so that their layers need not keep a last
             position, and layers of one recurrent module may keep unequal numbers of units.
         keep: (U,) units that are kept in any case.
     """
-    gone = gone_modules(graph, live) if branches else frozenset()
+    graph = live.subject.graph
+    gone = gone_modules(live) if branches else frozenset()
     axes = [a for a in (*graph.axes, *graph.buffers) if a.name.rpartition(".")[0] not in gone]
     kept = torch.zeros_like(live.alive) if keep is None else keep.clone()
     alive = live.alive if keep is None else with_kept(live, kept)
@@ -63,8 +65,6 @@ def _absorber(obstacle: Obstacle, live: Liveness, alive: Tensor, kept: Tensor) -
 
 
 def make_plan(
-    graph: ChannelGraph,
-    model: nn.Module,
     live: Liveness,
     dead: Tensor,
     *,
@@ -75,22 +75,21 @@ def make_plan(
     """The plan that removes the `dead` units.
 
     Args:
-        graph: channel graph of the network.
-        model: the network, for its module types and weights.
-        live: what is needed, and the constants that must be folded.
+        live: the network, what is needed, and the constants that must be folded.
         dead: (U,) units to remove, no more than `removable` says.
         branches: replace whole constant branches by the constant they add; "whole": at all of its positions.
         choose: of the plan so far and the forms of layers with all-zero columns, the plan of each such layer; None
             leaves the zeros in their kernels.
         guess: change numbers in the user's own modules that look like widths, see `guessed_attributes`.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    becomes = constant_branches(graph, live, whole=branches == "whole") if branches else {}
-    keep = kept_positions(graph, model, dead)
+    subject, graph = live.subject, live.subject.graph
+    modules = dict(subject.model.named_modules(remove_duplicate=False))
+    becomes = constant_branches(live, whole=branches == "whole") if branches else {}
+    keep = kept_positions(subject, dead)
     plans: dict[str, ModulePlan] = {}
     folds = {o.reader.weight.rpartition(".")[0]: folded(o, live, dead) for o in live.obstacles if o.reader.weight}
     groups = _groups(graph, modules, dead)
-    guesses = guessed_attributes(graph, model, dead) if guess else {}
+    guesses = guessed_attributes(subject, dead) if guess else {}
     owners = dict.fromkeys(name.removesuffix(".out_proj") for name in keep)
     forms_of = {name: attention_plan(modules[name], keep.get(name, {})) for name in owners if name in graph.whole}
     attention = {name: form for name, form in forms_of.items() if form is not None}
@@ -112,10 +111,10 @@ def make_plan(
                 continue
             attributes = {**layer_attributes(modules[name], own, groups.get(name)), **guesses.get(name, {})}
             plans[name] = ModulePlan(own, attributes, folds.get(name), grouped=groups.get(name))
-    shapes = {n: list(t.shape) for n, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())}
+    shapes = shapes_of(subject.model)
     plan = SlimPlan(plans, shapes)
     if choose is not None:
-        plans |= choose(plan, forms(graph, model, live, plans))
+        plans |= choose(plan, forms(live, plans))
     return SlimPlan({name: own for name, own in plans.items() if own != ModulePlan()}, shapes)
 
 
@@ -126,11 +125,11 @@ def _is_already(module: nn.Module, entry: dict[str, Any]) -> bool:
     return entry["kind"] == "Identity" and next(module.children(), None) is not None
 
 
-def kept_positions(graph: ChannelGraph, model: nn.Module, dead: Tensor) -> dict[str, dict[str, dict[int, list[int]]]]:
+def kept_positions(subject: Subject, dead: Tensor) -> dict[str, dict[str, dict[int, list[int]]]]:
     """Module -> own tensor -> axis -> positions that stay when the `dead` units go, where not all do."""
     keep: dict[str, dict[str, dict[int, list[int]]]] = {}
-    where = places(model)
-    for axis in (*graph.axes, *graph.buffers):
+    where = places(subject.model)
+    for axis in (*subject.graph.axes, *subject.graph.buffers):
         stays = torch.where(axis.units >= 0, ~dead[axis.units], True)
         if bool(stays.all()):
             continue
@@ -148,8 +147,7 @@ def places(model: nn.Module) -> dict[str, list[str]]:
         for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is not None:
                 names.setdefault(id(tensor), []).append(f"{owner}.{leaf}" if owner else leaf)
-    every = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
-    return {name: names[id(tensor)] for name, tensor in every}
+    return {name: names[id(tensor)] for name, tensor in named_tensors(model).items()}
 
 
 def _groups(graph: ChannelGraph, modules: dict[str, nn.Module], dead: Tensor) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph import ChannelGraph, Reader
+from ssl_prune.graph import Reader
 from ssl_prune.latency import latencies
 from ssl_prune.slimming.analysis.dead_branches import gone_modules
 from ssl_prune.slimming.analysis.liveness import Liveness, read_by_needed, with_kept
@@ -59,7 +59,7 @@ def check_round_to(round_to: RoundTo) -> None:
         )
 
 
-def practical_widths(graph: ChannelGraph, live: Liveness, dead: Tensor, round_to: RoundTo, branches: bool) -> Widths:
+def practical_widths(live: Liveness, dead: Tensor, round_to: RoundTo, branches: bool) -> Widths:
     """Keep the fewest dead units so that every layer has a practical width.
 
     With a number m, every input and output width of a convolution or linear layer becomes a multiple of m, or stays the
@@ -68,7 +68,6 @@ def practical_widths(graph: ChannelGraph, live: Liveness, dead: Tensor, round_to
     3 % faster in two measurements.
 
     Args:
-        graph: the channel graph.
         live: what is needed.
         dead: (U,) what `removable` would remove.
         round_to: m ≥ 1, or "measured".
@@ -80,17 +79,18 @@ def practical_widths(graph: ChannelGraph, live: Liveness, dead: Tensor, round_to
     check_round_to(round_to)
     if round_to == 1 or not bool(dead.any()):
         return Widths(dead, {})
-    axes = _Axes(graph, live, branches)
+    axes = _Axes(live, branches)
     if round_to == "measured":
-        return _measured(graph, live, dead, axes)
+        return _measured(live, dead, axes)
     return axes.rounded(dead, round_to)
 
 
 class _Axes:
     """The widths of a network: which units lie how often on which axis of a convolution's or linear layer's weight."""
 
-    def __init__(self, graph: ChannelGraph, live: Liveness, branches: bool) -> None:
-        self.gone = gone_modules(graph, live) if branches else frozenset()
+    def __init__(self, live: Liveness, branches: bool) -> None:
+        graph = live.subject.graph
+        self.gone = gone_modules(live) if branches else frozenset()
         weights = {reader.weight for reader in graph.readers}
         found: dict[bytes, Tensor] = {}  # many axes are alike: a layer's rows and the next one's columns
         for axis in graph.axes:
@@ -172,7 +172,7 @@ class _Axes:
         return {unit: reason(wrong) for unit, wrong in kept.items()}
 
 
-def _measured(graph: ChannelGraph, live: Liveness, dead: Tensor, axes: _Axes) -> Widths:
+def _measured(live: Liveness, dead: Tensor, axes: _Axes) -> Widths:
     """Part by part in the order of the network, each with what was decided before it."""
     reasons: dict[int, str] = {}
     for part in list(axes.parts(dead)):
@@ -181,7 +181,7 @@ def _measured(graph: ChannelGraph, live: Liveness, dead: Tensor, axes: _Axes) ->
             wider = axes.rounded(dead, multiple, part)
             if not any(torch.equal(wider.dead, other.dead) for other in choices):
                 choices.append(wider)
-        timed = [_Layers(graph, live, choice.dead, part, axes.gone) for choice in choices]
+        timed = [_Layers(live, choice.dead, part, axes.gone) for choice in choices]
         if len(choices) == 1 or not timed[0].calls:
             continue
         times = latencies(timed, (), rounds=15, warmup=3)
@@ -201,12 +201,12 @@ def _measured(graph: ChannelGraph, live: Liveness, dead: Tensor, axes: _Axes) ->
 class _Layers(nn.Module):
     """The convolutions and linear layers that a part of the units concerns, at the widths that `dead` leaves."""
 
-    def __init__(self, graph: ChannelGraph, live: Liveness, dead: Tensor, part: Tensor, gone: frozenset[str]) -> None:
+    def __init__(self, live: Liveness, dead: Tensor, part: Tensor, gone: frozenset[str]) -> None:
         super().__init__()
         concerned = torch.cat([part, torch.zeros(1, dtype=torch.bool)])
         self.calls = [
             call
-            for reader in graph.readers
+            for reader in live.subject.graph.readers
             if reader.module not in gone and bool(concerned[reader.read].any() | concerned[reader.written].any())
             if (call := _timed_call(reader, live, dead)) is not None
         ]

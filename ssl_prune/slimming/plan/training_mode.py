@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.graph import ChannelGraph
 from ssl_prune.slimming.analysis.dead_branches import constant_branches
 from ssl_prune.slimming.analysis.liveness import Liveness
 from ssl_prune.slimming.plan.planner import folded, removable
@@ -11,17 +10,17 @@ from ssl_prune.slimming.plan.planner import folded, removable
 __all__ = ["branches_may_go", "held_in_training"]
 
 
-def held_in_training(graph: ChannelGraph, model: nn.Module, live: Liveness, branches: bool) -> Tensor:
+def held_in_training(live: Liveness, branches: bool) -> Tensor:
     """``(U,)`` units that would go at the end of training but stay during it.
 
     A channel with a constant that is not zero is folded into the bias of its readers. Where no bias is, that would be a
     parameter that no optimizer knows; and where a normalisation keeps running means, the constant of evaluation is not
     that of training.
     """
-    keep = torch.zeros(graph.num_units, dtype=torch.bool)
+    model, keep = live.subject.model, torch.zeros_like(live.alive)
     moving = _has_running_means(model)
     while True:
-        dead = removable(graph, live, branches, keep)
+        dead = removable(live, branches, keep)
         more = torch.zeros_like(keep)
         for obstacle in live.obstacles:
             fold = folded(obstacle, live, dead)
@@ -36,11 +35,11 @@ def held_in_training(graph: ChannelGraph, model: nn.Module, live: Liveness, bran
         keep |= more
 
 
-def branches_may_go(graph: ChannelGraph, model: nn.Module, live: Liveness) -> bool:
+def branches_may_go(live: Liveness) -> bool:
     """Whether no branch of the network ends in a constant of running means."""
-    if not _has_running_means(model):
+    if not _has_running_means(live.subject.model):
         return True
-    return not any(any(entry.get("values", ())) for entry in constant_branches(graph, live, whole=False).values())
+    return not any(any(entry.get("values", ())) for entry in constant_branches(live).values())
 
 
 def _has_running_means(model: nn.Module) -> bool:

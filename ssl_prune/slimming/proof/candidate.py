@@ -8,15 +8,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph import ChannelGraph
 from ssl_prune.slimming.analysis.liveness import Liveness, needed
 from ssl_prune.slimming.plan.kernel_forms import Choice, cropped, fastest, smallest
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.slimming.plan.planner import make_plan, removable
 from ssl_prune.slimming.proof.inner_values import InnerDifferenceError, inner_difference
 from ssl_prune.slimming.proof.outputs import Expected, Proof, verify
+from ssl_prune.slimming.subject import Subject
 from ssl_prune.slimming.work import Effort, is_large
-from ssl_prune.utils.inputs import Inputs
 
 __all__ = ["Attempt", "Outcome"]
 
@@ -42,22 +41,16 @@ class Attempt:
     """One way to cut: plan, apply, verify for a choice of dead units.
 
     Args:
-        graph: channel graph of the network.
-        model: the network.
-        live: what is needed.
-        inputs: the example.
+        live: the network, and what is needed of it.
         tolerance: allowed relative difference of the outputs.
         columns: as in `slim`; None leaves every kernel as it is.
         branches: modules may become others: whole constant branches go, recurrent layers may be uneven; "whole": such
             a branch becomes a constant at every position.
         guess: change numbers in the user's own modules that look like widths.
-        widths: (U,) dead units that stay for the sake of a width; None: none.
+        widths: (U,) dead units that stay for the sake of a width, or of training; None: none.
     """
 
-    graph: ChannelGraph
-    model: nn.Module
     live: Liveness
-    inputs: Inputs
     tolerance: float
     columns: bool | Literal["measured"] | None
     branches: bool | Literal["whole"] = True
@@ -72,12 +65,21 @@ class Attempt:
 
     def by_outputs(self, dead: Tensor) -> Outcome:
         """Cut and compare the outputs alone: half a proof."""
-        plan = self._plan(dead, self.branches, self._choose)
-        cut = plan.apply(self.model, shared=True)
+        plan = self.plan(dead)
+        cut = plan.apply(self.subject.model, shared=True)
         before = self.expected.taken
-        proof = verify(self.model, cut, self.inputs, self.tolerance, self.expected)
+        proof = self.compare(cut)
         self.effort.cut(self.expected.taken - before)
         return Outcome(cut, plan, proof)
+
+    def compare(self, cut: nn.Module) -> Proof:
+        """The outputs of another network beside those of this one."""
+        return verify(self.subject.model, cut, self.subject.inputs, self.tolerance, self.expected)
+
+    @property
+    def subject(self) -> Subject:
+        """The network."""
+        return self.live.subject
 
     @property
     def expected(self) -> Expected:
@@ -101,7 +103,7 @@ class Attempt:
         """This way, then those that change less: numbers in modules, branches, columns, crops."""
         yield self
         dead = self.without(None)
-        plan = self._plan(dead, self.branches, self._choose)
+        plan = self.plan(dead)
         attempt = self
         if any(m.attributes and not m.keep for m in plan.modules.values()):
             attempt = replace(attempt, guess=False)
@@ -113,38 +115,45 @@ class Attempt:
             yield attempt
         for columns in (False, None):
             plain = replace(attempt, columns=columns)
-            if columns != attempt.columns and plain._plan(dead, attempt.branches, plain._choose) != plan:
+            if columns != attempt.columns and plain.plan(dead) != plan:
                 attempt = plain
                 yield attempt
 
     @property
     def changes_anything(self) -> bool:
         """Whether there is something to cut or to write in another way."""
-        return bool(self._plan(self.without(None), self.branches, self._choose).modules)
+        return bool(self.plan(self.without(None)).modules)
+
+    def plan(self, dead: Tensor) -> SlimPlan:
+        """Survivors of every axis, folds, forms of kernels, and what modules become."""
+        return make_plan(self.live, dead, branches=self.branches, choose=self._choose, guess=self.guess)
 
     def without(self, keep: Tensor | None) -> Tensor:
         """(U,) what may go when some units are kept."""
         if self.widths is not None and bool(self.widths.any()):
             keep = self.widths if keep is None else keep | self.widths
-        return removable(self.graph, self.live, bool(self.branches), keep)
+        return removable(self.live, bool(self.branches), keep)
 
     def look_inside(self, dead: Tensor, plan: SlimPlan, cut: nn.Module) -> InnerDifferenceError | None:
         """The first inner value that differs, of this cut or, where modules become others, of the one that keeps them."""
         if not bool(dead.any()):
             return None
         if any(m.becomes is not None for m in plan.modules.values()):
-            dead = removable(self.graph, self.live, False, ~dead)
-            cut = self._plan(dead, False, None).apply(self.model, shared=True)
+            dead = removable(self.live, False, ~dead)
+            cut = replace(self, branches=False, columns=None).plan(dead).apply(self.subject.model, shared=True)
         self.effort.look()
-        precision = max((torch.finfo(p.dtype).eps for p in self.model.parameters() if p.is_floating_point()), default=0)
+        precision = max(
+            (torch.finfo(p.dtype).eps for p in self.subject.model.parameters() if p.is_floating_point()), default=0
+        )
         allowed = max(10 * self.tolerance, 100 * precision)
-        return inner_difference(self.graph, self.model, cut, dead, needed(self.live, dead), self.inputs, allowed)
+        return inner_difference(self.subject, cut, dead, needed(self.live, dead), allowed)
 
     @property
     def _both(self) -> tuple[Expected, Effort]:
         if not self._shared:
-            program = self.graph.program
-            self._shared.append((Expected(self.model, self.inputs, is_large(program)), Effort(program)))
+            program = self.subject.graph.program
+            expected = Expected(self.subject.model, self.subject.inputs, is_large(program))
+            self._shared.append((expected, Effort(program)))
         return self._shared[0]
 
     @property
@@ -152,8 +161,5 @@ class Attempt:
         if self.columns is None:
             return None
         if self.columns == "measured":
-            return partial(fastest, self.model, self.inputs)
+            return partial(fastest, self.subject)
         return smallest if self.columns else cropped
-
-    def _plan(self, dead: Tensor, branches: bool | Literal["whole"], choose: Choice | None) -> SlimPlan:
-        return make_plan(self.graph, self.model, self.live, dead, branches=branches, choose=choose, guess=self.guess)

@@ -1,6 +1,7 @@
 """The inner proof: value by value, the cut program computes what survives of the dense one."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,10 +9,11 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
-from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import Program, export, module_of, run_node
 from ssl_prune.graph.rules import has_rule
+from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision
+from ssl_prune.utils.tensors import named_tensors
 
 __all__ = ["InnerDifferenceError", "inner_difference"]
 
@@ -25,13 +27,7 @@ class InnerDifferenceError(Exception):
 
 
 def inner_difference(
-    graph: ChannelGraph,
-    model: nn.Module,
-    cut: nn.Module,
-    dead: Tensor,
-    needed: Tensor,
-    inputs: Inputs,
-    tolerance: float,
+    subject: Subject, cut: nn.Module, dead: Tensor, needed: Tensor, tolerance: float
 ) -> InnerDifferenceError | None:
     """Run both programs side by side and compare every value, relative to its own size.
 
@@ -39,18 +35,17 @@ def inner_difference(
     divides by its width, counts its channels, or reads a fixed slice of them.
 
     Args:
-        graph: channel graph of the dense network.
-        model: the dense network with its zeros.
+        subject: the dense network with its zeros.
         cut: the same after a cut that changes no module for another.
         dead: (U,) units that were removed.
         needed: (U,) units whose values matter; others may be kept for the shape alone.
-        inputs: the example.
         tolerance: allowed difference relative to the largest entry of each value.
 
     Returns:
         The first difference, or None. Also None where the cut network is a program of other operators: then there is
         nothing to compare.
     """
+    graph, inputs = subject.graph, subject.inputs
     try:
         program = export(cut, inputs, has_rule)
     except GraphError:
@@ -60,9 +55,9 @@ def inner_difference(
         a.target != b.target for a, b in pairs if a.op == "call_function"
     ):
         return None
-    dense, slim = _Machine(graph.program, model, inputs), _Machine(program, cut, inputs)
+    dense, slim = _Machine(graph.program, subject.tensors, inputs), _Machine(program, named_tensors(cut), inputs)
     stays, matters = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (~dead, needed))
-    with torch.no_grad(), full_precision(), evaluation(model), evaluation(cut):
+    with torch.no_grad(), full_precision(), evaluation(subject.model), evaluation(cut):
         for before, after in pairs:
             if before.op == "output":
                 break
@@ -79,11 +74,7 @@ def inner_difference(
 class _Machine:
     """A program run node by node; values are dropped after their last use."""
 
-    def __init__(self, program: Program, model: nn.Module, inputs: Inputs) -> None:
-        tensors = {
-            **dict(model.named_parameters(remove_duplicate=False)),
-            **dict(model.named_buffers(remove_duplicate=False)),
-        }
+    def __init__(self, program: Program, tensors: Mapping[str, Tensor], inputs: Inputs) -> None:
         given = dict(zip(program.inputs, pytree.tree_leaves(as_call(inputs)), strict=True))
         self._start = {
             node: given[node.name]

@@ -8,7 +8,9 @@ from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import visible
-from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors
+from ssl_prune.slimming.subject import Subject
+from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
+from ssl_prune.utils.tensors import run_aside
 
 __all__ = ["first_difference", "units_at", "units_in_scope"]
 
@@ -16,7 +18,7 @@ _TREES = (Tensor, tuple, list, dict)
 
 
 @full_precision()
-def first_difference(sparse: nn.Module, cut: nn.Module, inputs: Inputs, tolerance: float) -> str | None:
+def first_difference(subject: Subject, cut: nn.Module, tolerance: float) -> str | None:
     """Name of the innermost module of the user's own that raises, or whose outputs are the first to differ.
 
     Outputs of another shape are not compared: they were cut. Layers of PyTorch itself are never to blame for what they
@@ -25,6 +27,7 @@ def first_difference(sparse: nn.Module, cut: nn.Module, inputs: Inputs, toleranc
     Returns:
         The name, "" for the network itself; None if nothing differs that can be compared.
     """
+    sparse, inputs = subject.model, subject.inputs
     with evaluation(cut):
         raised = _run(cut, inputs, None)
     if raised is not None:
@@ -98,10 +101,8 @@ def _run(model: nn.Module, inputs: Inputs, look: Callable[[str, int, Any], None]
     handles = []
     for name, module in model.named_modules():
         handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    args, kwargs = as_call(map_tensors(torch.clone, inputs))
     try:
-        torch.func.functional_call(model, buffers, args, kwargs)
+        run_aside(model, inputs)
     except Exception:
         return stack[-1] if stack else ""
     finally:

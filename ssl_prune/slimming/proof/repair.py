@@ -80,7 +80,7 @@ def _search(attempt: Attempt, whole: Outcome, work: float, kin: bool) -> tuple[T
 def _suspects(attempt: Attempt, outcome: Outcome, dead: Tensor, kin: bool) -> tuple[Tensor, nn.Module]:
     """(U,) dead units that the first code to go wrong handles, there and, as `kin`, in all modules of its class; and
     the module."""
-    graph, model, found = attempt.graph, attempt.model, torch.zeros_like(dead)
+    graph, model, found = attempt.subject.graph, attempt.subject.model, torch.zeros_like(dead)
     if math.isfinite(outcome.proof.max_error):  # it runs: its values can be looked at one by one
         node = outcome.different
         if node is None:
@@ -91,7 +91,7 @@ def _suspects(attempt: Attempt, outcome: Outcome, dead: Tensor, kin: bool) -> tu
                 found |= units_at(graph, near) & dead
             if bool(found.any()):
                 return found, model.get_submodule(module_of(node))
-    blamed, module = first_difference(model, outcome.model, attempt.inputs, attempt.tolerance), model
+    blamed, module = first_difference(attempt.subject, outcome.model, attempt.tolerance), model
     while blamed is not None and not bool(found.any()):
         module = model.get_submodule(blamed)
         for name in _of_its_class(model, blamed) if kin else (blamed,):
@@ -143,7 +143,7 @@ def _part_by_part(
     until = attempt.effort.spent + WIN_BACK
     families: dict[str, list[int]] = {}
     for unit in kept.nonzero().flatten().tolist():
-        families.setdefault(re.sub(r"\b\d+\b", "#", attempt.graph.unit_layer[unit]), []).append(unit)
+        families.setdefault(re.sub(r"\b\d+\b", "#", attempt.subject.graph.unit_layer[unit]), []).append(unit)
     parts = [torch.tensor(units) for units in families.values()]
     if len(parts) == 1 and len(parts[0]) > 1:  # the whole has failed before
         parts = list(parts[0].tensor_split(2))

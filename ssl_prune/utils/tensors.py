@@ -1,0 +1,37 @@
+"""The tensors of a network by name, and a run that leaves them as they were."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
+
+__all__ = ["named_tensors", "own_tensors", "run_aside"]
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer of `model`, a shared one under each of its names.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
+        >>> net.append(net[0])[0] is net[1]
+        True
+        >>> list(named_tensors(net))
+        ['0.weight', '1.weight']
+    """
+    parameters = dict[str, Tensor](model.named_parameters(remove_duplicate=False))
+    return parameters | dict(model.named_buffers(remove_duplicate=False))
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer of `model` once, under its first name: whose entries are to be counted or numbered."""
+    return dict[str, Tensor](model.named_parameters()) | dict(model.named_buffers())
+
+
+def run_aside(model: nn.Module, inputs: Inputs) -> Any:
+    """`model` called with copies of `inputs` and of its own buffers, because a forward may write into both."""
+    args, kwargs = as_call(map_tensors(torch.clone, inputs))
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with uncompiled():
+        return torch.func.functional_call(model, buffers, args, kwargs)
