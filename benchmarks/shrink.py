@@ -42,7 +42,10 @@ def callbacks_of(variant: str, options: argparse.Namespace) -> list[pl.Callback]
     found: list[pl.Callback] = [
         GroupLasso("coupled"),
         Budget(
-            macs=options.macs, window=tuple(options.window), cost_exponent=options.exponent, round_to=options.round_to
+            macs=options.macs,
+            window=tuple(map(str, options.window)),
+            cost_exponent=options.exponent,
+            round_to=options.round_to,
         ),
     ]
     if variant == "budget and Shrink":

@@ -8,7 +8,8 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget import Limits, Steering
-from ssl_prune.callbacks._network import graph_of, handed_on, inputs_of
+from ssl_prune.callbacks._network import handed_on, inputs_of
+from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.utils.inputs import Inputs, batch_of, leaves, map_tensors
 
 __all__ = ["Look", "TimedBatch"]
@@ -116,7 +117,8 @@ class Look:
         if batch is not self._batch:
             self._batch = batch
             self.steering.retime(self.limits, self.reference, batch)
-        return self.steering.look(graph_of(self.network, batch), self.network, self.reference, batch, dead)
+        graph = RunContext.of(self.pl_module).graph(self.network, batch)
+        return self.steering.look(graph, self.network, self.reference, batch, dead)
 
 
 def _length(samples: Inputs) -> int | None:

@@ -81,7 +81,7 @@ class SlimTrainer(pl.Trainer):
             datamodule.prepare_data()
             datamodule.setup("fit")
             self.datamodule = datamodule
-            _look_at_data(model, module, datamodule)
+            _look_at_data(model, datamodule)
         print(callback.run(self, model))
 
     def export(
@@ -102,7 +102,8 @@ class SlimTrainer(pl.Trainer):
             datamodule: data to take an example from, if the model has no example_input_array.
         """
         from ssl_prune import load_slim
-        from ssl_prune.callbacks._network import example_of, network_of
+        from ssl_prune.callbacks._network import network_of
+        from ssl_prune.callbacks._run_context import RunContext
         from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside
 
         unknown = [name for name in exports if name not in EXPORTS]
@@ -112,8 +113,8 @@ class SlimTrainer(pl.Trainer):
         if datamodule is not None and model.example_input_array is None:
             datamodule.prepare_data()
             datamodule.setup("fit")
-            _look_at_data(model, module, datamodule)
-        example = example_of(model, network)
+            _look_at_data(model, datamodule)
+        example = RunContext.of(model).example(model, network)
         if example is None:
             raise ValueError(f"export: no example input; set example_input_array on {type(model).__name__}")
         slim = load_slim(path, network)
@@ -206,11 +207,11 @@ def _run(arguments: Sequence[str] | None) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _look_at_data(model: pl.LightningModule, module: str | None, datamodule: pl.LightningDataModule) -> None:
-    from ssl_prune.callbacks._network import network_of, remember
+def _look_at_data(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
+    from ssl_prune.callbacks._run_context import RunContext
 
     if model.example_input_array is None:
-        remember(model, network_of(model, module), next(iter(datamodule.train_dataloader())))
+        RunContext.of(model).remember(model, next(iter(datamodule.train_dataloader())))
 
 
 def _load_weights(model: pl.LightningModule, path: str, module: str | None) -> None:

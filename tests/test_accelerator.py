@@ -55,7 +55,7 @@ def trainer(callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
 @pytest.mark.parametrize("score", [None, TaylorGroup(), TaylorWeight()], ids=["scale", "rows", "first-order"])
 def test_a_budget_with_shrinking_is_met(precision: str, score: Any) -> None:
     network = small()
-    budget = Budget(macs=0.5, window=(0.1, 0.7), **({} if score is None else {"score": score}))
+    budget = Budget(macs=0.5, window=("0.1", "0.7"), **({} if score is None else {"score": score}))
     shrink = Shrink(every_n_steps=10, min_gain=0.02)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trainer([GroupLasso("coupled"), budget, shrink], precision=precision).fit(classifier(network), batches(40))

@@ -185,9 +185,11 @@ def test_overriding_callbacks(here):
     assert callback["init_args"]["schedule"]["init_args"]["end"] == 3
 
 
-@pytest.mark.parametrize(("text", "step"), [("2", 20), ("1", 10), ("0.5", 35), ("0", 0)])
-def test_epochs_and_shares_are_told_apart(here, text, step):
-    """Whatever the parser makes of a whole number."""
+@pytest.mark.parametrize(
+    ("text", "step"), [('"2ep"', 20), ("2ep", 20), ('"0.5"', 35), ('"1.0"', 70), ("7it", 7), ("0", 0)]
+)
+def test_times_are_read_with_their_units(here, text, step):
+    """Whatever the parser makes of a number in quotation marks."""
     Path("c.yaml").write_text(
         "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
         "trainer:\n  logger: false\n  callbacks:\n    - class_path: GroupLasso\n"
@@ -195,7 +197,7 @@ def test_epochs_and_shares_are_told_apart(here, text, step):
     )
     built = built_from(["--config", "c.yaml"])
     (callback,) = [c for c in built.trainer.callbacks if type(c).__name__ == "GroupLasso"]
-    assert callback._debias_step(SimpleNamespace(estimated_stepping_batches=70), 10) == step
+    assert callback.freeze_at.steps(RunLength(steps=70, steps_per_epoch=10)) == step
 
 
 def built_from(arguments):
@@ -247,7 +249,9 @@ def lasso(config):
         (lambda c: lasso(c).update(granularity="rows"), ["rows", "coupled"]),
         (lambda c: lasso(c).update(include="nothing*"), ["nothing*", "conv1"]),
         (lambda c: lasso(c).update(module="nett"), ["nett", "network"]),
-        (lambda c: lasso(c).update(freeze_at=1.5), ["freeze_at"]),
+        (lambda c: lasso(c).update(freeze_at=1.5), ["freeze_at", '"0.7" (of the run)']),
+        (lambda c: lasso(c).update(freeze_at=0.5), ["freeze_at", '"0.7" (of the run)']),
+        (lambda c: lasso(c).update(freeze_at="5 epochs"), ["freeze_at", "5 epochs"]),
         (lambda c: c["trainer"]["callbacks"][0].update(class_path="GroupLazzo"), ["GroupLazzo"]),
         (lambda c: c["trainer"]["callbacks"][2]["init_args"].update(exports=["tflite"]), ["tflite", "onnx"]),
         (lambda c: c["model"].update(class_path="my.Model"), ["my.Model"]),

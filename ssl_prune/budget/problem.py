@@ -72,7 +72,7 @@ class Steering:
             reference: the dense network, of which no channel is at zero.
             inputs: the batch that is timed from now on.
         """
-        if limits.latency is not None and limits.latency > 1:
+        if limits.latency_ms is not None:
             with uncompiled():
                 seconds = latency(reference, inputs)
             self.controller.limits.update(limits.shares({**self.dense, "latency": seconds}))

@@ -36,11 +36,11 @@ g = torch.Generator().manual_seed(1)
 data = TensorDataset(torch.randn(32, 1, 6, 6, generator=g), torch.randint(0, 3, (32,), generator=g))
 callbacks = [
     GroupLasso("coupled") if solver == "budget"
-    else GroupLasso("coupled", 2.5, solver=solver, threshold=0.05, freeze_at=0.75),
+    else GroupLasso("coupled", 2.5, solver=solver, threshold=0.05, freeze_at="0.75"),
     L1(0.01, include="4"),
     SparsityMonitor(),
     Slim("net.safetensors"),
-    *([Budget(macs=0.6, window=(0.1, 0.75), every=1, path="budget.json")] if solver == "budget" else []),
+    *([Budget(macs=0.6, window=("0.1", "0.75"), every=1, path="budget.json")] if solver == "budget" else []),
 ]
 trainer = pl.Trainer(
     max_epochs=4, accelerator="cpu", devices=2, strategy="ddp", logger=False, default_root_dir=folder,

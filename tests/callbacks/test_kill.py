@@ -76,7 +76,7 @@ def train(folder, attempt=None):
     keep = pl.callbacks.ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
     trainer = pl.Trainer(
         max_epochs=EPOCHS, accelerator="cpu", logger=False, default_root_dir=folder, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[GroupLasso("coupled"), Budget(macs=0.4, window=(0.1, 0.9), every=1), shrink, keep],
+        enable_model_summary=False, callbacks=[GroupLasso("coupled"), Budget(macs=0.4, window=("0.1", "0.9"), every=1), shrink, keep],
     )
     found = sorted(folder.glob("*.ckpt"), key=lambda path: int(path.stem.split("=")[1]))
     if attempt is not None:

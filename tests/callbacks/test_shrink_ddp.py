@@ -71,7 +71,7 @@ slim = Slim(f"{what}.safetensors", latency_batch=0)
 trainer = pl.Trainer(
     max_epochs=6, accelerator="cpu", devices=devices, strategy=strategy, logger=False, default_root_dir=folder,
     enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-    callbacks=[GroupLasso("coupled"), Budget(macs=0.5, window=(0.1, 0.7), every=1), shrink, *([Watch()] if what != "stray" else []),
+    callbacks=[GroupLasso("coupled"), Budget(macs=0.5, window=("0.1", "0.7"), every=1), shrink, *([Watch()] if what != "stray" else []),
                Stray(), slim, *([Save()] if what == "first" else [])],
 )
 model = Lit()
