@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
@@ -46,7 +46,7 @@ class RunContext:
         waiting: penalties without a strength, which a `Budget` finds.
     """
 
-    _known: WeakKeyDictionary[pl.LightningModule, RunContext] = WeakKeyDictionary()
+    _known: ClassVar[WeakKeyDictionary[pl.LightningModule, RunContext]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self.budgets: WeakSet[StrengthFinder] = WeakSet()

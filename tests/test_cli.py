@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.cli import SlimCLI, main
 from ssl_prune.models import DigitsNet
 from ssl_prune.report.run import RunReport
+from ssl_prune.timing import RunLength
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits.yaml")

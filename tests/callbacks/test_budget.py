@@ -145,10 +145,6 @@ def test_the_same_callbacks_serve_several_fits_and_trainers(trainer):
 
 
 REFUSED = [
-    (
-        lambda: [Budget(macs=0.5), GroupLasso("coupled"), Budget(params=0.5)],
-        "1 group lassos .* and 2 budgets, .* all limits",
-    ),
     (lambda: [GroupLasso("coupled"), GroupLasso(Coupled(), include="conv1"), Budget(macs=0.5)], "found 2 group lassos"),
     (lambda: [Budget(macs=0.5)], "found 0 group lassos without a strength"),
     (lambda: [GroupLasso("coupled", 0.1), Budget(macs=0.5)], "found 0 group lassos"),

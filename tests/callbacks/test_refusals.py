@@ -151,7 +151,7 @@ def test_parameters_that_are_flattened(kit, name):
 
 
 def test_a_share_of_a_run_without_an_end(kit, trainer):
-    with pytest.raises(ValueError, match='GroupLasso: freeze_at: "0.5" is a share of a run without an end'):
+    with pytest.raises(ValueError, match=r'GroupLasso: freeze_at: "0\.5" is a share of a run without an end'):
         trainer(GroupLasso("filter", 0.1, freeze_at="0.5"), Never(), epochs=-1).fit(kit.Lit(), kit.loader())
 
 
