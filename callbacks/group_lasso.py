@@ -24,15 +24,17 @@ class GroupLasso(Penalise):
             "weight", or an object of `ssl_prune.groups`.
         strength: weight of the penalty in the objective; multiplied by the learning rate of the step. None: a `Budget`
             beside it finds it.
-        solver: "proximal" (exact zeros), or "subgradient" (the paper's: penalty gradients and a threshold).
+        solver: "proximal" (exact zeros); "subgradient" (the paper's: penalty gradients and a threshold); or "gating" (groups
+            split into smooth factors, which LBFGS can step too, and a threshold).
         schedule: a factor on the strength over time; default 1 throughout.
         include: name patterns ("conv*") or module types of the layers under penalty; default all.
         exclude: layers to leave out.
         size_norm: "none" for s_g = 1, "sqrt" for s_g = √|g|, which makes groups of different size comparable.
         l1_ratio: share r of an L1 penalty on the entries: r · L1 + (1 − r) · group lasso, the sparse group lasso.
         preconditioned: take the proximal map in the metric of the optimizer (SGD, Adam, AdamW, RMSprop, Adagrad).
-        threshold: entries below it become zero after each step of the subgradient solver, which alone has one; default
-            1e-4.
+        threshold: of the subgradient solver, entries below it become zero after each step; of the gating solver, groups
+            whose norm is not above it; default 1e-4.
+        factors: of the gating solver, how many factors a group has: with D the penalty is ‖w_g‖₂^(2/D); default 2.
         freeze_at: from here on the strength is 0 and zeros stay frozen: a time with its unit, "0.7" of the run, "7ep"
             (epochs) or "1000it" (optimizer steps).
         target_groups: the same as soon as no more than this many groups are left; with a strength that rises, this meets a
@@ -54,7 +56,7 @@ class GroupLasso(Penalise):
         self,
         granularity: str | Granularity,
         strength: float | None = None,
-        solver: Literal["proximal", "subgradient"] = "proximal",
+        solver: Literal["proximal", "subgradient", "gating"] = "proximal",
         schedule: Schedule | None = None,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
@@ -63,6 +65,7 @@ class GroupLasso(Penalise):
         l1_ratio: float = 0.0,
         preconditioned: bool = False,
         threshold: float | None = None,
+        factors: int | None = None,
         freeze_at: str | float | Time | None = None,
         target_groups: int | None = None,
         module: str | None = None,
@@ -78,6 +81,7 @@ class GroupLasso(Penalise):
             exclude,
             preconditioned=preconditioned,
             threshold=threshold,
+            factors=factors,
             freeze_at=freeze_at,
             target_groups=target_groups,
             module=module,

@@ -13,7 +13,7 @@ from ssl_prune.callbacks._step import StepCallback
 from ssl_prune.groups import Coupled, Granularity, Partition, Patterns
 from ssl_prune.penalties import GroupLasso, Penalty
 from ssl_prune.schedules import Schedule
-from ssl_prune.solvers import ProximalSolver, Solver, SubgradientSolver
+from ssl_prune.solvers import GatedSolver, ProximalSolver, Solver, SubgradientSolver
 from ssl_prune.timing import Time
 
 __all__ = ["Penalise"]
@@ -30,13 +30,15 @@ class Penalise(StepCallback):
             "weight", or an object of `ssl_prune.groups`.
         strength: weight of the penalty in the objective; multiplied by the learning rate of the step. None: a `Budget`
             beside it finds it, of the group lasso over coupled channels.
-        solver: "proximal" (exact zeros), or "subgradient" (penalty gradients, added before clipping, and a threshold).
+        solver: "proximal" (exact zeros); "subgradient" (penalty gradients, added before clipping, and a threshold); or
+            "gating" (the group lasso split into smooth factors, which LBFGS can step too, and a threshold).
         schedule: a factor on the strength over time; default 1 throughout.
         include: name patterns ("conv*") or module types of the layers under penalty; default all.
         exclude: layers to leave out.
         preconditioned: take the proximal map in the metric of the optimizer (SGD, Adam, AdamW, RMSprop, Adagrad).
-        threshold: entries below it become zero after each step of the subgradient solver, which alone has one; default
-            1e-4.
+        threshold: of the subgradient solver, entries below it become zero after each step; of the gating solver, groups
+            whose norm is not above it; default 1e-4.
+        factors: of the gating solver, how many factors a group has: with D the penalty is ‖w_g‖₂^(2/D); default 2.
         freeze_at: from here on the strength is 0 and zeros stay frozen: a time with its unit, "0.7" of the run, "7ep"
             (epochs) or "1000it" (optimizer steps).
         target_groups: the same as soon as no more than this many groups are left; with a strength that rises, this meets a
@@ -61,13 +63,14 @@ class Penalise(StepCallback):
         penalty: Penalty,
         granularity: str | Granularity,
         strength: float | None = None,
-        solver: Literal["proximal", "subgradient"] = "proximal",
+        solver: Literal["proximal", "subgradient", "gating"] = "proximal",
         schedule: Schedule | None = None,
         include: Patterns | None = None,
         exclude: Patterns | None = None,
         *,
         preconditioned: bool = False,
         threshold: float | None = None,
+        factors: int | None = None,
         freeze_at: str | float | Time | None = None,
         target_groups: int | None = None,
         module: str | None = None,
@@ -80,14 +83,20 @@ class Penalise(StepCallback):
             )
         if strength is not None and not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
             raise ValueError(f"{who}: strength must be a finite number >= 0, got {strength!r}")
-        if solver not in ("proximal", "subgradient"):
-            raise ValueError(f'{who}: solver must be "proximal" or "subgradient", got {solver!r}')
+        if solver not in ("proximal", "subgradient", "gating"):
+            raise ValueError(f'{who}: solver must be "proximal", "subgradient" or "gating", got {solver!r}')
+        if solver == "gating" and not isinstance(penalty, GroupLasso):
+            raise ValueError(
+                f'{who}: solver="gating" makes a group lasso, got penalty {penalty!r}; take another solver'
+            )
         if preconditioned and solver != "proximal":
             raise ValueError(
                 f"{who}: preconditioned=True is a proximal map, got solver={solver!r}; leave one of them at its default"
             )
         if threshold is not None and not 0 <= threshold < float("inf"):
             raise ValueError(f"{who}: threshold must be a finite number >= 0, got {threshold!r}")
+        if factors is not None and (not isinstance(factors, int) or factors < 2):
+            raise ValueError(f"{who}: factors must be a whole number >= 2, got {factors!r}")
         if target_groups is not None and (not isinstance(target_groups, int) or target_groups < 0):
             raise ValueError(f"{who}: target_groups must be a number of groups >= 0, got {target_groups!r}")
         self.penalty, self.strength = penalty, None if strength is None else float(strength)
@@ -98,7 +107,7 @@ class Penalise(StepCallback):
             threshold,
         )
         self.freeze_at = None if freeze_at is None else Time.of(freeze_at, f"{who}: freeze_at")
-        self.target_groups = target_groups
+        self.target_groups, self.factors = target_groups, factors
         self._refuse_lost()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -133,7 +142,11 @@ class Penalise(StepCallback):
         given = groups, self.penalty, self.strength, self.schedule
         if self.solver_kind == "proximal":
             return ProximalSolver(*given, preconditioned=self.preconditioned, **options)
-        return SubgradientSolver(*given, **self._thresholds(), **options)
+        own = {"threshold": self.threshold, "factors": self.factors}
+        own = {name: value for name, value in own.items() if value is not None}
+        if self.solver_kind == "gating":
+            return GatedSolver(*given, **own, **options)
+        return SubgradientSolver(*given, **own, **options)
 
     def when_restored(self, solver: Solver) -> None:
         """A resumed run may be given another strength."""
@@ -149,7 +162,8 @@ class Penalise(StepCallback):
 
     def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super()._attach(trainer, pl_module)
-        if isinstance(self.solver, SubgradientSolver) and getattr(trainer.precision_plugin, "scaler", None) is not None:
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if isinstance(self.solver, (SubgradientSolver, GatedSolver)) and scaled:
             self.solver.check_amp()
 
     def _identity(self) -> dict[str, Any]:
@@ -158,9 +172,6 @@ class Penalise(StepCallback):
 
     def _of(self, option: str) -> str:
         return f"{type(self).__name__}: {option}"
-
-    def _thresholds(self) -> dict[str, float]:
-        return {} if self.threshold is None else {"threshold": self.threshold}
 
     def _refuse_lost(self) -> None:
         """Refuse options that nothing would read."""
@@ -173,7 +184,7 @@ class Penalise(StepCallback):
             refuse_lost(
                 self, "without a strength a Budget decides when and how strongly to shrink", "give a strength",
                 penalty=(self.penalty, GroupLasso()), solver=(self.solver_kind, "proximal"), schedule=(self.schedule, None),
-                preconditioned=(self.preconditioned, False), threshold=(self.threshold, None),
+                preconditioned=(self.preconditioned, False), threshold=(self.threshold, None), factors=(self.factors, None),
                 freeze_at=(self.freeze_at, None), target_groups=(self.target_groups, None),
             )  # fmt: skip
         if self.solver_kind == "proximal":
@@ -181,3 +192,5 @@ class Penalise(StepCallback):
             refuse_lost(
                 self, "the proximal solver's zeros need no threshold", way_out, threshold=(self.threshold, None)
             )
+        if self.solver_kind != "gating":
+            refuse_lost(self, "there are no gates", 'give solver="gating"', factors=(self.factors, None))
