@@ -68,7 +68,7 @@ class RunContext:
         if context._trainer is None or context._trainer() is not trainer:
             context._trainer = ref(trainer)
             context.budgets, context.waiting = WeakSet(), WeakSet()
-        present: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        present: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         # Of an earlier fit some may have been taken out.
         context.budgets = WeakSet(c for c in context.budgets if c in present)
         context.waiting = WeakSet(c for c in context.waiting if c in present)

@@ -88,7 +88,7 @@ class Distill(pl.Callback):
         if solver is not None and solver.window.end >= trainer.estimated_stepping_batches and not _is_a_trial(trainer):
             raise ValueError(
                 f"Distill: weight={self.distillation.weight!r} would be lost: the window of the Budget ends with the run; end "
-                "it earlier, or leave Distill out"
+                "it earlier, or give a start"
             )
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:

@@ -143,10 +143,10 @@ class Penalise(StepCallback):
         if self.solver_kind == "proximal":
             return ProximalSolver(*given, preconditioned=self.preconditioned, **options)
         own = {"threshold": self.threshold, "factors": self.factors}
-        own = {name: value for name, value in own.items() if value is not None}
+        options.update((name, value) for name, value in own.items() if value is not None)
         if self.solver_kind == "gating":
-            return GatedSolver(*given, **own, **options)
-        return SubgradientSolver(*given, **own, **options)
+            return GatedSolver(*given, **options)
+        return SubgradientSolver(*given, **options)
 
     def when_restored(self, solver: Solver) -> None:
         """A resumed run may be given another strength."""

@@ -13,8 +13,10 @@ pytest.importorskip("jsonargparse")
 
 from ssl_prune import load_slim
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import Penalise
 from ssl_prune.cli import SlimCLI, main
 from ssl_prune.models import DigitsNet
+from ssl_prune.penalties import GroupMCP
 from ssl_prune.report.run import RunReport
 from ssl_prune.timing import RunLength
 
@@ -198,6 +200,19 @@ def test_times_are_read_with_their_units(here, text, step):
     built = built_from(["--config", "c.yaml"])
     (callback,) = [c for c in built.trainer.callbacks if type(c).__name__ == "GroupLasso"]
     assert callback.freeze_at.steps(RunLength(steps=70, steps_per_epoch=10)) == step
+
+
+def test_a_penalty_is_an_object_in_a_file(here):
+    Path("c.yaml").write_text(
+        "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "trainer:\n  logger: false\n  callbacks:\n    - class_path: ssl_prune.callbacks.Penalise\n      init_args:\n"
+        "        penalty: {class_path: ssl_prune.penalties.GroupMCP, init_args: {gamma: 2.5}}\n"
+        "        granularity: filter\n        strength: 1.0e-3\n"
+        "    - class_path: ssl_prune.callbacks.Distill\n      init_args: {start: 5ep}\n"
+    )
+    built = built_from(["--config", "c.yaml"])
+    (callback,) = [c for c in built.trainer.callbacks if isinstance(c, Penalise)]
+    assert callback.penalty == GroupMCP(gamma=2.5)
 
 
 def built_from(arguments):

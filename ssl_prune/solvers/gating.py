@@ -52,6 +52,8 @@ class GatedSolver(Solver):
         acts on the gradients of the parameters. A closure returns the loss with the penalty on the factors.
 
     Example:
+        >>> import torch
+        >>> from torch import nn
         >>> from ssl_prune.groups import Neuron, partition
         >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
         >>> goal = torch.tensor([[3.0, 0.3], [4.0, 0.4]])
