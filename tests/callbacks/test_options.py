@@ -89,7 +89,7 @@ OPTIONS = {
         "macs": 0.4,
         "params": 0.4,
         "latency": 0.55,
-        "latency_ms": 700.0,
+        "latency_ms": 4e6,
         "window": ("0.1", "0.6"),
         "min_keep_ratio": 0.6,
         "round_to": 4,
