@@ -243,7 +243,7 @@ def test_no_limit_is_refused():
 
 def test_shares_and_numbers():
     assert Limits(macs=0.5, params=50.0).shares({"macs": 10, "params": 100}) == {"macs": 0.5, "params": 0.5}
-    assert Limits(latency=2.0).shares({"latency": 0.008}) == {"latency": 0.25}
+    assert Limits(latency_ms=2.0).shares({"latency": 0.008}) == {"latency": 0.25}
 
 
 def test_where_a_step_overshoots_others_of_larger_keys_stay():

@@ -133,7 +133,7 @@ def test_milliseconds_are_a_share_of_the_time_of_the_training_data(trainer, monk
         "ssl_prune.budget.measure.compare_latency", lambda first, second, *_, **__: (params(first), params(second))
     )
     budgets = []
-    for limits in ({"latency": 4.0}, {"latency": 0.5}, {"latency": 4.0, "params": 0.6}):
+    for limits in ({"latency_ms": 4.0}, {"latency": 0.5}, {"latency_ms": 4.0, "params": 0.6}):
         budget = Budget(**limits, latency_batch=16)
         trainer(GroupLasso("coupled"), budget, epochs=4).fit(Lit(), loader())
         budgets.append(budget.steering.controller.limits)
