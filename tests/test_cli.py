@@ -193,7 +193,7 @@ def test_overriding_callbacks(here):
 def test_times_are_read_with_their_units(here, text, step):
     """Whatever the parser makes of a number in quotation marks."""
     Path("c.yaml").write_text(
-        "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "seed_everything: 0\nmodel: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
         "trainer:\n  logger: false\n  callbacks:\n    - class_path: GroupLasso\n"
         f"      init_args: {{granularity: filter, strength: 1.0e-3, freeze_at: {text}}}\n"
     )
@@ -204,7 +204,7 @@ def test_times_are_read_with_their_units(here, text, step):
 
 def test_a_penalty_is_an_object_in_a_file(here):
     Path("c.yaml").write_text(
-        "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "seed_everything: 0\nmodel: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
         "trainer:\n  logger: false\n  callbacks:\n    - class_path: ssl_prune.callbacks.Penalise\n      init_args:\n"
         "        penalty: {class_path: ssl_prune.penalties.GroupMCP, init_args: {gamma: 2.5}}\n"
         "        granularity: filter\n        strength: 1.0e-3\n"
