@@ -100,7 +100,7 @@ def ours(run: Run) -> nn.Module:
     options: dict[str, Any] = (
         {"score": LayerwiseRank(), "cost_exponent": 0.0} if early else {"cost_exponent": run.job.exponent}
     )
-    budget = Budget(macs=run.job.share, window=(str(run.job.window[0]), str(run.job.window[1])), **options)
+    budget = Budget(macs=run.job.share, window=tuple(map(str, run.job.window)), **options)
     shrink = Shrink(every_n_steps=CUT_EVERY, min_gain=0.02) if early else Shrink(min_gain=0.02)
     run.training.fit(network, callbacks=[GroupLasso("coupled"), budget, shrink])
     result = slim(network, example(run.training.shape))

@@ -9,7 +9,7 @@ starts from it, all fine-tunes with the same batches, lr 0.02 and a cosine to ze
     slim               slim(model, x, budget={"macs": share}, data=8 batches), with nothing trained
     slim, tuned        the same, then the fine-tune
     Budget             the fine-tune with GroupLasso("coupled") and Budget(macs=share, window=("0", "0.3"))
-    Budget, taught     the same with distill=1: the dense network teaches what is left of it
+    Budget, taught     the same with Distill(): the dense network teaches what is left of it
     magnitude          torch-pruning's MagnitudePruner, with nothing trained
     magnitude, tuned   the same, then the fine-tune
 """
@@ -31,7 +31,8 @@ from _peers_training import Batches, Training, accuracy
 from torch import nn
 
 from ssl_prune import slim
-from ssl_prune.callbacks import Budget, GroupLasso
+from ssl_prune._lightning import pl
+from ssl_prune.callbacks import Budget, Distill, GroupLasso
 from ssl_prune.utils.files import replacing
 from ssl_prune.utils.table import table
 
@@ -56,8 +57,8 @@ class OneShot:
         batches = list(islice(iter(Batches(self.data.train_set, 128, self.state, lambda: 0)), 8))
         return slim(self.dense, self.inputs, budget={"macs": self.share}, data=batches).model
 
-    def budget(self, distill: float = 0.0) -> nn.Module:
-        callbacks = GroupLasso("coupled"), Budget(macs=self.share, window=("0", "0.3"), distill=distill)
+    def budget(self, *others: pl.Callback) -> nn.Module:
+        callbacks = GroupLasso("coupled"), Budget(macs=self.share, window=("0", "0.3")), *others
         return slim(self.tuned(copy.deepcopy(self.dense), *callbacks), self.inputs).model
 
     def magnitude(self) -> nn.Module:
@@ -71,7 +72,7 @@ class OneShot:
             "slim": self.slim,
             "slim, tuned": lambda: self.tuned(self.slim()),
             "Budget": self.budget,
-            "Budget, taught": lambda: self.budget(distill=1.0),
+            "Budget, taught": lambda: self.budget(Distill()),
             "magnitude": self.magnitude,
             "magnitude, tuned": lambda: self.tuned(self.magnitude()),
         }

@@ -29,10 +29,9 @@ class Distillation:
     """
 
     def __init__(self, weight: float, temperature: float) -> None:
-        if not 0 <= weight < float("inf") or not 0 < temperature < float("inf"):
-            raise ValueError(
-                f"Budget: distill must be a number >= 0 and temperature above 0, got {weight!r} and {temperature!r}"
-            )
+        for name, number in (("weight", weight), ("temperature", temperature)):
+            if not isinstance(number, (int, float)) or not 0 < number < float("inf"):
+                raise ValueError(f"Distill: {name} must be a finite number above 0, got {number!r}")
         self.weight, self.temperature = weight, temperature
         self.teacher: nn.Module | None = None
         self._handle: RemovableHandle | None = None

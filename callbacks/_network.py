@@ -1,33 +1,18 @@
-"""What the callbacks share: the network inside a LightningModule, one sample for it, and its channel graph."""
+"""The network inside a LightningModule, and what it is called with."""
 
 import contextlib
 import inspect
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups.shards import is_sharded, reshard
-from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
+from ssl_prune.utils.inputs import Inputs, call, evaluation, map_tensors
 
-__all__ = [
-    "example_of",
-    "forget",
-    "graph_of",
-    "handed_on",
-    "inputs_of",
-    "known_graph",
-    "network_of",
-    "refuse_sharded",
-    "remember",
-]
-
-_GRAPHS: "WeakKeyDictionary[nn.Module, tuple[str, dict[str, ChannelGraph]]]" = WeakKeyDictionary()
-_EXAMPLES: "WeakKeyDictionary[nn.Module, Inputs]" = WeakKeyDictionary()
+__all__ = ["handed_on", "inputs_of", "network_of", "refuse_sharded"]
 
 
 def network_of(pl_module: pl.LightningModule, module: str | None = None) -> nn.Module:
@@ -50,65 +35,6 @@ def network_of(pl_module: pl.LightningModule, module: str | None = None) -> nn.M
     return pl_module
 
 
-def remember(pl_module: pl.LightningModule, network: nn.Module, batch: Any) -> None:
-    """Keep one sample of a training batch, for LightningModules without `example_input_array`.
-
-    The batch is one that training reads anyway: opening the loader to look would move generators and streams on.
-    """
-    if pl_module.example_input_array is None and network not in _EXAMPLES:
-        _EXAMPLES[network] = map_tensors(lambda t: _first(t).detach().clone(), inputs_of(batch))
-
-
-def forget(network: nn.Module) -> None:
-    """Let go of the sample of an earlier run."""
-    _EXAMPLES.pop(network, None)
-
-
-def example_of(pl_module: pl.LightningModule, network: nn.Module) -> Inputs | None:
-    """One sample as `network` gets it: from `example_input_array`, else from a training batch; None where there is none.
-
-    Both are inputs of the LightningModule. Where its forward hands the network something else, it is that which counts.
-    """
-    example: Inputs | None = pl_module.example_input_array
-    if example is None:
-        example = _EXAMPLES.get(network)
-    if example is None:
-        return None
-    place = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
-
-    def move(tensor: Tensor) -> Tensor:
-        dtype = place.dtype if tensor.is_floating_point() else tensor.dtype
-        return _first(tensor).to(place.device, dtype)
-
-    return handed_on(pl_module, network, map_tensors(move, example))
-
-
-def graph_of(network: nn.Module, example: Inputs) -> ChannelGraph:
-    """The channel graph of `network`; traced once however many callbacks ask, and again when a shape has changed."""
-    shapes = _shapes(network)
-    inputs = repr([(t.shape, t.dtype, t.device) for t in leaves(as_call(example))])
-    if network not in _GRAPHS or _GRAPHS[network][0] != shapes:
-        _GRAPHS[network] = shapes, {}
-    known = _GRAPHS[network][1]
-    if inputs not in known:
-        known[inputs] = trace(network, example)
-    return known[inputs]
-
-
-def known_graph(network: nn.Module) -> ChannelGraph:
-    """The graph of a network that is sharded by now, as it was traced in `setup`: names and shapes are still the same.
-
-    Raises:
-        ValueError: it was not traced before it was sharded.
-    """
-    if network not in _GRAPHS or _GRAPHS[network][0] != _shapes(network):
-        raise ValueError(
-            f"{type(network).__name__} is sharded, and only a whole network can be traced: build it in the __init__ of "
-            "the LightningModule, set example_input_array there, and only shard it in configure_model"
-        )
-    return next(iter(_GRAPHS[network][1].values()))
-
-
 def refuse_sharded(who: object, pl_module: pl.LightningModule, way_out: str) -> None:
     """Refuse parameters that are DTensors.
 
@@ -121,10 +47,6 @@ def refuse_sharded(who: object, pl_module: pl.LightningModule, way_out: str) -> 
         raise ValueError(
             f"{type(who).__name__}: {name} is sharded (a DTensor), expected a network that each process holds whole; {way_out}"
         )
-
-
-def _shapes(network: nn.Module) -> str:
-    return repr([(name, tuple(p.shape)) for name, p in network.named_parameters()])
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward pass early
@@ -163,10 +85,6 @@ def _accepted(inputs: Inputs, module: nn.Module) -> Inputs:
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return inputs
     return {p.name: inputs[p.name] for p in parameters if p.name in inputs}
-
-
-def _first(tensor: Tensor) -> Tensor:
-    return tensor[:1] if tensor.dim() else tensor
 
 
 def inputs_of(batch: Any) -> Inputs:

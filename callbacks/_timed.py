@@ -8,7 +8,8 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget import BudgetProblem, Limits
-from ssl_prune.callbacks._network import graph_of, handed_on, inputs_of
+from ssl_prune.callbacks._network import handed_on, inputs_of
+from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.utils.inputs import Inputs, batch_of, leaves, map_tensors
 
 __all__ = ["Look", "TimedBatch"]
@@ -87,7 +88,7 @@ class Look:
     """The share of the time that a network takes as it would be cut now; the estimate is corrected by it.
 
     Args:
-        problem: of the network.
+        steering: of the network.
         limits: as they were stated.
         timed: the batch.
         pl_module: around the network.
@@ -116,7 +117,8 @@ class Look:
         if batch is not self._batch:
             self._batch = batch
             self.problem.update_latency_limit(self.limits, self.reference, batch)
-        return self.problem.measure(graph_of(self.network, batch), self.network, self.reference, batch, dead)
+        graph = RunContext.of(self.pl_module).graph(self.network, batch)
+        return self.problem.measure(graph, self.network, self.reference, batch, dead)
 
 
 def _length(samples: Inputs) -> int | None:

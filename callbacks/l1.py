@@ -2,15 +2,16 @@
 
 from typing import Literal
 
-from ssl_prune.callbacks._penalty import PenaltyCallback
+from ssl_prune.callbacks.penalise import Penalise
 from ssl_prune.groups import Patterns
 from ssl_prune.penalties import L1 as L1Penalty  # noqa: N811
 from ssl_prune.schedules import Schedule
+from ssl_prune.timing import Time
 
 __all__ = ["L1"]
 
 
-class L1(PenaltyCallback):
+class L1(Penalise):
     r"""Drive single weights to exactly zero: loss + strength · Σ |w_i|, the group lasso over single entries.
 
     Biases and normalisation vectors are not penalised.
@@ -22,14 +23,15 @@ class L1(PenaltyCallback):
         include: name patterns or module types of the layers under penalty; default all.
         exclude: layers to leave out.
         preconditioned: take the proximal map in the metric of the optimizer (SGD, Adam, AdamW, RMSprop, Adagrad).
-        threshold: entries below it become zero after each step of the subgradient solver.
-        freeze_at: from here on the strength is 0 and zeros stay frozen: a share of the run (0.7) or an epoch (7;
-            whole numbers from 1 on are epochs).
+        threshold: entries below it become zero after each step of the subgradient solver, which alone has one; default
+            1e-4.
+        freeze_at: from here on the strength is 0 and zeros stay frozen: a time with its unit, "0.7" of the run, "7ep"
+            (epochs) or "1000it" (optimizer steps).
         target_groups: the same as soon as no more than this many weights are left.
         module: name of the submodule to look at; default the one that holds all parameters.
 
     Raises:
-        ValueError: a strength below zero, a pattern that matches nothing.
+        ValueError: a strength below zero, an option that nothing would read, a pattern that matches nothing.
 
     Example:
         >>> L1(1e-5, exclude="fc2").granularity
@@ -47,19 +49,19 @@ class L1(PenaltyCallback):
         exclude: Patterns | None = None,
         *,
         preconditioned: bool = False,
-        threshold: float = 1e-4,
-        freeze_at: int | float | None = None,
+        threshold: float | None = None,
+        freeze_at: str | float | Time | None = None,
         target_groups: int | None = None,
         module: str | None = None,
     ) -> None:
         super().__init__(
-            "weight",
             L1Penalty(),
+            "weight",
             strength,
-            solver=solver,
-            schedule=schedule,
-            include=include,
-            exclude=exclude,
+            solver,
+            schedule,
+            include,
+            exclude,
             preconditioned=preconditioned,
             threshold=threshold,
             freeze_at=freeze_at,

@@ -3,8 +3,9 @@
 from typing import Any
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
-from ssl_prune.callbacks._penalty import PenaltyCallback
+from ssl_prune.callbacks._network import network_of, refuse_sharded
+from ssl_prune.callbacks._run_context import RunContext
+from ssl_prune.callbacks._step import StepCallback
 from ssl_prune.shrinking import lineage_of
 from ssl_prune.sizes.remaining import remaining
 
@@ -36,7 +37,8 @@ class SparsityMonitor(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the network before anything is trained."""
         if stage == "fit":
-            forget(network_of(pl_module, self.module))
+            RunContext.begin(trainer, pl_module)
+            network_of(pl_module, self.module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse a network of which this process has only a part."""
@@ -46,23 +48,20 @@ class SparsityMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep an example input."""
-        if pl_module.example_input_array is None:
-            remember(pl_module, network_of(pl_module, self.module), batch)
+        RunContext.of(pl_module).remember(pl_module, batch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the weights as they are."""
-        network = network_of(pl_module, self.module)
-        example = example_of(pl_module, network)
-        if example is None:
-            raise ValueError("SparsityMonitor: no example input; set example_input_array on the LightningModule")
-        left = remaining(graph_of(network, example), network, example)
+        network, context = network_of(pl_module, self.module), RunContext.of(pl_module)
+        example = context.needed_example(self, pl_module, network)
+        left = remaining(context.graph(network, example), network, example)
         lineage = lineage_of(network)
         macs, params = left.macs[0], left.params[0]
         if lineage is not None:
             dense = lineage.cost(example)
             macs, params = dense.macs, dense.params
         values = {"macs_left": left.macs[1] / max(macs, 1), "params_left": left.params[1] / params}
-        penalties = [c for c in trainer.callbacks if isinstance(c, PenaltyCallback) and c.solver is not None]  # type: ignore[attr-defined]
+        penalties = [c for c in trainer.callbacks if isinstance(c, StepCallback) and c.solver is not None]  # type: ignore[attr-defined]
         if penalties:
             values["groups_alive"] = float(sum(int(c.groups.alive().sum()) for c in penalties if c.groups is not None))
             values["strength"] = max(c.solver.current_strength for c in penalties if c.solver is not None)

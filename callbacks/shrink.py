@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks._network import example_of, graph_of, network_of, remember
-from ssl_prune.callbacks._penalty import PenaltyCallback
+from ssl_prune.callbacks._network import network_of
+from ssl_prune.callbacks._run_context import RunContext
+from ssl_prune.callbacks._step import StepCallback
 from ssl_prune.errors import SlimError
 from ssl_prune.shrinking import Lineage, check_optimizers, follow_checkpoints, training_cut
 from ssl_prune.shrinking.rank_agreement import check_agreement
@@ -91,6 +92,7 @@ class Shrink(pl.Callback):
         follow_checkpoints(pl_module)
         if stage != "fit":
             return
+        RunContext.begin(trainer, pl_module)
         self._in_vain, self._dense, self._looked_at, self.history = None, None, None, []
         strategy, kinds = trainer.strategy, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy)
         if not isinstance(strategy, kinds):
@@ -108,7 +110,7 @@ class Shrink(pl.Callback):
         network = network_of(pl_module, self.module)
         own = {id(p) for p in network.parameters()}
         for callback in callbacks:
-            if isinstance(callback, PenaltyCallback):
+            if isinstance(callback, StepCallback):
                 other = network_of(pl_module, callback.module)
                 if other is not network and own & {id(p) for p in other.parameters()}:
                     raise ValueError(
@@ -125,8 +127,7 @@ class Shrink(pl.Callback):
     ) -> None:
         """Keep an example input, and cut if it is time to."""
         network = network_of(pl_module, self.module)
-        if pl_module.example_input_array is None:
-            remember(pl_module, network, batch)
+        RunContext.of(pl_module).remember(pl_module, batch)
         step = int(trainer.global_step)
         if not step or step == self._looked_at:  # in the middle of an accumulation the step is the same
             return
@@ -210,11 +211,9 @@ class Shrink(pl.Callback):
 
     def _plan(self, pl_module: pl.LightningModule) -> tuple[str | None, dict[str, int]]:
         """The plan as text, None if there is too little to gain; and what it removes."""
-        network = network_of(pl_module, self.module)
-        example = example_of(pl_module, network)
-        if example is None:
-            raise ValueError(f"Shrink: no example input; set example_input_array on {type(pl_module).__name__}")
-        graph = graph_of(network, example)
+        network, context = network_of(pl_module, self.module), RunContext.of(pl_module)
+        example = context.needed_example(self, pl_module, network)
+        graph = context.graph(network, example)
         left = remaining(graph, network, example)
         sizes = (left.macs[1], left.params[1])
         if not self._enough(left.macs, left.params) or sizes == self._in_vain:
@@ -233,8 +232,7 @@ class Shrink(pl.Callback):
 
     def _note(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: float) -> None:
         network = network_of(pl_module, self.module)
-        example = example_of(pl_module, network)
-        assert example is not None
+        example = RunContext.of(pl_module).needed_example(self, pl_module, network)
         lineage = Lineage.of(network)
         if self._dense is None:
             before = lineage.cost(example)

@@ -10,7 +10,9 @@ from torch import nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
-from ssl_prune.callbacks._network import example_of, forget, graph_of, network_of, refuse_sharded, remember
+from ssl_prune.callbacks._network import network_of, refuse_sharded
+from ssl_prune.callbacks._options import refuse_lost
+from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
 from ssl_prune.latency import compare_latency, without_zeros
@@ -47,8 +49,8 @@ class Slim(pl.Callback, Writes):
 
     Raises:
         TypeError: `path` is no path.
-        ValueError: an unknown export, a number that is out of range, or a path of which another of the files would take
-            the place.
+        ValueError: an unknown export, a number that is out of range, an option that nothing would read, or a path of
+            which another of the files would take the place.
 
     Example:
         >>> Slim("net.safetensors", exports=("onnx",)).exports
@@ -81,6 +83,11 @@ class Slim(pl.Callback, Writes):
         if not isinstance(latency_batch, int) or latency_batch < 0:
             raise ValueError(f"Slim: latency_batch must be a number of samples >= 0, got {latency_batch!r}")
         self.exports = tuple(dict.fromkeys(exports))
+        if path is None:
+            refuse_lost(self, "exports lie beside the slim file", "give a path", exports=(self.exports, ()))
+        if not exact and not exports:
+            reason = "with exact=False the cut is made whatever its error, and there is no export to compare"
+            refuse_lost(self, reason, "leave exact at true", tolerance=(tolerance, 1e-4))
         self.write_to(path, [".json", ".png", *map(ending, self.exports)])
         self.exact, self.tolerance, self.columns = exact, tolerance, columns
         self.threshold, self.round_to = threshold, round_to
@@ -92,7 +99,8 @@ class Slim(pl.Callback, Writes):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the network, where its files go and what the exports need before anything is trained."""
         if stage == "fit":
-            forget(network_of(pl_module, self.module))
+            RunContext.begin(trainer, pl_module)
+            network_of(pl_module, self.module)
             self._timed = TimedBatch(self.latency_batch)
             for name in self.exports:
                 require(name)
@@ -112,8 +120,7 @@ class Slim(pl.Callback, Writes):
     ) -> None:
         """Keep an example input, and what is timed."""
         self._timed.take(batch)
-        if pl_module.example_input_array is None:
-            remember(pl_module, network_of(pl_module, self.module), batch)
+        RunContext.of(pl_module).remember(pl_module, batch)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cut the network as training left it; one process does it for all."""
@@ -128,13 +135,11 @@ class Slim(pl.Callback, Writes):
             ValueError: no example input.
             SlimError: the network's outputs are not finite, or an export differs.
         """
-        network = network_of(pl_module, self.module)
-        example = example_of(pl_module, network)
-        if example is None:
-            raise ValueError(f"Slim: no example input; set example_input_array on {type(pl_module).__name__}")
+        network, context = network_of(pl_module, self.module), RunContext.of(pl_module)
+        example = context.needed_example(self, pl_module, network)
         self.refuse_unwritable(trainer)
         # What is measured is measured on the batch that counts; the graph needs one sample only.
-        graph = None if "measured" in (self.round_to, self.columns) else graph_of(network, example)
+        graph = None if "measured" in (self.round_to, self.columns) else context.graph(network, example)
         batch = self._timed.inputs(pl_module, network, example)
         inputs = batch if graph is None else example
         self.result = slim(

@@ -13,7 +13,8 @@ import torch
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Slim
-from ssl_prune.callbacks._network import example_of, network_of, remember
+from ssl_prune.callbacks._network import network_of
+from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.checkpoints import load_weights
 from ssl_prune.commands import COMMANDS, model_class
 from ssl_prune.errors import SlimError
@@ -84,7 +85,7 @@ class SlimTrainer(pl.Trainer):
             datamodule.prepare_data()
             datamodule.setup("fit")
             self.datamodule = datamodule
-            _look_at_data(model, module, datamodule)
+            _look_at_data(model, datamodule)
         print(callback.run(self, model))
 
     def export(
@@ -111,8 +112,8 @@ class SlimTrainer(pl.Trainer):
         if datamodule is not None and model.example_input_array is None:
             datamodule.prepare_data()
             datamodule.setup("fit")
-            _look_at_data(model, module, datamodule)
-        example = example_of(model, network)
+            _look_at_data(model, datamodule)
+        example = RunContext.of(model).example(model, network)
         if example is None:
             raise ValueError(f"export: no example input; set example_input_array on {type(model).__name__}")
         slim = load_slim(path, network)
@@ -205,9 +206,9 @@ def _run(arguments: Sequence[str] | None) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _look_at_data(model: pl.LightningModule, module: str | None, datamodule: pl.LightningDataModule) -> None:
+def _look_at_data(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> None:
     if model.example_input_array is None:
-        remember(model, network_of(model, module), next(iter(datamodule.train_dataloader())))
+        RunContext.of(model).remember(model, next(iter(datamodule.train_dataloader())))
 
 
 def _load_weights(model: pl.LightningModule, path: str, module: str | None) -> None:

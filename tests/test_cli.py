@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +13,13 @@ pytest.importorskip("jsonargparse")
 
 from ssl_prune import load_slim
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks import Penalise
 from ssl_prune.cli import SlimCLI, main
 from ssl_prune.models import DigitsNet
+from ssl_prune.penalties import GroupMCP
 from ssl_prune.report.run import RunReport
 from ssl_prune.schedules import Cosine, Step
+from ssl_prune.timing import RunLength
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "configs" / "digits.yaml")
@@ -186,17 +188,32 @@ def test_overriding_callbacks(here):
     assert callback["init_args"]["schedule"]["init_args"]["end"] == "0.5"
 
 
-@pytest.mark.parametrize(("text", "step"), [("2", 20), ("1", 10), ("0.5", 35), ("0", 0)])
-def test_epochs_and_shares_are_told_apart(here, text, step):
-    """Whatever the parser makes of a whole number."""
+@pytest.mark.parametrize(
+    ("text", "step"), [('"2ep"', 20), ("2ep", 20), ('"0.5"', 35), ('"1.0"', 70), ("7it", 7), ("0", 0)]
+)
+def test_times_are_read_with_their_units(here, text, step):
+    """Whatever the parser makes of a number in quotation marks."""
     Path("c.yaml").write_text(
-        "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "seed_everything: 0\nmodel: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
         "trainer:\n  logger: false\n  callbacks:\n    - class_path: GroupLasso\n"
         f"      init_args: {{granularity: filter, strength: 1.0e-3, freeze_at: {text}}}\n"
     )
     built = built_from(["--config", "c.yaml"])
     (callback,) = [c for c in built.trainer.callbacks if type(c).__name__ == "GroupLasso"]
-    assert callback._debias_step(SimpleNamespace(estimated_stepping_batches=70), 10) == step
+    assert callback.freeze_at.steps(RunLength(steps=70, steps_per_epoch=10)) == step
+
+
+def test_a_penalty_is_an_object_in_a_file(here):
+    Path("c.yaml").write_text(
+        "seed_everything: 0\nmodel: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "trainer:\n  logger: false\n  callbacks:\n    - class_path: ssl_prune.callbacks.Penalise\n      init_args:\n"
+        "        penalty: {class_path: ssl_prune.penalties.GroupMCP, init_args: {gamma: 2.5}}\n"
+        "        granularity: filter\n        strength: 1.0e-3\n"
+        "    - class_path: ssl_prune.callbacks.Distill\n      init_args: {start: 5ep}\n"
+    )
+    built = built_from(["--config", "c.yaml"])
+    (callback,) = [c for c in built.trainer.callbacks if isinstance(c, Penalise)]
+    assert callback.penalty == GroupMCP(gamma=2.5)
 
 
 def built_from(arguments):
@@ -248,7 +265,9 @@ def lasso(config):
         (lambda c: lasso(c).update(granularity="rows"), ["rows", "coupled"]),
         (lambda c: lasso(c).update(include="nothing*"), ["nothing*", "conv1"]),
         (lambda c: lasso(c).update(module="nett"), ["nett", "network"]),
-        (lambda c: lasso(c).update(freeze_at=1.5), ["freeze_at"]),
+        (lambda c: lasso(c).update(freeze_at=1.5), ["freeze_at", '"0.7" (of the run)']),
+        (lambda c: lasso(c).update(freeze_at=0.5), ["freeze_at", '"0.7" (of the run)']),
+        (lambda c: lasso(c).update(freeze_at="5 epochs"), ["freeze_at", "5 epochs"]),
         (lambda c: c["trainer"]["callbacks"][0].update(class_path="GroupLazzo"), ["GroupLazzo"]),
         (lambda c: c["trainer"]["callbacks"][2]["init_args"].update(exports=["tflite"]), ["tflite", "onnx"]),
         (lambda c: c["model"].update(class_path="my.Model"), ["my.Model"]),

@@ -1,10 +1,10 @@
-"""What a penalty is: the cost of being non-zero, its subgradient and its proximal maps."""
+"""What a penalty is: the cost of being non-zero, and its proximal map."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,11 +14,20 @@ if TYPE_CHECKING:
 
 
 class Penalty(ABC):
-    """A convex function ``Omega(w)`` of a partition's entries, for strength 1.
+    """A function ``Omega(w)`` of a partition's entries, for strength 1.
 
     The strength is no part of a penalty: it multiplies what `value` and `subgradient` return, and enters the proximal
-    maps through their arguments.
+    maps through their arguments. A penalty has `value`, `prox` and `subdifferential_distance`; two more are optional and
+    asked for when an optimizer is attached: `prox_metric` for a proximal map in the metric of the optimizer, and
+    `subgradient` for the subgradient solver.
+
+    Attributes:
+        convex: ``Omega`` is convex, so that its proximal map does not expand.
+        homogeneous: ``Omega(c w) = c Omega(w)`` for ``c >= 0``.
     """
+
+    convex: ClassVar[bool] = True
+    homogeneous: ClassVar[bool] = True
 
     @property
     def entrywise(self) -> bool:
@@ -30,17 +39,6 @@ class Penalty(ABC):
         """``Omega(w)``, a scalar in float32 (float64 if a member is)."""
 
     @abstractmethod
-    def subgradient(self, groups: Partition) -> list[Tensor]:
-        """The subgradient of ``Omega`` that is 0 where ``w`` is 0: one tensor a member, shaped as its parameter."""
-
-    @torch.no_grad()
-    def add_subgradient(self, groups: Partition, strength: float) -> None:
-        """Add ``strength * subgradient`` to the members' ``.grad``, which exists."""
-        for member, part in zip(groups.members, self.subgradient(groups), strict=True):
-            assert member.grad is not None
-            member.grad.add_(part, alpha=strength)
-
-    @abstractmethod
     def prox(self, groups: Partition, step: float | Tensor) -> None:
         """Replace ``w`` in place by ``argmin_z 1/2 ||z - w||^2 + step * Omega(z)``.
 
@@ -50,6 +48,35 @@ class Penalty(ABC):
         """
 
     @abstractmethod
+    def subdifferential_distance(self, groups: Partition, gradients: Sequence[Tensor], strength: float) -> Tensor:
+        """How far each group is from being stationary: ``min_u || grad_g + u ||, u in strength * dOmega(w)_g``.
+
+        It is 0 in all groups where ``w`` minimises ``loss + strength * Omega`` to first order.
+
+        Args:
+            groups: the partition.
+            gradients: of the loss: one tensor a member, shaped as its parameter.
+            strength: multiplies the penalty in the objective.
+
+        Returns:
+            ``(G,)`` distances >= 0.
+        """
+
+    def subgradient(self, groups: Partition) -> list[Tensor]:
+        """The subgradient of ``Omega`` that is 0 where ``w`` is 0: one tensor a member, shaped as its parameter.
+
+        Raises:
+            TypeError: this penalty has none.
+        """
+        raise TypeError(f'{self} has no subgradient: leave solver at "proximal"')
+
+    @torch.no_grad()
+    def add_subgradient(self, groups: Partition, strength: float) -> None:
+        """Add ``strength * subgradient`` to the members' ``.grad``, which exists."""
+        for member, part in zip(groups.members, self.subgradient(groups), strict=True):
+            assert member.grad is not None
+            member.grad.add_(part, alpha=strength)
+
     def prox_metric(self, groups: Partition, strength: float | Tensor, metric: Sequence[Tensor]) -> None:
         """Replace ``w`` in place by ``argmin_z 1/2 (z - w)' H (z - w) + strength * Omega(z)``.
 
@@ -57,4 +84,21 @@ class Penalty(ABC):
             groups: the partition whose parameters are changed.
             strength: not multiplied by a learning rate (that is in ``H``): a number, a 0-d tensor, or ``(G,)``.
             metric: the diagonal of ``H``, one tensor a member that broadcasts to its parameter.
+
+        Raises:
+            TypeError: this penalty has none.
         """
+        raise TypeError(
+            f"{self} has no proximal map in a diagonal metric: leave preconditioned=False, and give all members of a group "
+            "one learning rate"
+        )
+
+    @property
+    def has_subgradient(self) -> bool:
+        """Whether it says a `subgradient`."""
+        return type(self).subgradient is not Penalty.subgradient
+
+    @property
+    def has_prox_metric(self) -> bool:
+        """Whether it says a `prox_metric`."""
+        return type(self).prox_metric is not Penalty.prox_metric

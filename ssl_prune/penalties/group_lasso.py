@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ssl_prune.penalties.base import Penalty
 from ssl_prune.penalties.functional import metric_norms, shrink_factor
+from ssl_prune.penalties.group_norm import GroupNormPenalty, SizeNorm
 from ssl_prune.penalties.l1 import L1
 
 if TYPE_CHECKING:
     from ssl_prune.groups import Partition
 
-SizeNorm = Literal["none", "sqrt"]
-
 
 @dataclass(frozen=True)
-class GroupLasso(Penalty):
+class GroupLasso(GroupNormPenalty):
     """The weighted sum of group norms.
 
     ``Omega(w) = sum_g a_g ||w_g||_2``, with ``a_g = 1`` for `size_norm` "none" and ``a_g = sqrt(|g|)`` for "sqrt".
@@ -51,24 +49,19 @@ class GroupLasso(Penalty):
     size_norm: SizeNorm = "none"
 
     def __post_init__(self) -> None:
-        if self.size_norm not in ("none", "sqrt"):
-            raise ValueError(f'size_norm must be "none" or "sqrt", got {self.size_norm!r}')
+        self._check_size_norm()
 
-    def weights(self, groups: Partition) -> Tensor | None:
-        """The ``a_g``, ``(G,)``; None where all are 1."""
-        return None if self.size_norm == "none" or groups.is_entrywise else groups.sizes.sqrt()
+    def cost(self, norms: Tensor, weights: Tensor) -> Tensor:
+        """``a_g ||w_g||``."""
+        return norms * weights
 
-    @torch.no_grad()
-    def value(self, groups: Partition) -> Tensor:
-        """``sum_g a_g ||w_g||``."""
-        weights, norms = self.weights(groups), groups.norms()
-        return groups.total(norms if weights is None else norms * weights)
+    def slope(self, norms: Tensor, weights: Tensor) -> Tensor:
+        """``a_g``; NaN where the norm is."""
+        return torch.where(norms.isnan(), norms, weights)
 
-    @torch.no_grad()
-    def subgradient(self, groups: Partition) -> list[Tensor]:
-        """``a_g w / ||w_g||``, 0 for a group of norm 0."""
-        laid = groups.expand(self._scales(groups), fill=0.0)
-        return [(m.values * s).to(m.param.dtype) for m, s in zip(groups.members, laid, strict=True)]
+    def shrunk(self, norms: Tensor, step: Tensor, weights: Tensor) -> Tensor:
+        """``max(||w_g|| - step a_g, 0)``."""
+        return norms * shrink_factor(norms, step * weights)
 
     @torch.no_grad()
     def add_subgradient(self, groups: Partition, strength: float) -> None:

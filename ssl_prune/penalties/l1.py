@@ -61,6 +61,15 @@ class L1(Penalty):
         return signs
 
     @torch.no_grad()
+    def subdifferential_distance(self, groups: Partition, gradients: Sequence[Tensor], strength: float) -> Tensor:
+        """The norm over each group of ``grad_i + strength sign(w_i)``; of an entry at 0, ``(|grad_i| - strength)+``."""
+        apart = []
+        for member, gradient in zip(groups.members, gradients, strict=True):
+            w, most = member.values, strength if member.param.ndim > 1 else 0.0
+            apart.append(torch.where(w == 0, soft_threshold(gradient, most), gradient + most * w.sign()).square())
+        return groups.sum(apart).sqrt()
+
+    @torch.no_grad()
     def prox(self, groups: Partition, step: float | Tensor) -> None:
         """``w_i <- sign(w_i) max(|w_i| - step, 0)``."""
         uniform = not isinstance(step, Tensor) or step.ndim == 0

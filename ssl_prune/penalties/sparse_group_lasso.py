@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ssl_prune.penalties.base import Penalty
-from ssl_prune.penalties.group_lasso import GroupLasso, SizeNorm
+from ssl_prune.penalties.functional import soft_threshold
+from ssl_prune.penalties.group_lasso import GroupLasso
+from ssl_prune.penalties.group_norm import SizeNorm
 from ssl_prune.penalties.l1 import L1
 
 if TYPE_CHECKING:
@@ -73,6 +75,18 @@ class SparseGroupLasso(Penalty):
         """``r sign(w) + (1 - r) a_g w / ||w_g||``."""
         entries, whole = L1().subgradient(groups), self._group.subgradient(groups)
         return [self.l1_ratio * a + (1 - self.l1_ratio) * b for a, b in zip(entries, whole, strict=True)]
+
+    @torch.no_grad()
+    def subdifferential_distance(self, groups: Partition, gradients: Sequence[Tensor], strength: float) -> Tensor:
+        """As of the group lasso, with what the l1 part leaves of the gradient.
+
+        That is ``grad_i + r strength sign(w_i)``; of an entry at 0, ``soft(grad_i, r strength)``.
+        """
+        left = []
+        for member, gradient in zip(groups.members, gradients, strict=True):
+            w, most = member.values, self.l1_ratio * strength if member.param.ndim > 1 else 0.0
+            left.append(torch.where(w == 0, soft_threshold(gradient, most), gradient + most * w.sign()))
+        return self._group.subdifferential_distance(groups, left, (1 - self.l1_ratio) * strength)
 
     @torch.no_grad()
     def prox(self, groups: Partition, step: float | Tensor) -> None:

@@ -87,13 +87,26 @@ class ProximalSolver(Solver):
 
         Raises:
             RuntimeError: already attached.
-            TypeError: not a torch optimizer, or its metric is not known and `preconditioned`.
-            ValueError: a grouped parameter is in none of them, or a group spans two.
+            TypeError: not a torch optimizer; with `preconditioned`, its metric is not known, or the penalty has no proximal
+                map in a metric.
+            ValueError: a grouped parameter is in none of them, or a group spans two; its members have several learning
+                rates, and the penalty has no proximal map in a metric.
         """
         if self.preconditioned:
+            if not self.penalty.has_prox_metric:
+                raise TypeError(
+                    f"preconditioned=True needs a proximal map in the metric of the optimizer, which {self.penalty} has not; "
+                    "leave it at False"
+                )
             for optimizer in optimizers:
                 check_supported(optimizer)
         super().attach(*optimizers)
+        if not self.penalty.has_prox_metric and any(b.learning_rates() is None for b in self._bindings):
+            self.detach()
+            raise ValueError(
+                f"members of one group have several learning rates, for which {self.penalty} has no proximal map; give them "
+                "one, or take the group lasso"
+            )
 
     def _penalise(self, binding: Binding, strength: float) -> None:
         groups = binding.groups

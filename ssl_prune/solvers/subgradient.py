@@ -83,6 +83,20 @@ class SubgradientSolver(Solver):
         self._just_below: dict[torch.dtype, float] = {}
         self._only = None if thresholded is None else {id(p) for p in thresholded}
 
+    def attach(self, *optimizers: Optimizer) -> None:
+        """Act after every step of these optimizers, until `detach`.
+
+        Raises:
+            RuntimeError: already attached.
+            TypeError: not a torch optimizer, or the penalty has no subgradient.
+            ValueError: a grouped parameter is in none of them, or a group spans two.
+        """
+        if not self.penalty.has_subgradient:
+            raise TypeError(
+                f"the subgradient solver needs a subgradient, which {self.penalty} has not: take the proximal one"
+            )
+        super().attach(*optimizers)
+
     @torch.no_grad()
     def add_gradient(self, optimizer: Optimizer | None = None) -> None:
         """Add the penalty's subgradient to ``.grad`` of the grouped parameters, once a step.

@@ -10,9 +10,11 @@ from wide import Wide, adamw
 
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks import Budget, GroupLasso, Slim
+from ssl_prune.callbacks import Budget, GroupLasso, Penalise, Slim
 from ssl_prune.callbacks._timed import Look
+from ssl_prune.groups import Coupled
 from ssl_prune.models import ViT
+from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
 from ssl_prune.schedules import Cosine
 from ssl_prune.scores import Magnitude
 
@@ -115,7 +117,36 @@ def test_floors_are_kept(trainer):
     assert net.fc1.out_features >= 16
 
 
+def test_the_order_of_callbacks_and_the_way_to_say_coupled_do_not_matter(trainer):
+    """A lasso and a budget find each other whoever comes first, and an object says what its name says."""
+    found = []
+    for callbacks in (
+        [GroupLasso("coupled"), Budget(macs=0.5)],
+        [Budget(macs=0.5), GroupLasso("coupled")],
+        [Budget(macs=0.5), GroupLasso(Coupled())],
+        [Penalise(GroupLassoPenalty(), Coupled()), Budget(macs=0.5)],
+    ):
+        lit = Lit()
+        trainer(*callbacks, epochs=2).fit(lit, loader())
+        found.append(torch.cat([p.detach().flatten() for p in lit.parameters()]))
+    assert (found[0] == 0).any()
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_the_same_callbacks_serve_several_fits_and_trainers(trainer):
+    """What an earlier run left does not count: neither its budget nor its example."""
+    callbacks = GroupLasso("coupled"), Budget(macs=0.5)
+    lit = Lit()
+    trainer(*callbacks, epochs=2).fit(lit, loader())
+    again = trainer(*callbacks, epochs=2)
+    again.fit(lit, loader())
+    again.callbacks.remove(callbacks[1])
+    with pytest.raises(ValueError, match="give a strength, or a Budget beside it"):
+        again.fit(lit, loader())
+
+
 REFUSED = [
+    (lambda: [GroupLasso("coupled"), GroupLasso(Coupled(), include="conv1"), Budget(macs=0.5)], "found 2 group lassos"),
     (lambda: [Budget(macs=0.5)], "found 0 group lassos without a strength"),
     (lambda: [GroupLasso("coupled", 0.1), Budget(macs=0.5)], "found 0 group lassos"),
     (lambda: [GroupLasso("coupled")], "give a strength, or a Budget beside it"),
@@ -147,12 +178,15 @@ def test_a_run_without_an_end_is_refused(trainer):
         ({}, "at least one"),
         ({"macs": 0.5, "window": ("0.5", "0.2")}, "window: the last moment must be after"),
         ({"macs": 0.5, "window": ("0.1",)}, "window must be two times"),
-        ({"macs": 0.5, "window": (0.1, 0.65)}, "window: got 0.1, expected a time with its unit"),
+        ({"macs": 0.5, "window": (0.1, 0.65)}, 'window: got 0.1, expected a time with its unit: "0.7"'),
+        ({"macs": 0.5, "window": (0, 1)}, "window: got 1, expected a time with its unit"),
+        ({"macs": 0.5, "window": (0, 0)}, "window: the last moment must be after"),
         (
             {"macs": 0.5, "window": Cosine(end="0.5", initial=1, final=0)},
             "window: the share of the way must go from 0 to 1",
         ),
-        ({"latency": 2.0}, "for milliseconds give latency_ms=2.0"),
+        ({"macs": 0.5, "lookahead": 0.05}, "Budget: lookahead: got 0.05, expected a time with its unit"),
+        ({"latency": 1.8}, "for milliseconds give latency_ms=1.8"),
         ({"latency_ms": 0.0}, "latency_ms must be milliseconds above 0"),
         ({"macs": 0.5, "window": None}, "window must be two times"),
         ({"latency": 0.5, "latency_batch": 0}, "latency_batch must be"),
@@ -174,7 +208,7 @@ def test_numbers_out_of_range_are_refused(options, message):
     ("options", "message"),
     [
         ({"granularity": "filter"}, 'only GroupLasso."coupled". goes without one'),
-        ({"granularity": "coupled", "freeze_at": 0.5}, "leave freeze_at at its default"),
+        ({"granularity": "coupled", "freeze_at": "0.5"}, "freeze_at at its default"),
         ({"granularity": "coupled", "solver": "subgradient"}, "at its default"),
     ],
 )
@@ -196,59 +230,6 @@ def test_decisions_are_written_with_a_picture(trainer, tmp_path):
     assert all(entry["gone"] is None or first <= entry["gone"] <= last for entry in channels.values())
     assert all(entry["key"] is not None for entry in channels.values() if entry["gone"] is not None)
     assert (tmp_path / "out" / "budget.png").stat().st_size > 1000
-
-
-class Gradients(pl.Callback):
-    """Gradients of each step, and the weights they were taken at."""
-
-    def __init__(self):
-        self.weights, self.seen = [], []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.weights.append(({k: v.clone() for k, v in pl_module.state_dict().items()}, batch))
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self.seen.append([p.grad.clone() for p in pl_module.parameters()])
-
-
-def test_a_teacher_adds_its_term_after_the_window_alone(trainer):
-    lit, budget, record = Lit(), Budget(macs=0.5, distill=0.7, temperature=3.0), Gradients()
-    trainer(GroupLasso("coupled"), budget, record, epochs=8).fit(lit, loader())
-    teacher = Lit()
-    teacher.net = budget.distillation.teacher
-    frozen = budget.solver.window.end + 1
-    for step, weight in ((0, 0.0), (budget.solver.window.start + 3, 0.0), (frozen, 0.7), (len(record.seen) - 1, 0.7)):
-        state, batch = record.weights[step]
-        student = Lit()
-        student.load_state_dict(state)
-        student.train()
-        with torch.no_grad():
-            target = (teacher.net.eval()(batch[0]) / 3.0).log_softmax(-1)
-        logits = student(batch[0])
-        kl = (target.exp() * (target - (logits / 3.0).log_softmax(-1))).sum(-1).mean()
-        (nn.functional.cross_entropy(logits, batch[1]) + weight * 9.0 * kl).backward()
-        for got, p in zip(record.seen[step], student.parameters(), strict=True):
-            torch.testing.assert_close(got, p.grad, rtol=1e-4, atol=1e-6)
-
-
-def test_a_run_with_a_teacher_goes_on_to_the_same_numbers(trainer, tmp_path):
-    class Save(pl.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
-
-    whole = Lit()
-    trainer(GroupLasso("coupled"), Budget(macs=0.5, distill=1.0), Save(), epochs=8).fit(whole, loader())
-    for epoch in (0, 3, 6):
-        again = Lit()
-        run = trainer(GroupLasso("coupled"), Budget(macs=0.5, distill=1.0), epochs=8)
-        run.fit(again, loader(), ckpt_path=tmp_path / f"{epoch}.ckpt")
-        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
-
-
-@pytest.mark.parametrize("options", [{"distill": -1}, {"distill": 1, "temperature": 0}])
-def test_a_distillation_that_is_none_is_refused(options):
-    with pytest.raises(ValueError, match="distill must be a number"):
-        Budget(macs=0.5, **options)
 
 
 def test_a_run_that_diverges_says_so(trainer):
@@ -348,7 +329,7 @@ def test_a_transformer_gives_heads_and_hidden_units(trainer):
 
 
 def test_layers_that_cost_much_lose_less_where_a_time_is_stated():
-    assert Budget(macs=0.5).cost_exponent == Budget(params=0.5).cost_exponent == 1.0
-    assert Budget(latency=0.5).cost_exponent == Budget(params=0.5, latency=0.5).cost_exponent == 0.5
-    assert Budget(latency_ms=0.5).cost_exponent == 0.5
-    assert Budget(latency=0.5, cost_exponent=1.0).cost_exponent == 1.0
+    assert Budget(macs=0.5).options.cost_exponent == Budget(params=0.5).options.cost_exponent == 1.0
+    assert Budget(latency=0.5).options.cost_exponent == Budget(params=0.5, latency=0.5).options.cost_exponent == 0.5
+    assert Budget(latency_ms=0.5).options.cost_exponent == 0.5
+    assert Budget(latency=0.5, cost_exponent=1.0).options.cost_exponent == 1.0

@@ -36,7 +36,7 @@ g = torch.Generator().manual_seed(1)
 data = TensorDataset(torch.randn(32, 1, 6, 6, generator=g), torch.randint(0, 3, (32,), generator=g))
 callbacks = [
     GroupLasso("coupled") if solver == "budget"
-    else GroupLasso("coupled", 2.5, solver=solver, threshold=0.05, freeze_at=0.75),
+    else GroupLasso("coupled", 2.5, solver=solver, threshold=0.05 if solver == "subgradient" else None, freeze_at="0.75"),
     L1(0.01, include="4"),
     SparsityMonitor(),
     Slim("net.safetensors"),

@@ -87,7 +87,7 @@ def test_after_real_training(kit, trainer):
 
 def test_every_epoch_is_logged(kit, trainer, tmp_path):
     logger = pl.loggers.CSVLogger(tmp_path, name=None, version="")
-    callbacks = GroupLasso("coupled", 4.0, freeze_at=2), L1(0.1, include="fc"), SparsityMonitor()
+    callbacks = GroupLasso("coupled", 4.0, freeze_at="2ep"), L1(0.1, include="fc"), SparsityMonitor()
     trainer(*callbacks, epochs=3, logger=logger).fit(kit.Lit(), kit.loader())
     rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]

@@ -24,15 +24,17 @@ def test_strengths(build, strength):
     [
         ({"granularity": "rows"}, r"unknown granularity 'rows'; expected one of .*coupled"),
         ({"solver": "newton"}, "solver must be"),
-        ({"freeze_at": 1.5}, "freeze_at must be"),
-        ({"freeze_at": -1}, "freeze_at must be"),
+        ({"freeze_at": 1.5}, 'GroupLasso: freeze_at: got 1.5, expected a time with its unit: "0.7"'),
+        ({"freeze_at": 1}, "freeze_at: got 1, expected a time with its unit"),
+        ({"freeze_at": 0.7}, "freeze_at: got 0.7, expected a time with its unit"),
+        ({"freeze_at": "1.5"}, "freeze_at: a share of the run must be in"),
+        ({"freeze_at": "2.5it"}, "freeze_at: optimizer steps must be a whole number"),
+        ({"freeze_at": True}, "freeze_at: got True"),
         ({"target_groups": -1}, "target_groups must be"),
         ({"target_groups": 0.5}, "target_groups must be"),
-        ({"freeze_at": -0.1}, "freeze_at must be"),
-        ({"freeze_at": NAN}, "freeze_at must be"),
-        ({"freeze_at": float("inf")}, "freeze_at must be"),
-        ({"threshold": -1.0}, "threshold must be"),
-        ({"threshold": NAN}, "threshold must be"),
+        ({"freeze_at": NAN}, "freeze_at: got nan"),
+        ({"solver": "subgradient", "threshold": -1.0}, "threshold must be"),
+        ({"solver": "subgradient", "threshold": NAN}, "threshold must be"),
         ({"l1_ratio": 2.0}, "l1_ratio"),
         ({"l1_ratio": NAN}, "l1_ratio"),
         ({"size_norm": "cubic"}, "size_norm"),
@@ -149,8 +151,8 @@ def test_parameters_that_are_flattened(kit, name):
 
 
 def test_a_share_of_a_run_without_an_end(kit, trainer):
-    with pytest.raises(ValueError, match=r"freeze_at=0\.5 is a share of a run without an end"):
-        trainer(GroupLasso("filter", 0.1, freeze_at=0.5), Never(), epochs=-1).fit(kit.Lit(), kit.loader())
+    with pytest.raises(ValueError, match=r'GroupLasso: freeze_at: "0\.5" is a share of a run without an end'):
+        trainer(GroupLasso("filter", 0.1, freeze_at="0.5"), Never(), epochs=-1).fit(kit.Lit(), kit.loader())
 
 
 def test_an_epoch_of_unknown_length(kit, trainer):
@@ -158,9 +160,9 @@ def test_an_epoch_of_unknown_length(kit, trainer):
         def __iter__(self):
             return iter([*kit.data()] * 100)
 
-    callback = GroupLasso("filter", 0.1, freeze_at=1)
+    callback = GroupLasso("filter", 0.1, freeze_at="1ep")
     endless = torch.utils.data.DataLoader(Endless(), batch_size=8)
-    with pytest.raises(ValueError, match="freeze_at=1 is an epoch, but the training data has no length"):
+    with pytest.raises(ValueError, match='freeze_at: "1ep" is in epochs, but the training data has no length'):
         trainer(callback, Never(), epochs=-1, max_steps=10).fit(kit.Lit(), endless)
 
 

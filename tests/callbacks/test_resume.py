@@ -11,7 +11,7 @@ STRONG = {"include": "conv*", "strength": 1.0}
 
 
 def proximal():
-    return [GroupLasso("filter", freeze_at=2, **STRONG)]
+    return [GroupLasso("filter", freeze_at="2ep", **STRONG)]
 
 
 def in_epochs():
@@ -20,24 +20,24 @@ def in_epochs():
             "filter",
             0.5,
             schedule=Cosine(end="2ep", final=20.0),
-            freeze_at=3,
+            freeze_at="3ep",
             include="conv*",
         )
     ]
 
 
 def share_of_the_run():
-    return [GroupLasso("coupled", 4.0, preconditioned=True, freeze_at=0.5, schedule=Linear(end="6it"))]
+    return [GroupLasso("coupled", 4.0, preconditioned=True, freeze_at="0.5", schedule=Linear(end="6it"))]
 
 
 def subgradient():
-    return [GroupLasso("filter", 0.3, solver="subgradient", threshold=0.1, include="conv*", freeze_at=2)]
+    return [GroupLasso("filter", 0.3, solver="subgradient", threshold=0.1, include="conv*", freeze_at="2ep")]
 
 
 def several():
     return [
         GroupLasso("filter", include="conv1", strength=1.0),
-        GroupLasso("filter", include="conv2", strength=0.7, freeze_at=1),
+        GroupLasso("filter", include="conv2", strength=0.7, freeze_at="1ep"),
         L1(0.01, include="fc"),
     ]
 
@@ -79,7 +79,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch(kit, trainer, tmp_path, step):
         keep = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
         trainer(callback, keep, epochs=2, enable_checkpointing=True).fit(kit.Lit(), kit.loader(), **resume)
 
-    first, second = (GroupLasso("filter", freeze_at=0.5, **STRONG) for _ in range(2))
+    first, second = (GroupLasso("filter", freeze_at="0.5", **STRONG) for _ in range(2))
     run(first)
     run(second, ckpt_path=tmp_path / f"step={step}.ckpt", weights_only=True)
     assert second.solver.step_count == first.solver.step_count == 6  # not the weights: Lightning reads other batches

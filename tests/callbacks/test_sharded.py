@@ -146,7 +146,7 @@ torch.save(found, f"{folder}/{processes}-{rank}.pt")
 
 CASES = {
     "coupled": {
-        "optimizer": "sgd", "granularity": "coupled", "strength": 1.2, "freeze_at": 1,
+        "optimizer": "sgd", "granularity": "coupled", "strength": 1.2, "freeze_at": "1ep",
         "l1": {"strength": 0.01, "include": "fc2"},
     },
     "filter": {"optimizer": "adamw", "granularity": "filter", "strength": 2.8},

@@ -7,17 +7,17 @@ import torch
 from wide import Lit, Save, flat, frozen, loader, params
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks import L1, Budget, GroupLasso, Shrink
+from ssl_prune.callbacks import L1, Budget, Distill, GroupLasso, Shrink
 from ssl_prune.models import ImageClassifier, ResNet
 from ssl_prune.shrinking import follow_checkpoints, lineage_of
 
 
 def with_a_penalty():
-    return [GroupLasso("coupled", 0.8, freeze_at=4), L1(1e-4, include="fc*"), Shrink(min_gain=0.0)]
+    return [GroupLasso("coupled", 0.8, freeze_at="4ep"), L1(1e-4, include="fc*"), Shrink(min_gain=0.0)]
 
 
 def with_a_budget():
-    return [GroupLasso("coupled"), Budget(macs=0.4, every=2, distill=0.5), Shrink(every_n_steps=6, min_gain=0.02)]
+    return [GroupLasso("coupled"), Budget(macs=0.4, every=2), Distill(0.5), Shrink(every_n_steps=6, min_gain=0.02)]
 
 
 @pytest.mark.parametrize("example", [True, False], ids=["example", "batch"])

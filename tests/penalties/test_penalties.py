@@ -1,28 +1,27 @@
-"""What every penalty must satisfy; a new one joins by a line in PENALTIES."""
+"""What every penalty must satisfy; a new one joins by a line in the list of tests/helpers/penalty_cases.py."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
+from penalty_cases import CASES, PENALTIES, Case
 from torch import Tensor, nn
 
 from ssl_prune.groups import Member, Partition
-from ssl_prune.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
+from ssl_prune.penalties import L1, GroupLasso, GroupMCP, GroupSCAD, Penalty, SparseGroupLasso
 from ssl_prune.penalties.functional import shrink_factor
 
 Make = Callable[..., Partition]
-PENALTIES: list[Penalty] = [
-    L1(),
-    GroupLasso(),
-    GroupLasso(size_norm="sqrt"),
-    SparseGroupLasso(l1_ratio=0.3),
-    SparseGroupLasso(l1_ratio=0.7, size_norm="sqrt"),
-]
 every = pytest.mark.parametrize("penalty", PENALTIES, ids=str)
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+convex = pytest.mark.parametrize("penalty", [p for p in PENALTIES if p.convex], ids=str)
+homogeneous = pytest.mark.parametrize("penalty", [p for p in PENALTIES if p.homogeneous], ids=str)
+with_metric = pytest.mark.parametrize("penalty", [p for p in PENALTIES if p.has_prox_metric], ids=str)
+METRICS = [(case, metric) for case in CASES for metric in (False, True) if case.penalty.has_prox_metric or not metric]
 
 
 def flat(groups: Partition) -> Tensor:
@@ -35,27 +34,25 @@ def set_flat(groups: Partition, values: Tensor) -> None:
         m.param.data.copy_(part.view_as(m.param))
 
 
-def plain(penalty: Penalty, groups: Partition, x: Tensor) -> Tensor:
-    """The penalty in words of one line a term, differentiable: x is a row-wise (..., 8) copy of `make`'s entries."""
-    ratio = {L1: 1.0, GroupLasso: 0.0}.get(type(penalty), getattr(penalty, "l1_ratio", 0.0))
-    weight = groups.sizes.double().sqrt() if getattr(penalty, "size_norm", "none") == "sqrt" else torch.ones(2)
-    first, second = x[..., [0, 1, 6]], x[..., [2, 3, 7]]  # row 0 with bias 0, row 1 with bias 1; 4, 5 ungrouped
-    whole = weight[0] * first.norm(dim=-1) + weight[1] * second.norm(dim=-1)
-    return ratio * x[..., :4].abs().sum(-1) + (1 - ratio) * whole
+def plain(case: Case, x: Tensor) -> Tensor:
+    """The penalty in other words, differentiable: x is a (..., 8) copy of `make`'s entries; 4 and 5 are in no group."""
+    return case.cost(x[..., [0, 1]], x[..., [6]]) + case.cost(x[..., [2, 3]], x[..., [7]])
 
 
-@every
-def test_value(penalty: Penalty, make: Make) -> None:
-    groups = make()
-    torch.testing.assert_close(penalty.value(groups), plain(penalty, groups, flat(groups)))
+@every_case
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+def test_value(case: Case, make: Make, scale: float) -> None:
+    groups = make(scale=scale)
+    torch.testing.assert_close(case.penalty.value(groups), plain(case, flat(groups)))
 
 
-@every
-def test_subgradient_is_autograd_away_from_zero(penalty: Penalty, make: Make) -> None:
-    groups = make()
+@every_case
+@pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])
+def test_subgradient_is_autograd_away_from_zero(case: Case, make: Make, scale: float) -> None:
+    groups = make(scale=scale)
     x = flat(groups).requires_grad_()
-    (expected,) = torch.autograd.grad(plain(penalty, groups, x), x)
-    got = penalty.subgradient(groups)
+    (expected,) = torch.autograd.grad(plain(case, x), x)
+    got = case.penalty.subgradient(groups)
     assert [g.shape for g in got] == [m.param.shape for m in groups.members]
     torch.testing.assert_close(torch.cat([g.flatten() for g in got]), expected)
 
@@ -67,25 +64,24 @@ def test_zero_is_a_fixed_point_without_nan(penalty: Penalty, make: Make) -> None
     assert all(not g.any() for g in penalty.subgradient(groups))
     for step in (0.0, 0.1):
         penalty.prox(groups, step)
-        penalty.prox_metric(groups, step, ones)
+        if penalty.has_prox_metric:
+            penalty.prox_metric(groups, step, ones)
         assert torch.equal(flat(groups), torch.zeros(8, dtype=torch.float64))
     assert penalty.value(groups) == 0
 
 
-@every
-@pytest.mark.parametrize("metric", [False, True])
-def test_prox_beats_every_point_around_it(penalty: Penalty, make: Make, metric: bool) -> None:
+@pytest.mark.parametrize(("case", "metric"), METRICS, ids=str)
+def test_prox_beats_every_point_around_it(case: Case, make: Make, metric: bool) -> None:
     """Brute force: no point of a fine random cloud, nor any with coordinates at zero, has a lower objective."""
+    penalty = case.penalty
     torch.manual_seed(3)
     for seed, strength in enumerate((0.05, 0.4, 1.0, 3.0)):
         groups = make(seed)
         w = flat(groups)
         h = torch.rand(8, dtype=torch.float64) * 3 + 0.2 if metric else torch.ones(8, dtype=torch.float64)
 
-        def objective(
-            z: Tensor, groups: Partition = groups, w: Tensor = w, h: Tensor = h, s: float = strength
-        ) -> Tensor:
-            return 0.5 * (h * (z - w).square()).sum(-1) + s * plain(penalty, groups, z)
+        def objective(z: Tensor, w: Tensor = w, h: Tensor = h, s: float = strength) -> Tensor:
+            return 0.5 * (h * (z - w).square()).sum(-1) + s * plain(case, z)
 
         if metric:
             parts = [p.view_as(m.param) for p, m in zip(h.split([6, 2]), groups.members, strict=True)]
@@ -95,26 +91,33 @@ def test_prox_beats_every_point_around_it(penalty: Penalty, make: Make, metric: 
         z = flat(groups)
         cloud = z + torch.randn(20000, 8, dtype=torch.float64) * 10 ** (-4 * torch.rand(20000, 1, dtype=torch.float64))
         cloud = torch.cat(
-            [cloud, cloud * (torch.rand(20000, 8) < 0.5), z * torch.rand(1000, 1), z * (1 + torch.rand(1000, 1))]
+            [
+                cloud,
+                cloud * (torch.rand(20000, 8) < 0.5),
+                z * torch.rand(1000, 1),
+                z * (1 + torch.rand(1000, 1)),
+                w * torch.rand(1000, 1),
+            ]
         )
         assert objective(z) <= objective(cloud).min() + 1e-12
         assert torch.equal(z[4:6], w[4:6])  # entries in no group are left alone
 
 
-@pytest.mark.parametrize("penalty", PENALTIES, ids=str)
-def test_prox_is_the_minimum_on_a_grid(penalty: Penalty) -> None:
-    grid = torch.linspace(-2, 2, 401, dtype=torch.float64)
+@every_case
+@pytest.mark.parametrize("step", [0.1, 0.5, 0.9, 2.0])
+def test_prox_is_the_minimum_on_a_grid(case: Case, step: float) -> None:
+    """Of the whole plane, so that a map which stays in a local minimum of a penalty that is not convex is seen."""
+    grid = torch.linspace(-3, 3, 601, dtype=torch.float64)
     cells = torch.cartesian_prod(grid, grid)
-    for values in ([1.0, 0.3], [-1.4, 1.2], [0.2, -0.1]):
+    for values in ([1.0, 0.3], [-1.4, 1.2], [0.2, -0.1], [2.5, -1.0], [0.8, 0.0]):
         w = nn.Parameter(torch.tensor([values], dtype=torch.float64))
         groups = Partition([Member("a.weight", w, torch.tensor([[0]]))], ("a",), torch.tensor([0]), "row")
         start = w.detach().clone()
-        penalty.prox(groups, 0.5)
-        ratio = {L1: 1.0, GroupLasso: 0.0}.get(type(penalty), getattr(penalty, "l1_ratio", 0.0))
-        size = 2**0.5 if getattr(penalty, "size_norm", "none") == "sqrt" else 1.0
-        cost = ratio * cells.abs().sum(1) + (1 - ratio) * size * cells.norm(dim=1)
-        best = cells[(0.5 * (cells - start).square().sum(1) + 0.5 * cost).argmin()]
-        torch.testing.assert_close(w.detach()[0], best, atol=0.006, rtol=0)
+        case.penalty.prox(groups, step)
+        costs = case.cost(cells, cells[:, :0])
+        objective = 0.5 * (cells - start).square().sum(1) + step * costs
+        best = cells[objective.argmin()]
+        torch.testing.assert_close(w.detach()[0], best, atol=0.012, rtol=0)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,24 @@ def expansion(penalty: Penalty, make: Make, pair: Pair) -> float:
 
 
 @every
+@pytest.mark.parametrize("step", [0.05, 0.4, 1.0, 3.0])
+def test_prox_is_stationary(penalty: Penalty, make: Make, step: float) -> None:
+    """``(w - z) / step`` is a subgradient at ``z``; moved by less than the penalty's pull, no point else is."""
+    for seed in range(5):
+        groups = make(seed, scale=1.5)
+        w = [m.param.detach().clone() for m in groups.members]
+        before = penalty.subdifferential_distance(groups, [torch.zeros_like(m.param) for m in groups.members], 1.0)
+        penalty.prox(groups, step)
+        pulls = [(m.param.detach() - start) / step for m, start in zip(groups.members, w, strict=True)]
+        distance = penalty.subdifferential_distance(groups, pulls, 1.0)
+        torch.testing.assert_close(distance, torch.zeros_like(distance), atol=1e-10, rtol=0)
+        expected = [m.param for m in make(seed, scale=1.5).members]
+        assert all(torch.equal(a, b) for a, b in zip(w, expected, strict=True))
+        slope = torch.stack([g.square().sum() for g in penalty.subgradient(make(seed, scale=1.5))]).sum().sqrt()
+        torch.testing.assert_close(before.norm(), slope)
+
+
+@convex
 @given(pair=pairs)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_prox_is_nonexpansive(penalty: Penalty, make: Make, pair: Pair) -> None:
@@ -201,7 +222,7 @@ def test_pairs_tell_an_expansive_map(penalty: Penalty, make: Make) -> None:
     find(pairs, lambda pair: expansion(penalty, make, pair) > 1 + 1e-6, settings=few)
 
 
-@every
+@homogeneous
 def test_prox_is_equivariant_to_scale(penalty: Penalty, make: Make) -> None:
     small, large = make(5), make(5, scale=1024.0)
     penalty.prox(small, 0.5)
@@ -209,7 +230,7 @@ def test_prox_is_equivariant_to_scale(penalty: Penalty, make: Make) -> None:
     torch.testing.assert_close(flat(large), 1024 * flat(small))
 
 
-@every
+@with_metric
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_metric_of_one_over_the_step_is_the_plain_prox(penalty: Penalty, make: Make, dtype: torch.dtype) -> None:
     for seed, (lr, strength) in enumerate([(0.1, 2.0), (1e-3, 50.0), (2.0, 1.5)]):
@@ -247,10 +268,9 @@ def test_low_precision_is_float32_rounded_once(penalty: Penalty, make: Make, dty
     assert penalty.subgradient(low)[0].dtype == dtype
 
 
-@every
-@pytest.mark.parametrize("metric", [False, True])
-def test_nan_is_never_hidden(penalty: Penalty, make: Make, metric: bool) -> None:
-    groups = make()
+@pytest.mark.parametrize(("case", "metric"), METRICS, ids=str)
+def test_nan_is_never_hidden(case: Case, make: Make, metric: bool) -> None:
+    penalty, groups = case.penalty, make()
     groups.members[0].param.data[0, 0] = torch.nan
     if metric:
         penalty.prox_metric(groups, 100.0, [torch.ones_like(m.param) for m in groups.members])
@@ -311,3 +331,44 @@ def test_bad_size_norm() -> None:
         GroupLasso("log")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="size_norm must be"):
         SparseGroupLasso(0.5, "log")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("build", [lambda far: GroupMCP(gamma=far), lambda far: GroupSCAD(a=far)])
+@pytest.mark.parametrize("size_norm", ["none", "sqrt"])
+def test_far_away_a_concave_penalty_is_the_group_lasso(
+    make: Make, build: Callable[[float], Penalty], size_norm: str
+) -> None:
+    for far in (1e9, float("inf")):
+        concave, lasso = replace(build(far), size_norm=size_norm), GroupLasso(size_norm)  # type: ignore[type-var, arg-type]
+        a, b = make(3), make(3)
+        torch.testing.assert_close(concave.value(a), lasso.value(b))
+        concave.prox(a, 0.4)
+        lasso.prox(b, 0.4)
+        torch.testing.assert_close(flat(a), flat(b))
+
+
+@pytest.mark.parametrize("penalty", [GroupMCP(gamma=2.0), GroupMCP(0.1, "sqrt"), GroupSCAD(a=2.0, knee=0.5)], ids=str)
+@pytest.mark.parametrize("step", [0.01, 0.5, 5.0])
+def test_large_groups_are_not_shrunk_and_small_ones_die(make: Make, penalty: Penalty, step: float) -> None:
+    large, small = make(scale=100.0), make(scale=1e-4)
+    before = flat(large)
+    penalty.prox(large, step)
+    assert torch.equal(flat(large), before)
+    penalty.prox(small, step)
+    assert not small.alive().any()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: GroupMCP(gamma=0.0), "gamma must be"),
+        (lambda: GroupMCP(gamma=float("nan")), "gamma must be"),
+        (lambda: GroupSCAD(a=1.0), "a must be"),
+        (lambda: GroupSCAD(knee=0.0), "knee a finite"),
+        (lambda: GroupMCP(size_norm="log"), "size_norm must be"),  # type: ignore[arg-type]
+        (lambda: GroupSCAD(size_norm="log"), "size_norm must be"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_numbers(build: Callable[[], Penalty], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,87 @@
+"""From a stated size and a run to the solver that meets it."""
+
+from torch import nn
+
+from ssl_prune._lightning import pl
+from ssl_prune.budget import BudgetProblem, Limits, make_problem
+from ssl_prune.budget.due_size import moments
+from ssl_prune.budget.options import BudgetOptions
+from ssl_prune.budget.solver import BudgetSolver
+from ssl_prune.callbacks._run_context import RunContext, run_length
+from ssl_prune.callbacks._timed import Look, TimedBatch
+from ssl_prune.graph import by_export
+from ssl_prune.groups import Partition
+from ssl_prune.latency import without_zeros
+from ssl_prune.utils.inputs import batch_of
+
+__all__ = ["budget_solver"]
+
+DECISIONS = 60  # at least so many where the window has as many steps: fewer leave groups over at the end of a short run
+
+
+def budget_solver(
+    limits: Limits,
+    options: BudgetOptions,
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    network: nn.Module,
+    groups: Partition,
+    trained: nn.Module,
+    timed: TimedBatch,
+) -> tuple[BudgetProblem, BudgetSolver]:
+    """The solver that meets a stated size, and what it knows of the network.
+
+    Args:
+        limits: the size.
+        options: when it is met, and how channels are chosen.
+        trainer: of the run; its length must be known.
+        pl_module: around the network.
+        network: in its dense form.
+        groups: coupled groups that may go.
+        trained: the network that trains, if it was cut already.
+        timed: samples of the training data.
+
+    Raises:
+        ValueError: the run has no end, or the size is met already or out of reach.
+    """
+    run = run_length(trainer)
+    if run.steps is None:
+        raise ValueError("Budget: the run has no end; set max_epochs or max_steps")
+    first, last = moments(options.window, run)
+    if last > run.steps:
+        raise ValueError(
+            f"Budget: the window ends at step {last} of a run of {run.steps} steps, after which no size is met; train longer or "
+            "end it earlier"
+        )
+    measured = "latency" in limits.kinds
+    if trainer.world_size > 1 and measured:
+        raise ValueError(
+            f"Budget: latency with {trainer.world_size} processes: each would measure other times and choose other "
+            "channels; state macs or params, or train with one process"
+        )
+    context = RunContext.of(pl_module)
+    example = context.example(pl_module, trained)
+    assert example is not None  # the groups needed it
+    inputs = batch_of(example, options.latency_batch)
+    # Shapes of the graph are those of one sample; the times are those of the batch.
+    graph = by_export(network, inputs) if measured else context.graph(network, example)
+    problem = make_problem(
+        graph, network, groups, limits,
+        inputs=inputs, min_keep_ratio=options.min_keep_ratio, round_to=options.round_to,
+    )  # fmt: skip
+    measure = None
+    if measured:
+        measure = Look(problem, limits, timed, pl_module, trained, without_zeros(network), example)
+    solver = BudgetSolver(
+        problem.parts.groups,
+        options.score,
+        problem.controller,
+        problem.saving,
+        options.window,
+        run=run,
+        lookahead=options.lookahead,
+        cost_exponent=options.cost_exponent,
+        every=max(1, min(options.every, (last - first) // DECISIONS)),
+        measure=measure,
+    )
+    return problem, solver
