@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from ssl_prune.penalties import L1, GroupLasso, SparseGroupLasso
-from ssl_prune.solvers import ProximalSolver, metrics
+from ssl_prune.solvers import ProximalSolver, preconditioner
 
 NewNet = Callable[[], Any]
 
@@ -78,8 +78,8 @@ def test_metrics_taken_at_once_are_those_of_each_parameter(
         net.backward(step)
         adam.step()
     params = list(net.parameters())
-    one = metrics.diagonals(adam, adam.param_groups * len(params), params, torch.float32)
-    monkeypatch.setattr(metrics, "launching_costs", lambda device: True)
-    at_once = metrics.diagonals(adam, adam.param_groups * len(params), params, torch.float32)
+    one = preconditioner.diagonals(adam, adam.param_groups * len(params), params, torch.float32)
+    monkeypatch.setattr(preconditioner, "launching_costs", lambda device: True)
+    at_once = preconditioner.diagonals(adam, adam.param_groups * len(params), params, torch.float32)
     for a, b in zip(one, at_once, strict=True):
         torch.testing.assert_close(b, a)

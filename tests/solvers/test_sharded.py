@@ -244,7 +244,7 @@ def holds(found: dict) -> None:
     """A run that was stopped and goes on ends as the one that was not, and its state is small and the same everywhere."""
     resumed, many = found["resumed"], found["many"]
     assert resumed["frozen"]
-    assert resumed["state"]["masks"] is None
+    assert resumed["state"]["mask"] is None
     assert "load the network's weights before the solver's state" in resumed["early"]
     for name, expected in many["params"].items():
         torch.testing.assert_close(resumed["params"][name], expected, rtol=1e-6, atol=1e-7)
@@ -274,8 +274,8 @@ def test_two_processes_equal_one(two: list[dict], name: str) -> None:
 
 def test_single_entries_are_named_by_their_place_in_the_whole(two: list[dict]) -> None:
     assert [rank["weight"]["many"]["after"]["first"] for rank in two] == [
-        "conv1 entry (0, 0, 0)",
-        "conv1 entry (3, 0, 0)",
+        "conv1 weight (0, 0, 0)",
+        "conv1 weight (3, 0, 0)",
     ]
 
 
