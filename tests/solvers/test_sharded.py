@@ -244,7 +244,7 @@ def holds(found: dict) -> None:
     """A run that was stopped and goes on ends as the one that was not, and its state is small and the same everywhere."""
     resumed, many = found["resumed"], found["many"]
     assert resumed["frozen"]
-    assert resumed["state"]["masks"] is None
+    assert resumed["state"]["mask"] is None
     assert "load the network's weights before the solver's state" in resumed["early"]
     for name, expected in many["params"].items():
         torch.testing.assert_close(resumed["params"][name], expected, rtol=1e-6, atol=1e-7)
