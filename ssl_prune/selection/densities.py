@@ -84,7 +84,7 @@ def _raw(kind: str, name: str, shape: tuple[int, ...]) -> float:
 def _solved(
     raw: Mapping[str, float], shapes: Mapping[str, tuple[int, ...]], sparsity: float | None
 ) -> dict[str, float]:
-    """``min(1, ε r)``: the layers of the largest r that would pass 1 are dense, and ε is solved again for the others."""
+    """``min(1, ε r)``: layers that would pass 1 are dense, and ε, which only grows by it, is solved again for the others."""
     if not raw:
         return {}
     sizes = {name: prod(shape) for name, shape in shapes.items()}
@@ -93,8 +93,8 @@ def _solved(
     while len(dense) < len(raw):
         rest = [name for name in raw if name not in dense]
         epsilon = (total - sum(sizes[name] for name in dense)) / sum(raw[name] * sizes[name] for name in rest)
-        most = max(raw[name] for name in rest)
-        if epsilon * most <= 1:
+        full = {name for name in rest if epsilon * raw[name] > 1}
+        if not full:
             return {name: 1.0 if name in dense else epsilon * raw[name] for name in raw}
-        dense |= {name for name in rest if raw[name] == most}
+        dense |= full
     return dict.fromkeys(raw, 1.0)

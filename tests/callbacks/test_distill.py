@@ -37,8 +37,8 @@ def test_a_teacher_adds_its_term_after_the_window_alone(trainer):
     trainer(distill, GroupLasso("coupled"), budget, record, epochs=8).fit(lit, loader())
     teacher = Lit()
     teacher.net = distill.distillation.teacher
-    frozen = budget.solver.window.end + 1
-    for step, weight in ((0, 0.0), (budget.solver.window.start + 3, 0.0), (frozen, 0.7), (len(record.seen) - 1, 0.7)):
+    frozen = budget.solver.last + 1
+    for step, weight in ((0, 0.0), (budget.solver.first + 3, 0.0), (frozen, 0.7), (len(record.seen) - 1, 0.7)):
         state, batch = record.weights[step]
         student = Lit()
         student.load_state_dict(state)

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from ssl_prune import load_slim
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import GroupLasso, Slim, SparsityMonitor
-from ssl_prune.callbacks._network import graph_of, network_of
+from ssl_prune.callbacks._network import network_of
+from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.report.run import RunReport
 
 
@@ -301,11 +302,12 @@ def test_the_evaluation_takes_batches_as_the_module_does(kit, trainer):
 def test_another_head_is_another_graph(kit):
     net = kit.Net()
     x = torch.zeros(1, 1, 6, 6)
-    first = graph_of(net, x)
-    assert graph_of(net, x) is first
+    context = RunContext()
+    first = context.graph(net, x)
+    assert context.graph(net, x) is first
     net.conv2 = nn.Conv2d(6, 9, 3)
     net.fc = nn.Linear(9 * 16, 3)
-    assert graph_of(net, x).num_units == first.num_units + 4
+    assert context.graph(net, x).num_units == first.num_units + 4
 
 
 def test_two_fits_with_other_layers(kit, trainer):

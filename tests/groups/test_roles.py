@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_prune.graph import trace
-from ssl_prune.graph.fallback.tracer import trace_either
 from ssl_prune.groups import Depth, Neuron, partition
 from ssl_prune.shrinking import Source, carry
 
@@ -78,7 +77,7 @@ def test_roles_of_what_is_written_by_hand(use, role):
 
 def test_roles_of_the_second_tracer():
     net, x = Untraceable(), torch.randn(2, 1, 3, 3)
-    graph = trace_either(net, x)
+    graph = trace(net, x)
     assert type(graph).__name__ == "AutogradGraph"
     assert roles(partition(net, "coupled", graph=graph)) == {
         "a.weight": "row", "a.bias": "bias", "d.weight": "row", "d.bias": "bias",

@@ -8,13 +8,21 @@ import torch
 from torch import nn
 
 from ssl_prune import slim
-from ssl_prune.graph.export.program import LARGE, export, multiplications
+from ssl_prune.graph.export.program import LARGE, multiplications
+from ssl_prune.graph.export.program import export as export_program
+from ssl_prune.graph.rules import has_rule
 from ssl_prune.slimming.proof import repair
 from ssl_prune.slimming.proof.outputs import Expected
 from ssl_prune.slimming.work import Effort, is_large, work
 
 CLOCKS = ("time", "perf_counter", "monotonic", "thread_time", "process_time")
 JUMPS = {"an hour at each look": (3600.0,), "now and then a day, forward or back": (0.0, 86400.0, 0.0, -86400.0)}
+
+
+def export(net, x):
+    return export_program(net, x, has_rule)
+
+
 X = torch.randn(2, 3)
 
 

@@ -186,7 +186,9 @@ def test_between_steps_nothing_is_seen_of_the_gates() -> None:
     assert set(adam.state) == set(problem.params)
 
 
-@pytest.mark.parametrize("build", [lambda p: Adam(p, lr=0.02), lambda p: SGD(p, lr=0.1, momentum=0.9), lbfgs], ids=["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize(
+    "build", [lambda p: Adam(p, lr=0.02), lambda p: SGD(p, lr=0.1, momentum=0.9), lbfgs], ids=["adam", "sgd", "lbfgs"]
+)
 @pytest.mark.parametrize("stop", [1, 9])
 def test_a_resumed_run_is_the_same(build, stop: int) -> None:
     options = {"factors": 3, "freeze_at": 14}
