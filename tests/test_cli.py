@@ -22,7 +22,7 @@ from ssl_prune.schedules import Cosine, Step
 from ssl_prune.timing import RunLength
 
 ROOT = Path(__file__).parents[1]
-DIGITS = str(ROOT / "configs" / "digits.yaml")
+DIGITS = str(ROOT / "configs" / "digits_strength.yaml")
 SMALL = [
     "--trainer.max_epochs=2",
     "--data.init_args.batch_size=400",
@@ -66,18 +66,18 @@ def refused(arguments, capsys):
 
 
 def checkpoint(folder):
-    (found,) = folder.glob("runs/digits/**/*.ckpt")
+    (found,) = folder.glob("runs/digits_strength/**/*.ckpt")
     return str(found)
 
 
 def test_fit_leaves_all_files(trained):
-    files = {path.name for path in (trained / "runs/digits").iterdir()}
-    assert {"digits.safetensors", "digits.json", "digits.png", "config.yaml"} <= files
-    report = RunReport.load(trained / "runs/digits/digits.json")
+    files = {path.name for path in (trained / "runs/digits_strength").iterdir()}
+    assert {"digits_strength.safetensors", "digits_strength.json", "digits_strength.png", "config.yaml"} <= files
+    report = RunReport.load(trained / "runs/digits_strength/digits_strength.json")
     assert {e.name for e in report.evaluations} == {"validation", "test"}
     assert report.network == "DigitsNet"
-    load_slim(trained / "runs/digits/digits.safetensors", DigitsNet(widths=(4, 6)))
-    saved = yaml.safe_load((trained / "runs/digits/config.yaml").read_text())
+    load_slim(trained / "runs/digits_strength/digits_strength.safetensors", DigitsNet(widths=(4, 6)))
+    saved = yaml.safe_load((trained / "runs/digits_strength/config.yaml").read_text())
     assert saved["model"]["init_args"]["network"]["init_args"]["widths"] == [4, 6]
 
 
@@ -102,7 +102,7 @@ def test_other_stages_take_the_checkpoint(trained, here, command, capsys):
 
 def test_resuming_on_the_command_line(trained, here):
     main(["fit", "--config", DIGITS, *SMALL, "--ckpt_path", checkpoint(trained), "--trainer.max_epochs=3"])
-    assert (here / "runs/digits/digits.safetensors").exists()
+    assert (here / "runs/digits_strength/digits_strength.safetensors").exists()
 
 
 def test_slim_export_and_report(trained, here, capsys):
@@ -112,7 +112,7 @@ def test_slim_export_and_report(trained, here, capsys):
     assert "validation accuracy" in said
     assert "test accuracy" in said
     again = load_slim(here / "a/cut.safetensors", DigitsNet(widths=(4, 6)))
-    first = load_slim(trained / "runs/digits/digits.safetensors", DigitsNet(widths=(4, 6)))
+    first = load_slim(trained / "runs/digits_strength/digits_strength.safetensors", DigitsNet(widths=(4, 6)))
     x = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(again.eval()(x), first.eval()(x))
@@ -148,7 +148,7 @@ def test_slim_takes_the_bare_weights_of_the_network_too(trained, here):
     )
     again, first = (
         load_slim(path, DigitsNet(widths=(4, 6))).eval()
-        for path in ("slim.safetensors", trained / "runs/digits/digits.safetensors")
+        for path in ("slim.safetensors", trained / "runs/digits_strength/digits_strength.safetensors")
     )
     x = torch.randn(3, 1, 8, 8)
     with torch.no_grad():
