@@ -378,7 +378,9 @@ def test_threshold_and_widths_reach_the_cut(kit, trainer, round_to):
 
 
 @pytest.mark.parametrize("columns", [True, "measured"])
-def test_columns_reach_the_cut(kit, trainer, columns):
+def test_columns_reach_the_cut(kit, trainer, columns, monkeypatch):
+    # What is measured is for another test: a busy machine would decide here.
+    monkeypatch.setattr("ssl_prune.slimming.plan.kernel_forms.compare_latency", lambda *_, **__: (1.0, 0.5))
     model, last = kit.Lit(), Slim(None, columns=columns, latency_batch=2)
     trainer(last, epochs=1).fit(model, kit.loader())
     with torch.no_grad():
