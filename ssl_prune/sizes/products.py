@@ -92,7 +92,7 @@ class Products:
             wide = max((len(sets) for sets in self._sets), default=1) or 1
             full = [[*sets, *[torch.tensor([-1])] * (wide - len(sets))] for sets in self._sets]
             flat = [units for sets in full for units in sets]
-            lengths = torch.tensor([len(units) for units in flat])
+            lengths = torch.tensor([len(units) for units in flat], dtype=torch.long)
             units = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.long)
             place = torch.arange(len(flat)).repeat_interleave(lengths)
             most = lengths.double().view(-1, wide)
