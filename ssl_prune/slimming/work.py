@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.export.program import LARGE, Program, multiplications
+from ssl_prune.graph.export.macs import LARGE, program_macs
+from ssl_prune.graph.export.program import Program
 
 __all__ = ["Effort", "is_large", "work"]
 
@@ -27,14 +28,14 @@ def work(program: Program) -> float:
         >>> import torch
         >>> from ssl_prune.graph.export.program import export
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU())
-        >>> work(export(net, torch.randn(2, 8))) == 2 * 8 * 4 + 2 * 3e5 + 32 * (8 + 8)
+        >>> work(export(net, torch.randn(2, 8), lambda node: True)) == 2 * 8 * 4 + 2 * 3e5 + 32 * (8 + 8)
         True
     """
     written = 0
     for node in program.graph.nodes:
         if node.op == "call_function" and not getattr(node.target, "is_view", True):
             written += sum(v.numel() for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor))
-    return multiplications(program) + PER_OPERATOR * _operators(program) + PER_ELEMENT * written
+    return program_macs(program) + PER_OPERATOR * _operators(program) + PER_ELEMENT * written
 
 
 def _operators(program: Program) -> int:

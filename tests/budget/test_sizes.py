@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from patterns import PATTERNS
 
-from ssl_prune import slim
+from ssl_prune import models, slim
 from ssl_prune.budget import SizeModel, indivisible
 from ssl_prune.costs import cost
+from ssl_prune.errors import GraphError
 from ssl_prune.graph import trace
 from ssl_prune.groups import partition
+from ssl_prune.sizes.remaining import remaining
 
 
 def killed(parts, dead):
@@ -15,10 +18,49 @@ def killed(parts, dead):
     parts.groups.scale_((~dead).to(parts.groups.dtype))
 
 
-def test_the_dense_size_is_what_the_network_costs(network):
-    net, x = network
+@pytest.mark.parametrize("name", [name for name in models.__all__ if name not in ("ImageClassifier", "ResNet")])
+def test_the_dense_size_is_what_a_network_costs(name):
+    net = getattr(models, name)().eval()
+    x = torch.zeros(1, *net.input_shape)
     sizes, expected = SizeModel(trace(net, x), net), cost(net, x)
     assert sizes.dense == {"macs": expected.macs, "params": expected.params}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS[4::9], ids=lambda pattern: pattern.name)
+def test_the_dense_size_is_what_a_pattern_costs(pattern):
+    net, x = pattern.build()
+    try:
+        graph = trace(net, x)
+    except GraphError as error:
+        pytest.skip(f"no graph: {error}")
+    if graph.refusal is not None:
+        pytest.skip(f"no program: {graph.refusal}")
+    expected = cost(net, x)
+    assert SizeModel(graph, net).dense == {"macs": expected.macs, "params": expected.params}
+
+
+class Shuffled(torch.nn.Sequential):
+    """A convolution of groups between two others, and a transposed one."""
+
+    def __init__(self):
+        super().__init__(
+            torch.nn.Conv2d(3, 12, 1), torch.nn.ReLU(), torch.nn.Conv2d(12, 9, 3, groups=3), torch.nn.ReLU(),
+            torch.nn.ConvTranspose2d(9, 6, 2, groups=3), torch.nn.ReLU(), torch.nn.Conv2d(6, 2, 1),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("groups", [0, 1, 2])
+def test_a_group_that_goes_takes_all_of_its_channels_along(groups):
+    net, x = Shuffled().eval(), torch.randn(1, 3, 5, 5)
+    graph = trace(net, x)
+    with torch.no_grad():
+        for layer, each in ((net[0], 4), (net[2], 3)):
+            layer.weight[: groups * each], layer.bias[: groups * each] = 0, 0
+        net[4].weight[: groups * 3], net[4].bias[: groups * 2] = 0, 0
+    left, result = remaining(graph, net, x), slim(net, x)
+    got = cost(result.model, x)
+    assert (left.macs[1], left.params[1]) == (got.macs, got.params)
+    assert result.model[2].groups == 3 - groups
 
 
 @pytest.mark.parametrize("seed", range(3))

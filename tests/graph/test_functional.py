@@ -7,8 +7,10 @@ from torch.nn import functional as F
 
 from ssl_prune.graph import trace
 from ssl_prune.graph.export.functionalize import functional
-from ssl_prune.graph.export.program import export, run_node
+from ssl_prune.graph.export.interpreter import Execution
+from ssl_prune.graph.export.program import export
 from ssl_prune.graph.rules import has_rule
+from ssl_prune.utils.tensors import named_tensors
 
 
 class Plain(nn.Module):
@@ -159,27 +161,13 @@ def network(function):
     return net
 
 
-@torch.no_grad()
-def interpret(net, x):
-    program = export(net, x, has_rule)
-    tensors, values = {**dict(net.named_parameters()), **dict(net.named_buffers())}, {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            known = tensors[program.tensors[node.name]] if node.name in program.tensors else None
-            values[node] = program.constants.get(node.name, x if known is None else known).clone()
-        elif node.op == "output":
-            return torch.fx.node.map_arg(node.args[0], values.__getitem__)[-1]
-        else:
-            args, kwargs = torch.fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
-            values[node] = run_node(node, args, kwargs)
-    return None
-
-
 @pytest.mark.parametrize("function", [*RENAMED, *OTHERS], ids=lambda f: f.__name__)
 def test_the_program_computes_what_the_network_does(function):
     net, x = network(function), torch.randn(2, 3, 5, 5)
-    got = interpret(net, x.clone())
+    program = export(net, x, has_rule)
+    tensors = {name: tensor.clone() for name, tensor in named_tensors(net).items()}
     with torch.no_grad():
+        got = Execution(program, tensors, x.clone()).run()[-1]
         expected = net(x.clone())
     assert torch.allclose(got, expected, atol=1e-6)
 

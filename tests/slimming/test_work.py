@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ssl_prune import slim
-from ssl_prune.graph.export.program import LARGE, multiplications
-from ssl_prune.graph.export.program import export as export_program
+from ssl_prune.graph.export.macs import LARGE
+from ssl_prune.graph.export.program import export
 from ssl_prune.graph.rules import has_rule
 from ssl_prune.slimming.proof import repair
 from ssl_prune.slimming.proof.outputs import Expected
@@ -17,12 +17,6 @@ from ssl_prune.slimming.work import Effort, is_large, work
 
 CLOCKS = ("time", "perf_counter", "monotonic", "thread_time", "process_time")
 JUMPS = {"an hour at each look": (3600.0,), "now and then a day, forward or back": (0.0, 86400.0, 0.0, -86400.0)}
-
-
-def export(net, x):
-    return export_program(net, x, has_rule)
-
-
 X = torch.randn(2, 3)
 
 
@@ -79,22 +73,6 @@ def test_no_load_of_the_machine_chooses_the_trials(steps, monkeypatch):
     assert "fresh input 2" in expected
 
 
-@pytest.mark.parametrize(
-    ("net", "x", "macs"),
-    [
-        (nn.Linear(3, 5), torch.randn(7, 3), 7 * 3 * 5),
-        (nn.Conv2d(4, 6, 3, groups=2), torch.randn(2, 4, 8, 8), 2 * 6 * 36 * 2 * 9),
-        (nn.ConvTranspose2d(4, 6, 3, groups=2), torch.randn(2, 4, 8, 8), 2 * 4 * 64 * 3 * 9),
-        (nn.LSTM(3, 5, batch_first=True), torch.randn(2, 7, 3), 14 * 4 * 5 * (3 + 5)),
-        (nn.GRU(3, 5, bidirectional=True), torch.randn(7, 2, 3), 14 * 2 * 3 * 5 * (3 + 5)),
-        (nn.ReLU(), torch.randn(2, 3), 0),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_multiplications(net, x, macs):
-    assert multiplications(export(net, x)) == macs
-
-
 def test_a_network_is_large_by_its_products_by_its_operators_or_by_what_it_writes():
     class Repeated(nn.Module):
         def __init__(self, times):
@@ -107,7 +85,7 @@ def test_a_network_is_large_by_its_products_by_its_operators_or_by_what_it_write
             return x
 
     def program(net, *shape):
-        return export(net, torch.empty(shape).fill_(0.5))
+        return export(net, torch.empty(shape).fill_(0.5), has_rule)
 
     assert work(program(nn.Linear(100, 100), 1000, 100)) > 1e7
     assert work(program(Repeated(10), 1)) == pytest.approx(10 * work(program(Repeated(1), 1)))
@@ -117,7 +95,7 @@ def test_a_network_is_large_by_its_products_by_its_operators_or_by_what_it_write
 
 
 def test_effort_grows_with_every_run_and_every_look():
-    program = export(nn.Linear(3, 5), X)
+    program = export(nn.Linear(3, 5), X, has_rule)
     effort = Effort(program)
     effort.cut(0)
     planned = effort.spent

@@ -1,10 +1,8 @@
 """A network as a flat, functional list of ATen operators, from `torch.export`."""
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,28 +13,13 @@ from ssl_prune.graph.export.functionalize import functional
 from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
 
 __all__ = [
-    "LARGE",
-    "Interpretation",
     "Program",
     "embeddings",
     "export",
     "module_of",
     "modules_of",
-    "multiplications",
-    "run_node",
     "visible",
 ]
-
-
-aten = torch.ops.aten
-
-# Multiplications of a run that takes so long that there should be few: a core's work for a third of a second.
-LARGE = 1e10
-
-_LAYERS = {aten.linear, aten.conv1d, aten.conv2d, aten.conv3d}
-_TRANSPOSED = {aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d}
-_RECURRENT = {aten.lstm, aten.gru, aten.rnn_tanh, aten.rnn_relu}
-_PRODUCTS = {aten.matmul, aten.bmm, aten.mm}
 
 
 @dataclass(frozen=True)
@@ -141,29 +124,6 @@ def embeddings(program: Program) -> list[tuple[fx.Node, str]]:
     return found
 
 
-def multiplications(program: Program) -> int:
-    """About how many the linear layers, convolutions, recurrent layers and products of one run are."""
-    total = 0
-    for node in program.graph.nodes:
-        values = [n.meta.get("val") for n in node.all_input_nodes]
-        result, packet = node.meta.get("val"), getattr(node.target, "overloadpacket", None)
-        if len(values) < 2 or not all(isinstance(v, Tensor) for v in values):
-            continue
-        if packet in _RECURRENT:
-            total += values[0].numel() // max(1, values[0].shape[-1]) * sum(v.numel() for v in values if v.dim() == 2)
-        elif not isinstance(result, Tensor):
-            continue
-        elif packet in _LAYERS:
-            total += result.numel() * (values[1].numel() // max(1, values[1].shape[0]))
-        elif packet in _TRANSPOSED:
-            total += values[0].numel() * (values[1].numel() // max(1, values[1].shape[0]))
-        elif packet in _PRODUCTS:
-            total += result.numel() * values[0].shape[-1]
-        elif packet is aten.scaled_dot_product_attention:
-            total += 2 * values[0].numel() * values[1].shape[-2]
-    return total
-
-
 def visible(node: fx.Node, scope: str) -> bool:
     """Whether the code of module `scope` itself handles the value: makes it, takes it in, or gets it from a module inside."""
     inside = modules_of(node)
@@ -171,51 +131,3 @@ def visible(node: fx.Node, scope: str) -> bool:
         return any(scope in modules_of(user) for user in node.users)
     deeper = inside[inside.index(scope) + 1 :] if scope in inside else inside
     return not deeper or any(deeper[0] not in modules_of(user) for user in node.users)
-
-
-def run_node(node: fx.Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The node's operator on values; a view of one that is laid out otherwise than where it was traced is a copy."""
-    target: Any = node.target
-    if getattr(target, "overloadpacket", None) in (torch.ops.aten.view, torch.ops.aten._unsafe_view):
-        return args[0].reshape(args[1])
-    return target(*args, **kwargs)
-
-
-class Interpretation(ABC):
-    """One walk over a program in which every node stands for a value of the subclass's own kind."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.environment: dict[fx.Node, Any] = {}
-
-    def run(self) -> None:
-        """Visit the nodes in order; a value is dropped after its last use."""
-        last_use: dict[fx.Node, fx.Node] = {}
-        for node in self.program.graph.nodes:
-            for used in node.all_input_nodes:
-                last_use[used] = node
-        for node in self.program.graph.nodes:
-            if node.op == "placeholder":
-                self.environment[node] = self.placeholder(node)
-            elif node.op == "call_function":
-                args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), self.environment.__getitem__)
-                self.environment[node] = self.operator(node, args, kwargs)
-            elif node.op == "output":
-                self.output(node, fx.node.map_arg(node.args, self.environment.__getitem__))
-            else:
-                raise GraphError(f"{module_of(node)}: a {node.op} node ({node.name}) has no rule here")
-            for used in node.all_input_nodes:
-                if last_use[used] is node:
-                    self.environment.pop(used, None)
-
-    @abstractmethod
-    def placeholder(self, node: fx.Node) -> Any:
-        """Value of a parameter, buffer, constant or input."""
-
-    @abstractmethod
-    def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Value of an operator's result, from its arguments' values."""
-
-    @abstractmethod
-    def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
-        """Look at what the network returns."""

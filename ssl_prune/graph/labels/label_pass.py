@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from ssl_prune.graph.export.program import Interpretation, Program, visible
+from ssl_prune.graph.export.interpreter import Interpretation
+from ssl_prune.graph.export.program import Program, visible
 from ssl_prune.graph.export.unused_parameters import unreached
 from ssl_prune.graph.labels.broadcast import base, collapse
 from ssl_prune.graph.labels.label_types import planes_of
@@ -32,8 +33,9 @@ class LabelPass(Interpretation):
         self._first_name: dict[int, str] = {}
         self.unreached, self._beside = unreached(program, self.labels.tensors)
 
-    def placeholder(self, node: fx.Node) -> Any:
+    def placeholder(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Labels of a parameter or an input."""
+        node = self.node
         name = self.program.tensors.get(node.name)
         if name is not None:
             tensor = self.labels.tensors[name]
@@ -47,8 +49,9 @@ class LabelPass(Interpretation):
         self.origin[node] = "they belong to an input of the network"
         return torch.full((), PINNED).expand(value.shape)
 
-    def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Apply the operator's rule."""
+        node = self.node
         # What meets a value that is pinned already is pinned for the reason for which that was.
         origin = next((self.origin[used] for used in node.all_input_nodes if used in self.origin), None)
         self.labels.sets.now, self.labels.reason = origin, None
@@ -75,6 +78,6 @@ class LabelPass(Interpretation):
                     node, f"{beside}, which the forward did not reach on the example, may read them", result
                 )
 
-    def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
+    def output(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Outputs are never cut."""
-        self.labels.pin(node, "it reaches an output of the network", *args)
+        self.labels.pin(self.node, "it reaches an output of the network", *args)

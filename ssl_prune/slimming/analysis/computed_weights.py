@@ -1,12 +1,12 @@
 """Weights that the forward computes from parameters: masked, standardised, generated ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from ssl_prune.graph.export.program import run_node
+from ssl_prune.graph.export.interpreter import Execution
 from ssl_prune.graph.rules.movement import MOVEMENT
 from ssl_prune.slimming.analysis.dependence_masks import any_along
 from ssl_prune.slimming.subject import Subject
@@ -29,7 +29,7 @@ def computed_weights(subject: Subject) -> Iterator[tuple[str, Tensor]]:
         Pairs of the first parameter that goes into such a matrix, and where the matrix is other than zero; kernels of a
         convolution count as one entry.
     """
-    program, tensors = subject.graph.program, subject.tensors
+    program = subject.graph.program
     first: dict[fx.Node, str] = {}
     computed: dict[fx.Node, None] = {}  # in the order of the program
     free: set[fx.Node] = set()
@@ -47,23 +47,35 @@ def computed_weights(subject: Subject) -> Iterator[tuple[str, Tensor]]:
             moved = getattr(node.target, "overloadpacket", None) in _STILL
             if not moved or any(used in computed for used in node.all_input_nodes):
                 computed[node] = None
-    values: dict[fx.Node, Any] = {}
-
-    def value(node: fx.Node) -> Any:
-        if node not in values:
-            if node.op == "placeholder":
-                known = program.tensors.get(node.name)
-                values[node] = program.constants[node.name] if known is None else tensors[known].detach()
-            else:
-                values[node] = run_node(node, *fx.node.map_arg((node.args, dict(node.kwargs)), value))
-        return values[node]
-
+    meets = {}
+    for node in computed:
+        readers = [user for user in node.users if user not in free and user.op == "call_function"]
+        if node in first and readers and len(getattr(node.meta.get("val"), "shape", ())) > 1:
+            meets[node] = readers[0]
+    matrices = _Matrices(subject, meets)
     with torch.no_grad():
-        for node in computed:
-            meets = [user for user in node.users if user not in free and user.op == "call_function"]
-            shape = getattr(node.meta.get("val"), "shape", ())
-            if node in first and meets and len(shape) > 1:
-                nonzero = (value(node) != 0).cpu()
-                if "conv" in str(meets[0].target) and nonzero.dim() > 2:
-                    nonzero = any_along(nonzero.flatten(2), 2)
-                yield first[node], nonzero
+        matrices.run()
+    for node, nonzero in matrices.nonzero.items():
+        yield first[node], nonzero
+
+
+class _Matrices(Execution):
+    """Computes the matrices that `meets` has, each with the operator that reads it, and notes where they are not zero."""
+
+    def __init__(self, subject: Subject, meets: Mapping[fx.Node, fx.Node]) -> None:
+        super().__init__(subject.graph.program, subject.tensors, subject.inputs)
+        self.nonzero: dict[fx.Node, Tensor] = {}
+        self._meets, self._needed = meets, set(meets)
+        for node in reversed(self.graph.nodes):
+            if node in self._needed:
+                self._needed.update(node.all_input_nodes)
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n not in self._needed:
+            return None
+        value = super().run_node(n)
+        if n in self._meets:
+            nonzero = (value != 0).cpu()
+            conv = "conv" in str(self._meets[n].target) and nonzero.dim() > 2
+            self.nonzero[n] = any_along(nonzero.flatten(2), 2) if conv else nonzero
+        return value

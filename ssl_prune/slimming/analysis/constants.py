@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from ssl_prune.graph.export.program import LARGE, Interpretation, module_of, multiplications, run_node
+from ssl_prune.graph.export.interpreter import Execution
+from ssl_prune.graph.export.macs import LARGE, program_macs
+from ssl_prune.graph.export.program import module_of
 from ssl_prune.graph.faults import fault
 from ssl_prune.graph.labels.broadcast import base, collapse
 from ssl_prune.slimming.analysis.dependence import varying
@@ -21,7 +23,6 @@ from ssl_prune.slimming.analysis.dependence_masks import uniform
 from ssl_prune.slimming.analysis.known import Known
 from ssl_prune.slimming.analysis.skip_products import skipped
 from ssl_prune.slimming.subject import Subject
-from ssl_prune.utils.inputs import as_call
 
 __all__ = ["ChannelValues", "ValuePass"]
 
@@ -41,7 +42,7 @@ class ChannelValues:
     constant: Tensor
 
 
-class ValuePass(Interpretation):
+class ValuePass(Execution):
     """Runs the program on the example and keeps, for each node in `watched`, what its channels carry.
 
     Args:
@@ -51,9 +52,7 @@ class ValuePass(Interpretation):
 
     def __init__(self, subject: Subject, watched: list[tuple[fx.Node, tuple[int, ...]]]) -> None:
         program = subject.graph.program
-        super().__init__(program)
-        self._tensors = subject.tensors
-        self._inputs = dict(zip(program.inputs, pytree.tree_leaves(as_call(subject.inputs)), strict=True))
+        super().__init__(program, subject.tensors, subject.inputs)
         self._watched: dict[fx.Node, set[tuple[int, ...]]] = {}
         for node, axes in watched:
             self._watched.setdefault(node, set()).add(axes)
@@ -62,41 +61,35 @@ class ValuePass(Interpretation):
         self.silent: dict[fx.Node, Tensor] = {}  # embedding -> (D,) channels that are zero for all of the example
         self.failed: dict[fx.Node, str] = {}  # node -> what the report says of the rule that failed there or before
         self.output_varies = False
-        self._quick = multiplications(program) > LARGE
+        self._quick = program_macs(program) > LARGE
         with torch.no_grad():
             try:
                 self.run()
             except Exception:  # an operator that does not take zeros where the network has other numbers
                 self._quick = False
-                self.environment.clear()
                 self.run()
 
-    def placeholder(self, node: fx.Node) -> Any:
+    def placeholder(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A weight (known) or an input (varies)."""
-        if node.name in self._inputs:
-            value = self._inputs[node.name]
+        name, value = self.node.name, super().placeholder(target, args, kwargs)
+        if name in self.program.inputs:
             result = Known(value, _all(value, True)) if isinstance(value, Tensor) else value
         else:
-            tensor = (
-                self._tensors[self.program.tensors[node.name]]
-                if node.name in self.program.tensors
-                else self.program.constants[node.name]
-            )
             # A buffer that the forward writes into is another one at the next call.
-            written = self.program.tensors.get(node.name) in self.program.mutated
-            result = Known(tensor.detach(), _all(tensor, written), free=True)
-        return self._watch(node, result)
+            written = self.program.tensors.get(name) in self.program.mutated
+            result = Known(value, _all(value, written), free=True)
+        return self._watch(self.node, result)
 
-    def operator(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the operator on the values and its taint rule beside it."""
-        target: Any = node.target
+        node = self.node
         if getattr(target, "__name__", "") == "getitem":
             return self._watch(node, args[0][args[1]])
         short = skipped(node, args, kwargs) if self._quick else None
         if short is not None:
             return self._watch(node, Known(short[0], collapse(short[1].expand(short[0].shape))))
         plain_args, plain_kwargs = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, (args, kwargs))
-        value = run_node(node, plain_args, plain_kwargs)
+        value = super().call_function(target, plain_args, plain_kwargs)
         known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]
         free = bool(known) and all(k.free for k in known)
         before = next((self.failed[used] for used in node.all_input_nodes if used in self.failed), None)
@@ -119,7 +112,7 @@ class ValuePass(Interpretation):
             result = value
         return self._watch(node, result)
 
-    def output(self, node: fx.Node, args: tuple[Any, ...]) -> None:
+    def output(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note whether any output depends on the input."""
         known = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Known)]
         self.output_varies = any(bool(base(k.varies).any()) for k in known)

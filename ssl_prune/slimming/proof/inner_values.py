@@ -1,18 +1,16 @@
 """The inner proof: value by value, the cut program computes what survives of the dense one."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
-from ssl_prune.graph.export.program import Program, export, module_of, run_node
+from ssl_prune.graph.export.interpreter import Execution
+from ssl_prune.graph.export.program import export, module_of
 from ssl_prune.graph.rules import has_rule
 from ssl_prune.slimming.subject import Subject
-from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision
+from ssl_prune.utils.inputs import evaluation, full_precision
 from ssl_prune.utils.tensors import named_tensors
 
 __all__ = ["InnerDifferenceError", "inner_difference"]
@@ -55,7 +53,7 @@ def inner_difference(
         a.target != b.target for a, b in pairs if a.op == "call_function"
     ):
         return None
-    dense, slim = _Machine(graph.program, subject.tensors, inputs), _Machine(program, named_tensors(cut), inputs)
+    dense, slim = Execution(graph.program, subject.tensors, inputs), Execution(program, named_tensors(cut), inputs)
     stays, matters = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (~dead, needed))
     with torch.no_grad(), full_precision(), evaluation(subject.model), evaluation(cut):
         for before, after in pairs:
@@ -66,53 +64,7 @@ def inner_difference(
                 what = _compare(wanted, got, graph.boxes.get(before), stays, matters, tolerance)
                 if what is not None:
                     return InnerDifferenceError(before, what)
-            dense.forget(before)
-            slim.forget(after)
     return None
-
-
-class _Machine:
-    """A program run node by node; values are dropped after their last use."""
-
-    def __init__(self, program: Program, tensors: Mapping[str, Tensor], inputs: Inputs) -> None:
-        given = dict(zip(program.inputs, pytree.tree_leaves(as_call(inputs)), strict=True))
-        self._start = {
-            node: given[node.name]
-            if node.name in given
-            else tensors[program.tensors[node.name]].detach()
-            if node.name in program.tensors
-            else program.constants[node.name]
-            for node in program.graph.nodes
-            if node.op == "placeholder"
-        }
-        self._last = _last_uses(program.graph)
-        self.values: dict[fx.Node, Any] = {}
-
-    def step(self, node: fx.Node) -> Any:
-        """The node's value."""
-        if node.op == "placeholder":
-            self.values[node] = self._start[node]
-        else:
-            arguments: Any = fx.node.map_arg((node.args, dict(node.kwargs)), self.values.__getitem__)
-            self.values[node] = run_node(node, *arguments)
-        return self.values[node]
-
-    def forget(self, node: fx.Node) -> None:
-        """Drop what nothing after `node` uses."""
-        for used in self._last.get(node, ()):
-            self.values.pop(used, None)
-
-
-def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
-    last: dict[fx.Node, fx.Node] = {}
-    for node in graph.nodes:
-        for used in node.all_input_nodes:
-            last[used] = node
-        last.setdefault(node, node)
-    found: dict[fx.Node, list[fx.Node]] = {}
-    for used, node in last.items():
-        found.setdefault(node, []).append(used)
-    return found
 
 
 def _compare(

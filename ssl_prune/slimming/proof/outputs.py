@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.utils.inputs import Inputs, as_call, evaluation, full_precision, leaves, map_tensors, uncompiled
+from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
+from ssl_prune.utils.tensors import run_aside
 
 __all__ = ["Expected", "Proof", "fresh_inputs", "largest", "relative_error", "verify"]
 
@@ -116,10 +116,10 @@ class Expected:
         if self.slow:
             yield from _slow_trials(sparse, inputs)
             return
-        yield "the example", inputs, leaves(_call(sparse, inputs))
+        yield "the example", inputs, leaves(run_aside(sparse, inputs))
         for seed in range(3):
             fresh = fresh_inputs(inputs, seed)
-            yield f"fresh input {seed}", fresh, leaves(_call(sparse, fresh))
+            yield f"fresh input {seed}", fresh, leaves(run_aside(sparse, fresh))
         for what, trial in (("twice the batch", _batch(inputs, fresh_inputs(inputs, 3))), *_other_sizes(inputs, _next)):
             outputs = _taken(sparse, trial)
             if outputs is not None:
@@ -154,7 +154,7 @@ def verify(
                     "compared. Look for NaN or infinite weights or statistics"
                 )
             try:
-                got = leaves(_call(slim, trial))
+                got = leaves(run_aside(slim, trial))
             except Exception as error:
                 return Proof(
                     math.inf, f"{what}: the cut network raises {type(error).__name__}: {str(error).splitlines()[0]}"
@@ -171,14 +171,6 @@ def verify(
     return Proof(worst, None)
 
 
-def _call(model: nn.Module, inputs: Inputs) -> Any:
-    """`model` called with copies of `inputs` and of its own buffers, because a forward may write into both."""
-    args, kwargs = as_call(map_tensors(torch.clone, inputs))
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with uncompiled():
-        return torch.func.functional_call(model, buffers, args, kwargs)
-
-
 def _slow_trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
     """The example and two fresh inputs of another, smaller size in one batch, or a batch of the example and a fresh one.
 
@@ -188,7 +180,7 @@ def _slow_trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Input
         pair = _batch(smaller, fresh_inputs(smaller, 3))
         outputs = _taken(sparse, pair)
         if outputs is not None:
-            yield "the example", inputs, leaves(_call(sparse, inputs))
+            yield "the example", inputs, leaves(run_aside(sparse, inputs))
             yield f"a batch of {what}", pair, outputs
             return
     fresh = fresh_inputs(inputs, 0)
@@ -197,14 +189,14 @@ def _slow_trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Input
     if outputs is not None:
         yield "the example and a fresh input in one batch", pair, outputs
         return
-    yield "the example", inputs, leaves(_call(sparse, inputs))
-    yield "fresh input 0", fresh, leaves(_call(sparse, fresh))
+    yield "the example", inputs, leaves(run_aside(sparse, inputs))
+    yield "fresh input 0", fresh, leaves(run_aside(sparse, fresh))
 
 
 def _taken(sparse: nn.Module, trial: Inputs) -> list[Tensor] | None:
     """Outputs of a network on inputs of another size; None where it does not take them."""
     try:
-        outputs = leaves(_call(sparse, trial))
+        outputs = leaves(run_aside(sparse, trial))
     except Exception:  # a network of one batch size, or of one input size
         return None
     return outputs if all(bool(t.isfinite().all()) for t in outputs if t.is_floating_point()) else None
