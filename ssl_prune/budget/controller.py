@@ -30,7 +30,7 @@ class Choice:
 
     Args:
         strength: of the shrinkage, before the learning rate.
-        weights: (G,) the factor on it of each group, 1 for those that are next.
+        weights: ``(G,)`` the factor on it of each group, 1 for those that are next.
     """
 
     strength: float
@@ -44,14 +44,14 @@ class Controller:
     its limit.
 
     Args:
-        size: of the dead groups (G,), the share left of each kind.
+        size: of the dead groups ``(G,)``, the share left of each kind.
         limits: kind -> the share that may be left.
-        layer: (G,) the layer of each group.
+        layer: ``(G,)`` the layer of each group.
         min_keep_ratio: share of a layer's groups that stay in any case, at least one.
-        fixed: (G,) groups that always stay.
+        fixed: ``(G,)`` groups that always stay.
         band: how far below its limit a size may come.
         near: how far it comes where groups can be found that fit.
-        block: (L,) how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
+        block: ``(L,)`` how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
         stepped: the size falls in steps of its own, so that some groups save nothing beside the others that go.
     """
 
@@ -77,7 +77,7 @@ class Controller:
         """The largest amount by which a size is above its limit; at most 0 when all are met.
 
         Args:
-            dead: (G,) the groups that are gone.
+            dead: ``(G,)`` the groups that are gone.
             limits: kind -> share; default those of the controller.
             measured: kind -> share, in place of what is estimated.
         """
@@ -97,10 +97,10 @@ class Controller:
         it goes and others of them stay that it makes up for, where that costs less.
 
         Args:
-            keys: (G,) how much each group is worth.
-            dead: (G,) those that are gone.
+            keys: ``(G,)`` how much each group is worth.
+            dead: ``(G,)`` those that are gone.
             limits: the shares to come to.
-            among: (G,) those that may go; default all.
+            among: ``(G,)`` those that may go; default all.
         """
         chosen = self._meeting(keys, dead, limits, among)
         may = torch.ones_like(dead) if among is None else among.clone()
@@ -199,13 +199,13 @@ class Controller:
         """The strength with which the groups that are next come to zero in time.
 
         Args:
-            keys: (G,) how much each group is worth.
-            norms: (G,) their norms.
-            dead: (G,) those that are gone.
+            keys: ``(G,)`` how much each group is worth.
+            norms: ``(G,)`` their norms.
+            dead: ``(G,)`` those that are gone.
             limits: the shares to come to.
             rates: sum of the learning rates until then.
             before: the strength up to now; 0 if there was none.
-            plan: (G,) what has to go in the end, all of it where the limits are the final ones; default what would be
+            plan: ``(G,)`` what has to go in the end, all of it where the limits are the final ones; default what would be
                 chosen now.
         """
         keys, norms = keys.double().cpu(), norms.double().cpu()
@@ -253,9 +253,9 @@ class Controller:
         """``(G,)`` what goes at last so that the limits are met: small keys first, passing over what is too large.
 
         Args:
-            keys: (G,) how much each group is worth.
-            dead: (G,) those that are gone.
-            pushed: (G,) those that the strength was for. They are nearly at zero, so they go if they are what is missing,
+            keys: ``(G,)`` how much each group is worth.
+            dead: ``(G,)`` those that are gone.
+            pushed: ``(G,)`` those that the strength was for. They are nearly at zero, so they go if they are what is missing,
                 even where the order of the keys has changed since.
         """
         if self.excess(dead) <= 0:  # the last to come to zero made up for others that were on their way

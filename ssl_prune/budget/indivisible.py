@@ -19,8 +19,8 @@ class IndivisibleGroups:
 
     Args:
         groups: the merged partition of A groups.
-        owner: (U,) the group of each unit, -1 for none.
-        fixed: (A,) groups that cannot leave by themselves all the same; they stay.
+        owner: ``(U,)`` the group of each unit, -1 for none.
+        fixed: ``(A,)`` groups that cannot leave by themselves all the same; they stay.
     """
 
     groups: Partition
@@ -28,11 +28,11 @@ class IndivisibleGroups:
     fixed: Tensor
 
     def dead_units(self, dead: Tensor) -> Tensor:
-        """``(U,)`` the units of the dead groups (A,)."""
+        """``(U,)`` the units of the dead groups ``(A,)``."""
         return _dead_units(self.owner, dead)
 
     def sum(self, values: Tensor) -> Tensor:
-        """``(A,)`` sums of numbers (U,) over the units of each group."""
+        """``(A,)`` sums of numbers ``(U,)`` over the units of each group."""
         total = torch.zeros(self.groups.num_groups + 1, dtype=values.dtype)
         return total.index_add_(0, self.owner % len(total), values)[:-1]
 

@@ -27,7 +27,7 @@ PLACES = 5
 
 @contextmanager
 def at_zero(groups: Partition, dead: Tensor) -> Iterator[None]:
-    """With the dead groups (G,) at zero, and every value as it was afterwards."""
+    """With the dead groups ``(G,)`` at zero, and every value as it was afterwards."""
     before = [member.param.detach().clone() for member in groups.members]
     groups.scale_((~dead).to(groups.norms()))
     try:

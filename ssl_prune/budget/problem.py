@@ -84,7 +84,7 @@ class BudgetProblem:
             network: with the dead groups at zero.
             reference: the dense network, of which no channel is at zero.
             inputs: the batch that is timed.
-            dead: (A,) groups that are at zero.
+            dead: ``(A,)`` groups that are at zero.
 
         Returns:
             kind -> the share that is left.

@@ -30,16 +30,16 @@ class ImageData(pl.LightningDataModule):
     A data set is a subclass that states the class attributes and writes `read`.
 
     Args:
-        root: Folder of the data.
-        batch_size: Images a batch and process.
-        validation: Training images kept for validation: a number, or as a float a share. With 0 there is no validation.
-        subset: Use only this many training images, for small runs. The validation images stay the same.
-        num_workers: Processes that load; 0 is the fastest for most of these sets.
-        download: Fetch missing files.
-        standardise: Subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
+        root: folder of the data.
+        batch_size: images a batch and process.
+        validation: training images kept for validation: a number, or as a float a share. With 0 there is no validation.
+        subset: use only this many training images, for small runs. The validation images stay the same.
+        num_workers: processes that load; 0 is the fastest for most of these sets.
+        download: fetch missing files.
+        standardise: subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: a number is out of its range.
     """
 
     num_classes: int = 10
@@ -77,7 +77,7 @@ class ImageData(pl.LightningDataModule):
 
     @abstractmethod
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the images `(N, C, H, W)` uint8 and the labels `(N,)` int64 of the training or the test set."""
+        """Return the images ``(N, C, H, W)`` uint8 and the labels ``(N,)`` int64 of the training or the test set."""
 
     def fetch(self) -> None:
         """Download what is missing; called in one process."""

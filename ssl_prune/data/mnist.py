@@ -38,7 +38,7 @@ class MNIST(ImageData):
     }
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the images `(N, 1, 28, 28)` and labels `(N,)` of the training or the test set."""
+        """Return the images ``(N, 1, 28, 28)`` and labels ``(N,)`` of the training or the test set."""
         part = "train" if train else "t10k"
         images = self._read(f"{part}-images-idx3-ubyte", dims=3)
         labels = self._read(f"{part}-labels-idx1-ubyte", dims=1).long()

@@ -20,7 +20,7 @@ def check_agreement(mask: Mask, gather: Callable[[Tensor], Tensor]) -> None:
 
     Args:
         mask: that of this process.
-        gather: makes (processes, N) of this process's (N,) numbers.
+        gather: makes ``(processes, N)`` of this process's ``(N,)`` numbers.
 
     Raises:
         ValueError: they differ; the message names the first parameter.

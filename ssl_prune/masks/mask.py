@@ -39,7 +39,7 @@ class Mask:
 
     Args:
         groups: the partition; of single entries with the granularity "weight".
-        alive: (G,) bool.
+        alive: ``(G,)`` bool.
         entries: for each member a bool tensor of its shape, False for single entries that are dead inside living groups, or
             None where there are none.
         forward: `apply` sets what is dead to zero.
@@ -153,7 +153,7 @@ class Mask:
         Optimizer state is left as it is, see `clear_state`.
 
         Args:
-            alive: (G,) bool.
+            alive: ``(G,)`` bool.
             entries: single entries that are alive; None: all those of living groups.
 
         Returns:
@@ -196,7 +196,7 @@ class Mask:
             torch._foreach_mul_([grad for grad, _ in grads], [mask.to(grad.dtype) for grad, mask in grads])
 
     def clear_state(self, optimizer: Optimizer, chosen: Tensor | None = None) -> None:
-        """Set momentum and other state to zero, of the chosen groups (G,) such as those born, or of all that is dead."""
+        """Set momentum and other state to zero, of the chosen groups ``(G,)`` such as those born, or of all that is dead."""
         if chosen is not None:
             clear_state(self.groups, optimizer, chosen)
         else:

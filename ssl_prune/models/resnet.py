@@ -16,9 +16,9 @@ class BasicBlock(nn.Module):
     The shortcut is the identity, or a 1x1 convolution with batch normalisation where the shape changes.
 
     Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: Stride of the first convolution and of the projection.
+        in_channels: channels of the input.
+        channels: channels of the output.
+        stride: stride of the first convolution and of the projection.
 
     Source: He et al., Deep Residual Learning for Image Recognition, 2016, figure 2 and option B.
     """
@@ -36,7 +36,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, in_channels, H, W)` to `(N, channels, H / stride, W / stride)`."""
+        """Map ``(N, in_channels, H, W)`` to ``(N, channels, H / stride, W / stride)``."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out = out + self.shortcut(x)
@@ -49,11 +49,11 @@ class ResNet(nn.Module):
     Each stage after the first halves the height and the width. The stages are named `layer1`, `layer2`, and so on.
 
     Args:
-        blocks: Blocks of each stage.
-        widths: Channels of each stage; as many as `blocks`.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        blocks: blocks of each stage.
+        widths: channels of each stage; as many as `blocks`.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Raises:
         ValueError: `blocks` and `widths` differ in length.
@@ -92,7 +92,7 @@ class ResNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = F.relu(self.bn1(self.conv1(x)))
         for name in self.stages:
             x = self.get_submodule(name)(x)
@@ -104,10 +104,10 @@ class ResNet20(ResNet):
     """ResNet-20 for CIFAR: 3 stages of 3 blocks, 272,474 parameters at the widths 16, 32 and 64.
 
     Args:
-        widths: Channels of the three stages.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        widths: channels of the three stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Source: He et al., 2016, section 4.2, with projections as shortcuts.
     """
@@ -152,10 +152,10 @@ class ResNet18(ResNet):
     """ResNet-18 with a stem for small images: 4 stages of 2 blocks, 11,173,962 parameters.
 
     Args:
-        widths: Channels of the four stages.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        widths: channels of the four stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Source: He et al., 2016, table 1; the 7x7 stem and its pooling are replaced by one 3x3 convolution.
     """

@@ -18,9 +18,9 @@ class RemovalOrder:
     """Groups in the order in which they may go, in steps of those that go together.
 
     Args:
-        groups: (K,) their numbers.
-        keys: (K,) their keys; those of a step have the same one.
-        ends: (S,) how many groups there are up to each step and with it.
+        groups: ``(K,)`` their numbers.
+        keys: ``(K,)`` their keys; those of a step have the same one.
+        ends: ``(S,)`` how many groups there are up to each step and with it.
         count: how many groups there are at all.
     """
 
@@ -47,10 +47,10 @@ class KeepRules:
     """Which groups may go, and which go together.
 
     Args:
-        layer: (G,) the layer of each group.
+        layer: ``(G,)`` the layer of each group.
         min_keep_ratio: share of a layer's groups that stay in any case, at least one.
-        fixed: (G,) groups that always stay.
-        block: (L,) how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
+        fixed: ``(G,)`` groups that always stay.
+        block: ``(L,)`` how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class KeepRules:
         self.least = torch.minimum((least + self.block - 1) // self.block * self.block, counts)
 
     def allow(self, dead: Tensor) -> bool:
-        """Whether every layer has what has to stay without the dead groups (G,)."""
+        """Whether every layer has what has to stay without the dead groups ``(G,)``."""
         return bool((torch.bincount(self.layer[~dead], minlength=len(self.least)) >= self.least).all())
 
     def order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None, seed: int | None = None) -> RemovalOrder:
@@ -73,9 +73,9 @@ class KeepRules:
         A block has the mean key of its groups; one that has begun counts what is gone of it as nothing.
 
         Args:
-            keys: (G,) how much each group is worth.
-            dead: (G,) those that are gone.
-            among: (G,) those that may go; default all.
+            keys: ``(G,)`` how much each group is worth.
+            dead: ``(G,)`` those that are gone.
+            among: ``(G,)`` those that may go; default all.
             seed: decides between equal keys; None: their numbers do.
         """
         free = ~dead & ~self.fixed
@@ -115,7 +115,7 @@ class KeepRules:
         """``(G,)`` the k groups that stay: those of the largest scores, as floors, blocks and fixed groups allow.
 
         Args:
-            scores: (G,) how much each group is worth.
+            scores: ``(G,)`` how much each group is worth.
             k: how many.
             seed: decides between equal scores.
 

@@ -32,7 +32,7 @@ def check_agreement(network: nn.Module, gather: Callable[[Tensor], Tensor], plan
 
     Args:
         network: this process's network.
-        gather: makes (processes, P + 1) of this process's (P + 1,).
+        gather: makes ``(processes, P + 1)`` of this process's ``(P + 1,)``.
         plan: of the cut.
 
     Raises:

@@ -71,7 +71,7 @@ class LatencyModel:
         self._correction = 1.0
 
     def __call__(self, dead: Tensor) -> float:
-        """Seconds without the `dead` units (U,)."""
+        """Seconds without the `dead` units ``(U,)``."""
         share = self._predicted(dead) / self.dense
         return self.dense * (1 - (1 - share) * self._correction)
 

@@ -40,7 +40,7 @@ class SizeModel:
         self.dense = self(torch.zeros(graph.num_units, dtype=torch.bool))
 
     def __call__(self, dead: Tensor) -> dict[str, float]:
-        """Both costs without the `dead` units (U,), those that have to stay with the others counted as alive."""
+        """Both costs without the `dead` units ``(U,)``, those that have to stay with the others counted as alive."""
         alive = ~dead
         if self.graph.arrays or self.graph.equal or self.graph.alike:
             alive = alive | regular(self.graph, alive, level=False)

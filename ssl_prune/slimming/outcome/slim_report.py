@@ -31,8 +31,8 @@ class LayerChange:
 
     Args:
         name: module name.
-        before: shape of its weight in the dense network, (out, in, *kernel).
-        after: shape in the slim network; None where the layer is gone; (out, columns) where columns are gathered.
+        before: shape of its weight in the dense network, ``(out, in, *kernel)``.
+        after: shape in the slim network; None where the layer is gone; ``(out, columns)`` where columns are gathered.
         macs: multiply-accumulates of one forward pass, before and after.
         params: parameters, before and after.
     """
