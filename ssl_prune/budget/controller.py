@@ -31,6 +31,10 @@ class Choice:
     Args:
         strength: of the shrinkage, before the learning rate.
         weights: ``(G,)`` the factor on it of each group, 1 for those that are next.
+
+    Example:
+        >>> Choice(0.5, torch.tensor([1.0, 0.0])).strength
+        0.5
     """
 
     strength: float
@@ -53,6 +57,11 @@ class Controller:
         near: how far it comes where groups can be found that fit.
         block: ``(L,)`` how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
         stepped: the size falls in steps of its own, so that some groups save nothing beside the others that go.
+
+    Example:
+        >>> each = Controller(lambda dead: {"macs": 1 - dead.double().mean().item()}, {"macs": 0.5}, torch.zeros(4, dtype=torch.long))
+        >>> each.ahead(torch.tensor([3.0, 1.0, 2.0, 4.0]), torch.zeros(4, dtype=torch.bool), {"macs": 0.5})
+        tensor([False,  True,  True, False])
     """
 
     def __init__(
@@ -230,7 +239,13 @@ class Controller:
         return Choice(strength, weights)
 
     def admit(self, dying: Tensor, keys: Tensor, dead: Tensor) -> Tensor:
-        """``(G,)`` those of the `dying` groups that may go: in the order of their keys, never past the limit or a floor."""
+        """``(G,)`` those of the `dying` groups that may go: in the order of their keys, never past the limit or a floor.
+
+        Args:
+            dying: ``(G,)`` those at zero now.
+            keys: ``(G,)`` how much each group is worth.
+            dead: ``(G,)`` those that are gone.
+        """
         dead = dead.clone()
         if bool((self.rules.block > 1).any()):  # one of a block saves nothing by itself
             return dying.cpu() & self.ahead(keys.double().cpu(), dead, self.limits)

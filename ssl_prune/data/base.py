@@ -40,6 +40,17 @@ class ImageData(pl.LightningDataModule):
 
     Raises:
         ValueError: a number is out of its range.
+
+    Example:
+        >>> class Noise(ImageData):
+        ...     input_shape, mean, std = (1, 4, 4), (0.5,), (0.25,)
+        ...
+        ...     def read(self, train):
+        ...         return torch.zeros(40, 1, 4, 4, dtype=torch.uint8), torch.arange(40) % 10
+        >>> data = Noise(batch_size=8, validation=10)
+        >>> data.setup("fit")
+        >>> len(data.train_set), len(data.val_set)
+        (30, 10)
     """
 
     num_classes: int = 10
@@ -77,7 +88,11 @@ class ImageData(pl.LightningDataModule):
 
     @abstractmethod
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the images ``(N, C, H, W)`` uint8 and the labels ``(N,)`` int64 of the training or the test set."""
+        """Return the images ``(N, C, H, W)`` uint8 and the labels ``(N,)`` int64 of the training or the test set.
+
+        Args:
+            train: the training set; else the test set.
+        """
 
     def fetch(self) -> None:
         """Download what is missing; called in one process."""

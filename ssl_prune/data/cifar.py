@@ -40,6 +40,10 @@ class CIFAR10(ImageData):
         augment: shift the training images by up to four pixels and mirror every second one.
         standardise: subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
 
+    Example:
+        >>> CIFAR10(root="data", augment=False).input_shape
+        (3, 32, 32)
+
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
 

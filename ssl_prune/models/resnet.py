@@ -20,6 +20,11 @@ class BasicBlock(nn.Module):
         channels: channels of the output.
         stride: stride of the first convolution and of the projection.
 
+    Example:
+        >>> import torch
+        >>> BasicBlock(4, 8, stride=2)(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 8, 4, 4])
+
     Source: He et al., Deep Residual Learning for Image Recognition, 2016, figure 2 and option B.
     """
 
@@ -109,6 +114,10 @@ class ResNet20(ResNet):
         image_size: height and width of the image in pixels.
         num_classes: outputs of the last layer.
 
+    Example:
+        >>> sum(p.numel() for p in ResNet20().parameters())
+        272474
+
     Source: He et al., 2016, section 4.2, with projections as shortcuts.
     """
 
@@ -123,7 +132,20 @@ class ResNet20(ResNet):
 
 
 class ResNet32(ResNet):
-    """ResNet-32 for CIFAR: 3 stages of 5 blocks; see `ResNet20` for the arguments."""
+    """ResNet-32 for CIFAR: 3 stages of 5 blocks, 466,906 parameters at the widths 16, 32 and 64.
+
+    Args:
+        widths: channels of the three stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet32().parameters())
+        466906
+
+    Source: He et al., 2016, section 4.2, with projections as shortcuts.
+    """
 
     def __init__(
         self,
@@ -136,7 +158,20 @@ class ResNet32(ResNet):
 
 
 class ResNet56(ResNet):
-    """ResNet-56 for CIFAR: 3 stages of 9 blocks, 855,770 parameters; see `ResNet20` for the arguments."""
+    """ResNet-56 for CIFAR: 3 stages of 9 blocks, 855,770 parameters at the widths 16, 32 and 64.
+
+    Args:
+        widths: channels of the three stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet56().parameters())
+        855770
+
+    Source: He et al., 2016, section 4.2, with projections as shortcuts.
+    """
 
     def __init__(
         self,
@@ -156,6 +191,10 @@ class ResNet18(ResNet):
         in_channels: channels of the image.
         image_size: height and width of the image in pixels.
         num_classes: outputs of the last layer.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet18().parameters())
+        11173962
 
     Source: He et al., 2016, table 1; the 7x7 stem and its pooling are replaced by one 3x3 convolution.
     """
