@@ -30,6 +30,10 @@ class LayerCost:
         macs: Multiply-accumulates of all its calls in one forward pass.
         params: numbers in its parameters.
         bytes: bytes of its parameters and of the buffers that a state dict has.
+
+    Example:
+        >>> cost(nn.Linear(3, 2), torch.zeros(1, 3)).layers[""]
+        LayerCost(name='', kind='Linear', macs=6, params=8, bytes=32)
     """
 
     name: str
@@ -49,6 +53,10 @@ class Cost:
         bytes: bytes of the parameters and buffers of a state dict; a shared one counts once.
         layers: by name, the modules that have parameters or compute, in the order of the network. A parameter that
             several modules share counts in the first one.
+
+    Example:
+        >>> cost(nn.Linear(3, 2), torch.zeros(1, 3))
+        Cost(macs=6, params=8, bytes=32)
     """
 
     macs: int

@@ -239,13 +239,7 @@ class Controller:
         return Choice(strength, weights)
 
     def admit(self, dying: Tensor, keys: Tensor, dead: Tensor) -> Tensor:
-        """``(G,)`` those of the `dying` groups that may go: in the order of their keys, never past the limit or a floor.
-
-        Args:
-            dying: ``(G,)`` those at zero now.
-            keys: ``(G,)`` how much each group is worth.
-            dead: ``(G,)`` those that are gone.
-        """
+        """``(G,)`` those of the `dying` groups that may go, where `dead` ones are gone: by rising `keys`, never past a limit or floor."""
         dead = dead.clone()
         if bool((self.rules.block > 1).any()):  # one of a block saves nothing by itself
             return dying.cpu() & self.ahead(keys.double().cpu(), dead, self.limits)

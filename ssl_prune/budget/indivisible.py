@@ -51,6 +51,14 @@ def units_of(graph: ChannelGraph, groups: Partition) -> Tensor:
     Args:
         graph: the channel graph.
         groups: a partition of one group a unit, see `Coupled`.
+
+    Example:
+        >>> from ssl_prune.graph import trace
+        >>> from ssl_prune.groups import partition
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> graph = trace(net, torch.zeros(1, 4))
+        >>> units_of(graph, partition(net, "coupled", graph=graph))
+        tensor([0, 1, 2])
     """
     units = torch.full((groups.num_groups,), -1)
     members = {m.name: m for m in groups.members}

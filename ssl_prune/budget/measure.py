@@ -32,6 +32,16 @@ def at_zero(groups: Partition, dead: Tensor) -> Iterator[None]:
     Args:
         groups: the partition.
         dead: ``(G,)`` bool.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.fill_(1.0)
+        >>> with at_zero(partition(layer, "neuron"), torch.tensor([True, False])):
+        ...     print(layer.weight.data)
+        tensor([[0., 1.]])
+        >>> layer.weight.data
+        tensor([[1., 1.]])
     """
     before = [member.param.detach().clone() for member in groups.members]
     groups.scale_((~dead).to(groups.norms()))

@@ -25,6 +25,13 @@ class ParameterAxis:
             (what each group of a convolution has of its own); "scale", "shift" and "statistic" of a normalisation;
             "bias" (added to a channel by hand), "other" (any other number a channel, such as the slope of a PReLU).
         units: ``(size of the axis,)`` unit of each position, -1 where nothing can ever be removed.
+
+    Example:
+        >>> import torch
+        >>> from ssl_prune.graph import trace
+        >>> graph = trace(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)), torch.zeros(1, 4))
+        >>> graph.axes[-1]
+        ParameterAxis(name='1.weight', axis=1, role='reader', units=tensor([0, 1, 2]))
     """
 
     name: str

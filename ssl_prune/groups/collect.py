@@ -19,7 +19,13 @@ Tensors = dict[str, tuple[nn.Parameter, Tensor, Role]]
 
 
 class Granularity(Protocol):
-    """Says which entries live or die together."""
+    """Says which entries live or die together.
+
+    Example:
+        >>> from ssl_prune.groups import Filter, Weight
+        >>> Filter().needs_graph, Weight().needs_graph
+        (True, False)
+    """
 
     @property
     def needs_graph(self) -> bool:

@@ -95,24 +95,14 @@ class Mask:
 
     @classmethod
     def from_state(cls, groups: Partition, state: Mapping[str, Any]) -> Self:
-        """The mask that `state_dict` was called of.
-
-        Args:
-            groups: the partition that it was of.
-            state: what `state_dict` returned.
-        """
+        """A mask of the `groups` from a `state` that `state_dict` returned."""
         mask = cls(groups, torch.ones(groups.num_groups, dtype=torch.bool))
         mask.load_state_dict(state)
         return mask
 
     @classmethod
     def from_tensors(cls, groups: Partition, masks: Sequence[Tensor]) -> Self:
-        """Of a tensor a member that broadcasts to it, 0 where it is dead, as earlier checkpoints have them.
-
-        Args:
-            groups: the partition.
-            masks: one a member.
-        """
+        """A mask from `masks`, a tensor a member that broadcasts to it, 0 where it is dead, as earlier checkpoints have them."""
         alive, entries = states.taken_over(masks, groups)
         return cls(groups, alive, entries=entries)
 
@@ -201,11 +191,7 @@ class Mask:
 
     @torch.no_grad()
     def mask_gradients(self, positions: Sequence[int] | None = None) -> None:
-        """Set the gradient of what is dead to zero, once before a step; does nothing without the `gradient` role.
-
-        Args:
-            positions: of the members that will be stepped; None: all.
-        """
+        """Set the gradient of what is dead to zero, once before a step of the members at `positions` (default all), if it has that role."""
         if not self.gradient:
             return
         found = [(self.groups.members[i].grad, mask) for i, mask in self._chosen(positions)]
@@ -214,12 +200,7 @@ class Mask:
             torch._foreach_mul_([grad for grad, _ in grads], [mask.to(grad.dtype) for grad, mask in grads])
 
     def clear_state(self, optimizer: Optimizer, chosen: Tensor | None = None) -> None:
-        """Set momentum and other state of some groups to zero.
-
-        Args:
-            optimizer: whose state it is.
-            chosen: ``(G,)`` bool, such as the groups that were born; None: all that is dead.
-        """
+        """Set momentum and other state of `optimizer` to zero: of the `chosen` groups ``(G,)``, such as those born, or of all that is dead."""
         if chosen is not None:
             clear_state(self.groups, optimizer, chosen)
         else:

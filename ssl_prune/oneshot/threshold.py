@@ -21,6 +21,9 @@ __all__ = ["apply_threshold", "check_threshold"]
 def check_threshold(threshold: float) -> None:
     """Refuse what is no threshold.
 
+    Args:
+        threshold: in the units of the weights.
+
     Raises:
         ValueError: not a finite number of at least 0.
     """

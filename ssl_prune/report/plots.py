@@ -38,6 +38,13 @@ def plot_widths(
     Raises:
         ValueError: the sequences differ in length or are empty, or a layer has grown.
         ImportError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "widths.svg")
+        >>> plot_widths(["conv1", "fc"], [20, 10], [5, 10], path, macs_share=0.31)
+        >>> os.path.exists(path)
+        True
     """
     _check(names, before, after)
     figure_class, canvas_class = _matplotlib()

@@ -22,6 +22,12 @@ class RemovalOrder:
         keys: ``(K,)`` their keys; those of a step have the same one.
         ends: ``(S,)`` how many groups there are up to each step and with it.
         count: how many groups there are at all.
+
+    Example:
+        >>> rules = KeepRules(torch.tensor([0, 0, 0, 1, 1]), min_keep_ratio=0.5)
+        >>> order = rules.order(torch.tensor([3.0, 1.0, 2.0, 0.5, 0.1]), torch.zeros(5, dtype=torch.bool))
+        >>> order.groups, order.first(1)
+        (tensor([4, 1]), tensor([False, False, False, False,  True]))
     """
 
     groups: Tensor
@@ -33,11 +39,19 @@ class RemovalOrder:
         return len(self.ends)
 
     def step(self, number: int) -> Tensor:
-        """The groups of one step."""
+        """The groups of one step.
+
+        Args:
+            number: of the step, from 0.
+        """
         return self.groups[int(self.ends[number - 1]) if number else 0 : int(self.ends[number])]
 
     def first(self, steps: int) -> Tensor:
-        """``(G,)`` the groups of the first steps."""
+        """``(G,)`` the groups of the first steps.
+
+        Args:
+            steps: how many.
+        """
         found = torch.zeros(self.count, dtype=torch.bool)
         found[self.groups[: int(self.ends[steps - 1]) if steps else 0]] = True
         return found
@@ -51,6 +65,10 @@ class KeepRules:
         min_keep_ratio: share of a layer's groups that stay in any case, at least one.
         fixed: ``(G,)`` groups that always stay.
         block: ``(L,)`` how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
+
+    Example:
+        >>> KeepRules(torch.tensor([0, 0, 0, 1, 1]), min_keep_ratio=0.5).least
+        tensor([2, 1])
     """
 
     def __init__(

@@ -37,6 +37,9 @@ def check_agreement(network: nn.Module, gather: Callable[[Tensor], Tensor], plan
 
     Raises:
         SlimError: they differ; the message names the first parameter.
+
+    Example:
+        >>> check_agreement(nn.Linear(2, 1), lambda own: torch.stack([own, own]))
     """
     found = disagreement(fingerprint(network, plan), gather)
     if found is None:
