@@ -19,7 +19,7 @@ __all__ = ["Distillation"]
 class Distillation:
     r"""Adds ``weight · T² · KL(softmax(t / T) ‖ softmax(s / T))`` to a loss, t and s the outputs of teacher and student.
 
-    The teacher is the network at the moment of `save`. Outputs are `(N, classes)`; of several, each counts.
+    The teacher is the network at the moment of `save`. Outputs are ``(N, classes)``; of several, each counts.
 
     Args:
         weight: of the term.

@@ -112,7 +112,7 @@ class Look:
         self._batch: Inputs | None = None
 
     def __call__(self, dead: Tensor) -> dict[str, float]:
-        """Measure without the dead groups (G,), which are at zero now."""
+        """Measure without the dead groups ``(G,)``, which are at zero now."""
         batch = self.timed.inputs(self.pl_module, self.network, self.example)
         if batch is not self._batch:
             self._batch = batch

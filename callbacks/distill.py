@@ -25,7 +25,7 @@ class Distill(pl.Callback):
         temperature: T; a higher one tells more of the classes that are not the first.
         start: a time with its unit: "0.5" of the run, "5ep" (epochs) or "1000it" (optimizer steps). None: as the `Budget`
             has it.
-        module: name of the submodule whose outputs `(N, classes)` are compared; default the one that holds all parameters.
+        module: name of the submodule whose outputs ``(N, classes)`` are compared; default the one that holds all parameters.
 
     Raises:
         ValueError: a number out of its range, a time without its unit; before the first step, neither a start nor a

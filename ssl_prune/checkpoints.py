@@ -32,6 +32,16 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         SlimError: it is damaged, or no checkpoint.
+
+    Returns:
+        Name -> tensor, on the CPU.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/net.pt"
+        >>> torch.save({"epoch": 3, "state_dict": torch.nn.Linear(2, 1).state_dict()}, path)
+        >>> list(read_state_dict(path))
+        ['weight', 'bias']
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint")

@@ -25,11 +25,15 @@ class LayerCost:
     """The cost of one module without its submodules.
 
     Attributes:
-        name: Its name in the network; empty for the network itself.
-        kind: Its class.
+        name: its name in the network; empty for the network itself.
+        kind: its class.
         macs: Multiply-accumulates of all its calls in one forward pass.
-        params: Numbers in its parameters.
-        bytes: Bytes of its parameters and of the buffers that a state dict has.
+        params: numbers in its parameters.
+        bytes: bytes of its parameters and of the buffers that a state dict has.
+
+    Example:
+        >>> cost(nn.Linear(3, 2), torch.zeros(1, 3)).layers[""]
+        LayerCost(name='', kind='Linear', macs=6, params=8, bytes=32)
     """
 
     name: str
@@ -45,10 +49,14 @@ class Cost:
 
     Attributes:
         macs: Multiply-accumulates of convolutions and matrix products; twice as many floating-point operations.
-        params: Numbers in the parameters; a shared one counts once.
-        bytes: Bytes of the parameters and buffers of a state dict; a shared one counts once.
-        layers: By name, the modules that have parameters or compute, in the order of the network. A parameter that
+        params: numbers in the parameters; a shared one counts once.
+        bytes: bytes of the parameters and buffers of a state dict; a shared one counts once.
+        layers: by name, the modules that have parameters or compute, in the order of the network. A parameter that
             several modules share counts in the first one.
+
+    Example:
+        >>> cost(nn.Linear(3, 2), torch.zeros(1, 3))
+        Cost(macs=6, params=8, bytes=32)
     """
 
     macs: int
@@ -72,9 +80,9 @@ def cost(model: nn.Module, example_inputs: Inputs, *, run: bool = True) -> Cost:
     The network is run in evaluation mode without gradients and is left as it was, every module's mode and all buffers.
 
     Args:
-        model: Any network; it must be on the device of the inputs.
-        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
-        run: Compute the numbers. With False the shapes alone are followed, which takes no longer for a large network;
+        model: any network; it must be on the device of the inputs.
+        example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        run: compute the numbers. With False the shapes alone are followed, which takes no longer for a large network;
             one whose Python code asks for a number is run all the same.
 
     Returns:

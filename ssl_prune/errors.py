@@ -4,8 +4,22 @@ __all__ = ["GraphError", "SlimError"]
 
 
 class SlimError(RuntimeError):
-    """A network, a plan or a file that cannot be slimmed, applied or read exactly as asked."""
+    """A network, a plan or a file that cannot be slimmed, applied or read exactly as asked.
+
+    Example:
+        >>> from ssl_prune import SlimPlan
+        >>> try:
+        ...     SlimPlan.from_json('{"format": 99}')
+        ... except SlimError as error:
+        ...     print(error)
+        plan format 99: this version reads up to 2; install a newer version of ssl-prune
+    """
 
 
 class GraphError(SlimError):
-    """A network whose channel graph cannot be built: `torch.export` refused it or its example input does not fit."""
+    """A network whose channel graph cannot be built: `torch.export` refused it or its example input does not fit.
+
+    Example:
+        >>> issubclass(GraphError, SlimError)
+        True
+    """

@@ -25,10 +25,10 @@ def latency(model: nn.Module, example_inputs: Inputs, *, rounds: int = 30, warmu
     been running for a while. The network is left as it was.
 
     Args:
-        model: Any network; it must be on the device of the inputs.
-        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
-        rounds: Measured passes, at least 1.
-        warmup: Passes before them that are not measured.
+        model: any network; it must be on the device of the inputs.
+        example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        rounds: measured passes, at least 1.
+        warmup: passes before them that are not measured.
 
     Returns:
         Seconds a call, for the whole batch.
@@ -48,11 +48,11 @@ def compare_latency(
     Every other round starts with the second network.
 
     Args:
-        first: A network.
-        second: Another one that takes the same inputs.
-        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
-        rounds: Measured passes of each, at least 1.
-        warmup: Passes of each before them that are not measured.
+        first: a network.
+        second: another one that takes the same inputs.
+        example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        rounds: measured passes of each, at least 1.
+        warmup: passes of each before them that are not measured.
 
     Returns:
         Seconds a call of the first and of the second.
@@ -70,10 +70,10 @@ def latencies(models: Sequence[nn.Module], example_inputs: Inputs, *, rounds: in
     """Return the median time of each of several networks, measured in turns; every other round runs backwards.
 
     Args:
-        models: Networks that take the same inputs.
-        example_inputs: A tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
-        rounds: Measured passes of each, at least 1.
-        warmup: Passes of each before them that are not measured.
+        models: networks that take the same inputs.
+        example_inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments.
+        rounds: measured passes of each, at least 1.
+        warmup: passes of each before them that are not measured.
 
     Returns:
         Seconds a call, one number a network.
@@ -108,7 +108,7 @@ def without_zeros(model: nn.Module) -> nn.Module:
     it was, though nothing is cut. Here other values of the same parameter stand in their place.
 
     Args:
-        model: Any network.
+        model: any network.
 
     Returns:
         A network of the same shape, to be timed and nothing else.

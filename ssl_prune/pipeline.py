@@ -79,6 +79,7 @@ def slim(
             budget is met already or out of reach.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> with torch.no_grad():
         ...     _ = net[0].weight[:5].zero_(), net[0].bias[:5].zero_()

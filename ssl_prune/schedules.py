@@ -26,6 +26,14 @@ class Schedule(ABC):
 
     Raises:
         ValueError: a time without its unit, or times out of their order.
+
+    Example:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Half(Schedule):
+        ...     def shape(self, step, at):
+        ...         return 0.5
+        >>> Half(start="2it", warmup="2it").value(3, RunLength())
+        0.25
     """
 
     start: TimeLike = 0
@@ -41,12 +49,17 @@ class Schedule(ABC):
         return {"start": self.start, "warmup": self.warmup}
 
     def check_order(self, at: Mapping[str, float]) -> None:
-        """Raise ValueError if these times, in one unit, are out of their order."""
+        """Raise ValueError if these times, `at` by name and in one unit, are out of their order."""
         return
 
     @abstractmethod
     def shape(self, step: float, at: Mapping[str, float]) -> float:
-        """The value without warmup at a step from `start` on, with every time in optimizer steps."""
+        """The value without warmup at a step from `start` on, with every time in optimizer steps.
+
+        Args:
+            step: the optimizer step.
+            at: name of each time -> optimizer step.
+        """
 
     def value(self, step: float, run: RunLength) -> float:
         """The value at an optimizer step, counted from 0.
@@ -153,7 +166,7 @@ class Ramp(Schedule):
 
     @abstractmethod
     def remaining(self, progress: float) -> float:
-        """The share of the way that is still to go, 1 at progress 0 and 0 at progress 1."""
+        """The share of the way that is still to go at a `progress` in [0, 1]: 1 at 0, and 0 at 1."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,10 @@ class RunLength:
 
     Raises:
         ValueError: a negative number of steps, or an epoch without a step.
+
+    Example:
+        >>> Time.of("0.7").steps(RunLength(steps=1000))
+        700.0
     """
 
     steps: int | None = None
@@ -97,6 +101,10 @@ class Time:
     def exact(self, run: RunLength, name: str = "time") -> Fraction:
         """The time in optimizer steps, of the amount as it is written: 0.07 of 100 steps are 7 and no hair more.
 
+        Args:
+            run: how long the run is, and an epoch.
+            name: what it is called in messages.
+
         Raises:
             ValueError: a share of a run without an end, or epochs of data without a length.
         """
@@ -118,11 +126,20 @@ class Time:
         return amount * run.steps_per_epoch
 
     def steps(self, run: RunLength, name: str = "time") -> float:
-        """The time in optimizer steps; see `exact`."""
+        """The time in optimizer steps; see `exact`.
+
+        Args:
+            run: how long the run is, and an epoch.
+            name: what it is called in messages.
+        """
         return float(self.exact(run, name))
 
     def first_step(self, run: RunLength, name: str = "time") -> int:
         """The first optimizer step, counted from 0, that is not before the time.
+
+        Args:
+            run: how long the run is, and an epoch.
+            name: what it is called in messages.
 
         Example:
             >>> Time.of("0.5ep").first_step(RunLength(steps_per_epoch=5))

@@ -20,7 +20,15 @@ __all__ = ["At", "Every", "Stochastic", "Trigger"]
 
 @dataclass(frozen=True)
 class Trigger(ABC):
-    """What all triggers share."""
+    """What all triggers share; a subclass says when it `fires`, a function of its arguments alone.
+
+    Example:
+        >>> class Never(Trigger):
+        ...     def fires(self, step, run, key=""):
+        ...         return False
+        >>> Never().fires(0, RunLength())
+        False
+    """
 
     @abstractmethod
     def fires(self, step: int, run: RunLength, key: str = "") -> bool:

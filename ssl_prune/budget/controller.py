@@ -30,7 +30,11 @@ class Choice:
 
     Args:
         strength: of the shrinkage, before the learning rate.
-        weights: (G,) the factor on it of each group, 1 for those that are next.
+        weights: ``(G,)`` the factor on it of each group, 1 for those that are next.
+
+    Example:
+        >>> Choice(0.5, torch.tensor([1.0, 0.0])).strength
+        0.5
     """
 
     strength: float
@@ -44,15 +48,20 @@ class Controller:
     its limit.
 
     Args:
-        size: of the dead groups (G,), the share left of each kind.
+        size: of the dead groups ``(G,)``, the share left of each kind.
         limits: kind -> the share that may be left.
-        layer: (G,) the layer of each group.
+        layer: ``(G,)`` the layer of each group.
         min_keep_ratio: share of a layer's groups that stay in any case, at least one.
-        fixed: (G,) groups that always stay.
+        fixed: ``(G,)`` groups that always stay.
         band: how far below its limit a size may come.
         near: how far it comes where groups can be found that fit.
-        block: (L,) how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
+        block: ``(L,)`` how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
         stepped: the size falls in steps of its own, so that some groups save nothing beside the others that go.
+
+    Example:
+        >>> each = Controller(lambda dead: {"macs": 1 - dead.double().mean().item()}, {"macs": 0.5}, torch.zeros(4, dtype=torch.long))
+        >>> each.ahead(torch.tensor([3.0, 1.0, 2.0, 4.0]), torch.zeros(4, dtype=torch.bool), {"macs": 0.5})
+        tensor([False,  True,  True, False])
     """
 
     def __init__(
@@ -77,7 +86,7 @@ class Controller:
         """The largest amount by which a size is above its limit; at most 0 when all are met.
 
         Args:
-            dead: (G,) the groups that are gone.
+            dead: ``(G,)`` the groups that are gone.
             limits: kind -> share; default those of the controller.
             measured: kind -> share, in place of what is estimated.
         """
@@ -97,10 +106,10 @@ class Controller:
         it goes and others of them stay that it makes up for, where that costs less.
 
         Args:
-            keys: (G,) how much each group is worth.
-            dead: (G,) those that are gone.
+            keys: ``(G,)`` how much each group is worth.
+            dead: ``(G,)`` those that are gone.
             limits: the shares to come to.
-            among: (G,) those that may go; default all.
+            among: ``(G,)`` those that may go; default all.
         """
         chosen = self._meeting(keys, dead, limits, among)
         may = torch.ones_like(dead) if among is None else among.clone()
@@ -199,13 +208,13 @@ class Controller:
         """The strength with which the groups that are next come to zero in time.
 
         Args:
-            keys: (G,) how much each group is worth.
-            norms: (G,) their norms.
-            dead: (G,) those that are gone.
+            keys: ``(G,)`` how much each group is worth.
+            norms: ``(G,)`` their norms.
+            dead: ``(G,)`` those that are gone.
             limits: the shares to come to.
             rates: sum of the learning rates until then.
             before: the strength up to now; 0 if there was none.
-            plan: (G,) what has to go in the end, all of it where the limits are the final ones; default what would be
+            plan: ``(G,)`` what has to go in the end, all of it where the limits are the final ones; default what would be
                 chosen now.
         """
         keys, norms = keys.double().cpu(), norms.double().cpu()
@@ -230,7 +239,7 @@ class Controller:
         return Choice(strength, weights)
 
     def admit(self, dying: Tensor, keys: Tensor, dead: Tensor) -> Tensor:
-        """``(G,)`` those of the `dying` groups that may go: in the order of their keys, never past the limit or a floor."""
+        """``(G,)`` those of the `dying` groups that may go, where `dead` ones are gone: by rising `keys`, never past a limit or floor."""
         dead = dead.clone()
         if bool((self.rules.block > 1).any()):  # one of a block saves nothing by itself
             return dying.cpu() & self.ahead(keys.double().cpu(), dead, self.limits)
@@ -253,9 +262,9 @@ class Controller:
         """``(G,)`` what goes at last so that the limits are met: small keys first, passing over what is too large.
 
         Args:
-            keys: (G,) how much each group is worth.
-            dead: (G,) those that are gone.
-            pushed: (G,) those that the strength was for. They are nearly at zero, so they go if they are what is missing,
+            keys: ``(G,)`` how much each group is worth.
+            dead: ``(G,)`` those that are gone.
+            pushed: ``(G,)`` those that the strength was for. They are nearly at zero, so they go if they are what is missing,
                 even where the order of the keys has changed since.
         """
         if self.excess(dead) <= 0:  # the last to come to zero made up for others that were on their way

@@ -23,10 +23,10 @@ def free_riders(
 
     Args:
         rules: the layers, and what always stays.
-        excess: of the dead groups (G,), by how much the size is above its limit.
-        keys: (G,) how much each group is worth.
-        dead: (G,) those that are gone.
-        chosen: (G,) those that would go.
+        excess: of the dead groups ``(G,)``, by how much the size is above its limit.
+        keys: ``(G,)`` how much each group is worth.
+        dead: ``(G,)`` those that are gone.
+        chosen: ``(G,)`` those that would go.
 
     Example:
         >>> rules = KeepRules(torch.zeros(8, dtype=torch.long))

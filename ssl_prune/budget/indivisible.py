@@ -19,8 +19,8 @@ class IndivisibleGroups:
 
     Args:
         groups: the merged partition of A groups.
-        owner: (U,) the group of each unit, -1 for none.
-        fixed: (A,) groups that cannot leave by themselves all the same; they stay.
+        owner: ``(U,)`` the group of each unit, -1 for none.
+        fixed: ``(A,)`` groups that cannot leave by themselves all the same; they stay.
     """
 
     groups: Partition
@@ -28,17 +28,38 @@ class IndivisibleGroups:
     fixed: Tensor
 
     def dead_units(self, dead: Tensor) -> Tensor:
-        """``(U,)`` the units of the dead groups (A,)."""
+        """``(U,)`` the units of the dead groups ``(A,)``.
+
+        Args:
+            dead: ``(A,)`` bool.
+        """
         return _dead_units(self.owner, dead)
 
     def sum(self, values: Tensor) -> Tensor:
-        """``(A,)`` sums of numbers (U,) over the units of each group."""
+        """``(A,)`` sums of numbers ``(U,)`` over the units of each group.
+
+        Args:
+            values: ``(U,)`` a number a unit.
+        """
         total = torch.zeros(self.groups.num_groups + 1, dtype=values.dtype)
         return total.index_add_(0, self.owner % len(total), values)[:-1]
 
 
 def units_of(graph: ChannelGraph, groups: Partition) -> Tensor:
-    """``(G,)`` the unit that each group of a coupled partition stands for."""
+    """``(G,)`` the unit that each group of a coupled partition stands for.
+
+    Args:
+        graph: the channel graph.
+        groups: a partition of one group a unit, see `Coupled`.
+
+    Example:
+        >>> from ssl_prune.graph import trace
+        >>> from ssl_prune.groups import partition
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        >>> graph = trace(net, torch.zeros(1, 4))
+        >>> units_of(graph, partition(net, "coupled", graph=graph))
+        tensor([0, 1, 2])
+    """
     units = torch.full((groups.num_groups,), -1)
     members = {m.name: m for m in groups.members}
     for axis in graph.axes:

@@ -53,6 +53,9 @@ class Limits:
     def of(cls, stated: Mapping[str, float]) -> "Limits":
         """Limits from a mapping.
 
+        Args:
+            stated: "macs", "params", "latency" (shares) or "latency_ms" (milliseconds) -> what may be left.
+
         Raises:
             ValueError: a key that is none of "macs", "params", "latency", "latency_ms", or a number out of its range.
 

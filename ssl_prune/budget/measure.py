@@ -27,7 +27,22 @@ PLACES = 5
 
 @contextmanager
 def at_zero(groups: Partition, dead: Tensor) -> Iterator[None]:
-    """With the dead groups (G,) at zero, and every value as it was afterwards."""
+    """With the dead groups ``(G,)`` at zero, and every value as it was afterwards.
+
+    Args:
+        groups: the partition.
+        dead: ``(G,)`` bool.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> _ = layer.weight.data.fill_(1.0)
+        >>> with at_zero(partition(layer, "neuron"), torch.tensor([True, False])):
+        ...     print(layer.weight.data)
+        tensor([[0., 1.]])
+        >>> layer.weight.data
+        tensor([[1., 1.]])
+    """
     before = [member.param.detach().clone() for member in groups.members]
     groups.scale_((~dead).to(groups.norms()))
     try:
@@ -49,6 +64,9 @@ def latency_left(
         reference: the dense network, of which no channel is at zero.
         inputs: the batch that is timed.
         seconds: that a forward pass of the dense network takes, about.
+
+    Returns:
+        The median over copies of both networks, a share.
     """
     cut = cut_unproven(graph, network, inputs)
     rounds = min(MOST, max(ROUNDS, round(SECONDS / seconds)))

@@ -35,14 +35,14 @@ def fit(
 
     Args:
         controller: of the estimates, floors and multiples.
-        keys: (G,) how much each group is worth.
-        dead: (G,) those that are gone.
-        excess: of the dead groups (G,), by how much the measured size is above its limit.
+        keys: ``(G,)`` how much each group is worth.
+        dead: ``(G,)`` those that are gone.
+        excess: of the dead groups ``(G,)``, by how much the measured size is above its limit.
         band: how far below its limit it may end; default 4.5 % of the smallest limit.
-        first: (G,) groups that go before the others.
+        first: ``(G,)`` groups that go before the others.
 
     Returns:
-        (G,) none if the size is met already; all that may go if it is not met even then.
+        ``(G,)`` none if the size is met already; all that may go if it is not met even then.
     """
     band = _band(controller) if band is None else band
     noise = min(NOISE * min(controller.limits.values()), band / 3)
@@ -98,13 +98,13 @@ def plan(
 
     Args:
         controller: of the estimates, floors and multiples.
-        keys: (G,) how much each group is worth.
-        dead: (G,) those that are gone.
-        excess: of the dead groups (G,), by how much the measured size is above its limit.
-        before: (G,) an earlier choice, the dead groups among it.
+        keys: ``(G,)`` how much each group is worth.
+        dead: ``(G,)`` those that are gone.
+        excess: of the dead groups ``(G,)``, by how much the measured size is above its limit.
+        before: ``(G,)`` an earlier choice, the dead groups among it.
 
     Returns:
-        (G,) none if the size is met already; all that may go if it is not met even then.
+        ``(G,)`` none if the size is met already; all that may go if it is not met even then.
     """
     keys = keys.double().cpu()
     if excess(dead) <= 0:

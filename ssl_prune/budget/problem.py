@@ -84,7 +84,7 @@ class BudgetProblem:
             network: with the dead groups at zero.
             reference: the dense network, of which no channel is at zero.
             inputs: the batch that is timed.
-            dead: (A,) groups that are at zero.
+            dead: ``(A,)`` groups that are at zero.
 
         Returns:
             kind -> the share that is left.
@@ -133,6 +133,15 @@ def make_problem(
     Raises:
         ValueError: the size is met already, or cannot be reached; the message has the smallest that can. Or the network
             was followed by the second tracer only.
+
+    Example:
+        >>> from ssl_prune.graph import trace
+        >>> from ssl_prune.groups import partition
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> graph = trace(net, torch.zeros(1, 4))
+        >>> problem = make_problem(graph, net, partition(net, "coupled", graph=graph), Limits(macs=0.5))
+        >>> problem.left(torch.arange(8) < 4)
+        {'macs': 0.5}
     """
     if graph.refusal is not None:
         raise ValueError(

@@ -46,21 +46,21 @@ class BudgetSolver(Solver):
         groups: the partition.
         score: which groups matter.
         controller: what may go and what the network costs without it.
-        saving: of the dead groups (G,), the share of the dense network that each group saves.
+        saving: of the dead groups ``(G,)``, the share of the dense network that each group saves.
         window: the share of the way to the limits that is due, see `window_of`.
         run: how long the run and an epoch are, where times count in them.
         lookahead: how far ahead the strength looks.
         cost_exponent: a; 0: cost does not count.
         every: optimizer steps between two decisions.
-        measure: says what sizes are estimates of: from dead groups (G,) to the shares that are left, for the network as it
+        measure: says what sizes are estimates of: from dead groups ``(G,)`` to the shares that are left, for the network as it
             is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
 
     Attributes:
         first: the optimizer step at which the window begins.
         last: the one at which it ends; by then the size is met.
-        dead: (G,) groups that are gone.
-        keys: (G,) the keys of the last decision; of a group that is gone, those that it went with.
-        gone: (G,) the step at which each group went, -1 for those that stay.
+        dead: ``(G,)`` groups that are gone.
+        keys: ``(G,)`` the keys of the last decision; of a group that is gone, those that it went with.
+        gone: ``(G,)`` the step at which each group went, -1 for those that stay.
         projected: how many groups were set to zero at the end of the window.
         history: of each decision (step, share that is due, share that is left, strength), of the first limit.
 

@@ -11,8 +11,8 @@ def crop_and_flip(images: Tensor, padding: int = 4) -> Tensor:
     """Shift every image by up to `padding` pixels, zeros entering at the border, and mirror every second one.
 
     Args:
-        images: `(B, C, H, W)`, any dtype.
-        padding: Zeros added on each side before the crop, in pixels.
+        images: ``(B, C, H, W)``, any dtype.
+        padding: zeros added on each side before the crop, in pixels.
 
     Returns:
         A new tensor of the same shape and dtype; each image has a shift and a side of its own.

@@ -30,16 +30,27 @@ class ImageData(pl.LightningDataModule):
     A data set is a subclass that states the class attributes and writes `read`.
 
     Args:
-        root: Folder of the data.
-        batch_size: Images a batch and process.
-        validation: Training images kept for validation: a number, or as a float a share. With 0 there is no validation.
-        subset: Use only this many training images, for small runs. The validation images stay the same.
-        num_workers: Processes that load; 0 is the fastest for most of these sets.
-        download: Fetch missing files.
-        standardise: Subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
+        root: folder of the data.
+        batch_size: images a batch and process.
+        validation: training images kept for validation: a number, or as a float a share. With 0 there is no validation.
+        subset: use only this many training images, for small runs. The validation images stay the same.
+        num_workers: processes that load; 0 is the fastest for most of these sets.
+        download: fetch missing files.
+        standardise: subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: a number is out of its range.
+
+    Example:
+        >>> class Noise(ImageData):
+        ...     input_shape, mean, std = (1, 4, 4), (0.5,), (0.25,)
+        ...
+        ...     def read(self, train):
+        ...         return torch.zeros(40, 1, 4, 4, dtype=torch.uint8), torch.arange(40) % 10
+        >>> data = Noise(batch_size=8, validation=10)
+        >>> data.setup("fit")
+        >>> len(data.train_set), len(data.val_set)
+        (30, 10)
     """
 
     num_classes: int = 10
@@ -77,7 +88,11 @@ class ImageData(pl.LightningDataModule):
 
     @abstractmethod
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the images `(N, C, H, W)` uint8 and the labels `(N,)` int64 of the training or the test set."""
+        """Return the images ``(N, C, H, W)`` uint8 and the labels ``(N,)`` int64 of the training or the test set.
+
+        Args:
+            train: the training set; else the test set.
+        """
 
     def fetch(self) -> None:
         """Download what is missing; called in one process."""

@@ -31,14 +31,18 @@ class CIFAR10(ImageData):
     The six files of the binary version lie in `root/cifar-10-batches-bin` or directly in `root`.
 
     Args:
-        root: Folder of the data.
-        batch_size: Images a batch and process.
-        validation: Training images kept for validation: a number, or as a float a share. With 0 there is no validation.
-        subset: Use only this many training images, for small runs.
-        num_workers: Processes that load; 0 is the fastest for small networks.
-        download: Fetch missing files, 162 MiB.
-        augment: Shift the training images by up to four pixels and mirror every second one.
-        standardise: Subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
+        root: folder of the data.
+        batch_size: images a batch and process.
+        validation: training images kept for validation: a number, or as a float a share. With 0 there is no validation.
+        subset: use only this many training images, for small runs.
+        num_workers: processes that load; 0 is the fastest for small networks.
+        download: fetch missing files, 162 MiB.
+        augment: shift the training images by up to four pixels and mirror every second one.
+        standardise: subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
+
+    Example:
+        >>> CIFAR10(root="data", augment=False).input_shape
+        (3, 32, 32)
 
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
     """
@@ -64,7 +68,7 @@ class CIFAR10(ImageData):
         self.augment = crop_and_flip if augment else None
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the images `(N, 3, 32, 32)` and labels `(N,)` of the training or the test set."""
+        """Return the images ``(N, 3, 32, 32)`` and labels ``(N,)`` of the training or the test set."""
         parts = [read_batch(self._find(name)) for name in (TRAIN if train else TEST)]
         return torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
 
@@ -85,13 +89,13 @@ def read_batch(path: Path) -> tuple[Tensor, Tensor]:
     """Read one file of the binary version: 10,000 records of a label and 3072 pixels, red, green and blue plane.
 
     Args:
-        path: The file.
+        path: the file.
 
     Returns:
-        Images `(10000, 3, 32, 32)` uint8 and labels `(10000,)` int64.
+        Images ``(10000, 3, 32, 32)`` uint8 and labels ``(10000,)`` int64.
 
     Raises:
-        ValueError: The file has the wrong size or a label above 9.
+        ValueError: the file has the wrong size or a label above 9.
 
     Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
     """
@@ -108,11 +112,11 @@ def unpack(archive: Path, folder: Path) -> None:
     """Write the six files of the archive to `folder`; nothing else in it is touched.
 
     Args:
-        archive: The `.tar.gz` of the binary version.
-        folder: Where to write; it is made.
+        archive: the `.tar.gz` of the binary version.
+        folder: where to write; it is made.
 
     Raises:
-        ValueError: A file is missing in the archive.
+        ValueError: a file is missing in the archive.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = {*TRAIN, *TEST}

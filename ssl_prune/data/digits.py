@@ -18,11 +18,11 @@ class Digits(ImageData):
     Training, validation and test set are stratified and always the same.
 
     Args:
-        batch_size: Images a batch and process.
-        validation: Training images kept for validation: a number, or as a float a share. With 0 there is no validation.
-        subset: Use only this many training images.
-        num_workers: Processes that load; 0 is the fastest.
-        standardise: Subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
+        batch_size: images a batch and process.
+        validation: training images kept for validation: a number, or as a float a share. With 0 there is no validation.
+        subset: use only this many training images.
+        num_workers: processes that load; 0 is the fastest.
+        standardise: subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
 
     Example:
         >>> data = Digits(batch_size=32)
@@ -56,7 +56,7 @@ class Digits(ImageData):
         )
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the images `(N, 1, 8, 8)` and labels `(N,)` of the training or the test set."""
+        """Return the images ``(N, 1, 8, 8)`` and labels ``(N,)`` of the training or the test set."""
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:

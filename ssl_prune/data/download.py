@@ -16,16 +16,16 @@ def fetch_file(urls: Sequence[str], path: Path, md5: str, timeout: float = 30.0)
     """Fetch the first of `urls` that answers with the right bytes, unless `path` exists.
 
     Args:
-        urls: Mirrors, tried in their order.
-        path: File to write; its folder is made. It appears only when it is whole.
-        md5: Expected checksum in hexadecimal. It finds damage, not malice.
-        timeout: Seconds without an answer before the next mirror.
+        urls: mirrors, tried in their order.
+        path: file to write; its folder is made. It appears only when it is whole.
+        md5: expected checksum in hexadecimal. It finds damage, not malice.
+        timeout: seconds without an answer before the next mirror.
 
     Returns:
         `path`.
 
     Raises:
-        OSError: No mirror gave the file; the message has the reason of each.
+        OSError: no mirror gave the file; the message has the reason of each.
     """
     if path.exists():
         return path

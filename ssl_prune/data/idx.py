@@ -19,14 +19,14 @@ def read_idx(path: Path, dims: int) -> Tensor:
     32-bit integer, and the values.
 
     Args:
-        path: The file; it is unzipped if its name ends in `.gz`.
-        dims: Expected dimensions: 3 for images `(N, H, W)`, 1 for labels `(N,)`.
+        path: the file; it is unzipped if its name ends in `.gz`.
+        dims: expected dimensions: 3 for images ``(N, H, W)``, 1 for labels ``(N,)``.
 
     Returns:
         uint8 tensor.
 
     Raises:
-        ValueError: The file is damaged or of another kind.
+        ValueError: the file is damaged or of another kind.
 
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits, section "file formats".
     """

@@ -10,16 +10,16 @@ def find_file(root: Path, folders: Sequence[str], names: Sequence[str], dataset:
     """Return the first of `names` that lies in one of `folders` of `root`, or in `root` itself.
 
     Args:
-        root: The folder that the user gave.
-        folders: Paths below `root`, the usual one first.
-        names: File names, the best one first.
-        dataset: Name for the message.
+        root: the folder that the user gave.
+        folders: paths below `root`, the usual one first.
+        names: file names, the best one first.
+        dataset: name for the message.
 
     Returns:
         The path of an existing file.
 
     Raises:
-        FileNotFoundError: There is none; the message lists the places and the ways out.
+        FileNotFoundError: there is none; the message lists the places and the ways out.
     """
     places = [*(root / folder for folder in folders), root]
     for place in places:

@@ -15,9 +15,22 @@ __all__ = ["MNIST", "FashionMNIST"]
 
 
 class MNIST(ImageData):
-    """70,000 handwritten digits of 28x28 pixels; see `ImageData` for the arguments.
+    """70,000 handwritten digits of 28x28 pixels.
 
     The four IDX files, plain or gzipped, lie in `root/MNIST/raw`, as torchvision puts them, or directly in `root`.
+
+    Args:
+        root: folder of the data.
+        batch_size: images a batch and process.
+        validation: training images kept for validation: a number, or as a float a share. With 0 there is no validation.
+        subset: use only this many training images, for small runs.
+        num_workers: processes that load; 0 is the fastest.
+        download: fetch missing files, 11 MiB.
+        standardise: subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
+
+    Example:
+        >>> MNIST(root="data", validation=5000).input_shape
+        (1, 28, 28)
 
     Source: LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998.
     """
@@ -38,7 +51,7 @@ class MNIST(ImageData):
     }
 
     def read(self, train: bool) -> tuple[Tensor, Tensor]:
-        """Return the images `(N, 1, 28, 28)` and labels `(N,)` of the training or the test set."""
+        """Return the images ``(N, 1, 28, 28)`` and labels ``(N,)`` of the training or the test set."""
         part = "train" if train else "t10k"
         images = self._read(f"{part}-images-idx3-ubyte", dims=3)
         labels = self._read(f"{part}-labels-idx1-ubyte", dims=1).long()
@@ -67,9 +80,22 @@ class MNIST(ImageData):
 
 
 class FashionMNIST(MNIST):
-    """70,000 pictures of clothes of 28x28 pixels, in the files and classes of MNIST; see `ImageData` for the arguments.
+    """70,000 pictures of clothes of 28x28 pixels, in the files and classes of MNIST.
 
     The four IDX files lie in `root/FashionMNIST/raw`, as torchvision puts them, or directly in `root`.
+
+    Args:
+        root: folder of the data.
+        batch_size: images a batch and process.
+        validation: training images kept for validation: a number, or as a float a share. With 0 there is no validation.
+        subset: use only this many training images, for small runs.
+        num_workers: processes that load; 0 is the fastest.
+        download: fetch missing files, 30 MiB.
+        standardise: subtract the mean and divide by the deviation of the pixels; else they are shares of the largest.
+
+    Example:
+        >>> FashionMNIST(root="data").num_classes
+        10
 
     Source: Xiao, Rasul and Vollgraf, Fashion-MNIST, 2017.
     """

@@ -12,11 +12,11 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     The image of rank r among the n of its class stands at (r + 1/2) / n of the way; the ranks are random.
 
     Args:
-        labels: `(N,)` integers.
-        seed: Of a generator of its own: the order is the same in every process and run.
+        labels: ``(N,)`` integers.
+        seed: of a generator of its own: the order is the same in every process and run.
 
     Returns:
-        `(N,)` int64, a permutation.
+        ``(N,)`` int64, a permutation.
 
     Example:
         >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
@@ -37,14 +37,14 @@ def validation_count(validation: int | float, total: int) -> int:
     """Return how many of `total` images validate.
 
     Args:
-        validation: A number of images, or as a float a share in [0, 1).
-        total: Images there are.
+        validation: a number of images, or as a float a share in [0, 1).
+        total: images there are.
 
     Returns:
         A number from 0 to `total - 1`.
 
     Raises:
-        ValueError: Nothing would be left to train on, or the number is negative.
+        ValueError: nothing would be left to train on, or the number is negative.
 
     Example:
         >>> validation_count(0.1, 60000), validation_count(5000, 60000)

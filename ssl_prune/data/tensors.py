@@ -17,16 +17,16 @@ class ImageTensors(Dataset[Any]):
     `collate_fn`. The pixels stay bytes in memory, and a batch is `(pixels / peak - mean) / std` in float32.
 
     Args:
-        images: `(N, C, H, W)` uint8.
-        labels: `(N,)` int64.
-        mean: Mean of each channel, in shares of `peak`.
-        std: Standard deviation of each channel, in shares of `peak`.
-        peak: The largest value of a pixel.
-        augment: Maps a batch of bytes `(B, C, H, W)` to another of the same shape; None leaves it as it is.
+        images: ``(N, C, H, W)`` uint8.
+        labels: ``(N,)`` int64.
+        mean: mean of each channel, in shares of `peak`.
+        std: standard deviation of each channel, in shares of `peak`.
+        peak: the largest value of a pixel.
+        augment: maps a batch of bytes ``(B, C, H, W)`` to another of the same shape; None leaves it as it is.
 
     Raises:
-        TypeError: The images are not bytes.
-        ValueError: The numbers of images, labels or channels do not agree.
+        TypeError: the images are not bytes.
+        ValueError: the numbers of images, labels or channels do not agree.
 
     Example:
         >>> images = torch.full((3, 1, 2, 2), 255, dtype=torch.uint8)
@@ -69,7 +69,7 @@ class ImageTensors(Dataset[Any]):
         return len(self.labels)
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the batch `(B, C, H, W)` float32 and its labels `(B,)`."""
+        """Return the batch ``(B, C, H, W)`` float32 and its labels ``(B,)``."""
         index = torch.as_tensor(indices, device=self.images.device)
         pixels = self.images[index]
         if self.augment is not None:

@@ -24,7 +24,14 @@ class ParameterAxis:
         role: "writer" (rows and biases that produce channels), "reader" (weights that consume channels), "grouped"
             (what each group of a convolution has of its own); "scale", "shift" and "statistic" of a normalisation;
             "bias" (added to a channel by hand), "other" (any other number a channel, such as the slope of a PReLU).
-        units: (size of the axis,) unit of each position, -1 where nothing can ever be removed.
+        units: ``(size of the axis,)`` unit of each position, -1 where nothing can ever be removed.
+
+    Example:
+        >>> import torch
+        >>> from ssl_prune.graph import trace
+        >>> graph = trace(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)), torch.zeros(1, 4))
+        >>> graph.axes[-1]
+        ParameterAxis(name='1.weight', axis=1, role='reader', units=tensor([0, 1, 2]))
     """
 
     name: str
@@ -77,8 +84,8 @@ class ChannelGraph:
         pinned: (reason, count) of channels that can never be removed.
         boxes: for each node whose channels run over several axes, or over one of several, their units; what stays of
             them must be an array again.
-        equal: (n, m) units of which every row keeps equally many; or none, where the flag beside says so.
-        level: (n, m) units of which every row keeps equally many, unless the module they belong to becomes another.
+        equal: ``(n, m)`` units of which every row keeps equally many; or none, where the flag beside says so.
+        level: ``(n, m)`` units of which every row keeps equally many, unless the module they belong to becomes another.
         whole: modules that are cut only by becoming others: until then they keep all their units.
         packed: nodes of these whose values need not stay arrays when they become others.
         alike: pairs of (n, m) and (n, k) units of which row i may vanish only together with the other's row i.
@@ -116,7 +123,7 @@ class ChannelGraph:
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
-        """(U,) name of the first module that writes each unit."""
+        """``(U,)`` name of the first module that writes each unit."""
         layers = [""] * self.num_units
         for reader in reversed(self.readers):
             for unit in reader.written[reader.written >= 0].tolist():

@@ -19,14 +19,29 @@ Tensors = dict[str, tuple[nn.Parameter, Tensor, Role]]
 
 
 class Granularity(Protocol):
-    """Says which entries live or die together."""
+    """Says which entries live or die together.
+
+    Example:
+        >>> from ssl_prune.groups import Filter, Weight
+        >>> Filter().needs_graph, Weight().needs_graph
+        (True, False)
+    """
 
     @property
     def needs_graph(self) -> bool:
         """Whether `build` reads the graph."""
 
     def build(self, model: nn.Module, graph: ChannelGraph | None, select: Layers) -> Partition:
-        """Partition the selected layers (name to module); raise ValueError with the reason if there is no group."""
+        """Partition the selected layers.
+
+        Args:
+            model: the network.
+            graph: its channel graph; None where `needs_graph` is False.
+            select: the layers, name -> module.
+
+        Raises:
+            ValueError: there is no group; the message says why.
+        """
 
 
 class Collector:
@@ -48,6 +63,10 @@ class Collector:
         """Add one layer's groups: parameter names to the parameter, its index, numbered from 0 in this layer, and its role.
 
         The numbers may leave gaps (a position that cannot be removed is -1); they are closed here.
+
+        Args:
+            layer: name of the layer.
+            tensors: parameter name -> the parameter, its index as of a `Member`, its role.
         """
         fresh = {name: given for name, given in tensors.items() if id(given[0]) not in self._seen}
         if not fresh:

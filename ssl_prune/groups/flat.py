@@ -67,11 +67,11 @@ class Flat:
         return torch.cat(self._rows(tensors)).to(dtype)
 
     def spread(self, values: Tensor, fill: float = 1.0) -> Tensor:
-        """``(N,)`` for each entry the value (G,) of its group; `fill` where ungrouped."""
+        """``(N,)`` for each entry the value ``(G,)`` of its group; `fill` where ungrouped."""
         return torch.cat([values, values.new_full((1,), fill)]).index_select(0, self._group)
 
     def per_group(self, entries: Tensor) -> Tensor:
-        """``(G,)`` the sums of each group's entries (N,), added up in a fixed order."""
+        """``(G,)`` the sums of each group's entries ``(N,)``, added up in a fixed order."""
         return torch.segment_reduce(entries.index_select(0, self._first), "sum", lengths=self._counts, unsafe=True)
 
     def sum(self, tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -83,11 +83,11 @@ class Flat:
         return self.per_group(self.gather(tensors, dtype).square()).sqrt_()
 
     def multiply_(self, tensors: Sequence[Tensor], factors: Tensor) -> None:
-        """Multiply each entry in place by its factor (N,), of the tensors' own dtype."""
+        """Multiply each entry in place by its factor ``(N,)``, of the tensors' own dtype."""
         torch._foreach_mul_(self._rows(tensors), factors.split(self._lengths))
 
     def add_(self, tensors: Sequence[Tensor], others: Sequence[Tensor], factors: Tensor, strength: float) -> None:
-        """Add to each entry in place that of `others` times its factor (N,) and the strength, all of one dtype."""
+        """Add to each entry in place that of `others` times its factor ``(N,)`` and the strength, all of one dtype."""
         torch._foreach_addcmul_(self._rows(tensors), self._rows(others), factors.split(self._lengths), value=strength)
 
     def _rows(self, tensors: Sequence[Tensor]) -> list[Tensor]:

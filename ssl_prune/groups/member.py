@@ -27,6 +27,12 @@ class Member:
         role: what its entries are to their groups: weight rows that write the group's unit ("row", also single weights),
             weight columns that read it ("column"), what is added to it ("bias"), "scale" and "shift" of a normalisation,
             or "other", such as the slopes of a PReLU.
+
+    Example:
+        >>> import torch
+        >>> weight = nn.Parameter(torch.ones(3, 2))
+        >>> Member("fc.weight", weight, torch.tensor([[0], [1], [-1]]), role="row").dims
+        (1,)
     """
 
     name: str

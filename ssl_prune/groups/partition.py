@@ -108,7 +108,7 @@ class Partition:
 
     @torch.no_grad()
     def sum(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The sum ``(G,)`` of each group's entries in ``tensors``, one tensor a member and shaped as its parameter."""
+        """The sum ``(G,)`` of each group's entries in `tensors`, one tensor a member and shaped as its parameter."""
         self._sync()
         if (flat := self.in_a_row(tensors)) is not None:
             return flat.sum(tensors, self.dtype)
@@ -120,7 +120,7 @@ class Partition:
 
     @torch.no_grad()
     def expand(self, values: Tensor, fill: float = 1.0) -> list[Tensor]:
-        """Lay values ``(G,)`` over the parameters: a tensor a member that broadcasts to it; `fill` where ungrouped."""
+        """Lay `values` ``(G,)`` over the parameters: a tensor a member that broadcasts to it; `fill` where ungrouped."""
         tables = self._sync()
         values = values.to(tables["sizes"].device)
         if "rows" in tables:
@@ -132,7 +132,7 @@ class Partition:
 
     @torch.no_grad()
     def scale_(self, factor: Tensor) -> None:
-        """Multiply each group in place by its factor ``(G,)``; entries in no group are left alone."""
+        """Multiply each group in place by its `factor` ``(G,)``; entries in no group are left alone."""
         self._sync()
         values = [m.values for m in self.members]
         if all(v.dtype == factor.dtype for v in values) and (flat := self.in_a_row(values)) is not None:
@@ -150,7 +150,7 @@ class Partition:
         return values.sum()
 
     def over_processes(self, counts: Tensor) -> Tensor:
-        """The sum over the processes among which the parameters are divided."""
+        """The sum of `counts` over the processes among which the parameters are divided."""
         return counts
 
     def at_most(self, count: int) -> bool:
@@ -174,7 +174,7 @@ class Partition:
         return self._flat if self._flat is not None and self._flat.fits(tensors) else None
 
     def restrict(self, positions: Sequence[int]) -> Partition:
-        """The same groups with only some members (by position); group numbers and layers stay as they are."""
+        """The same groups with only the members at `positions`; group numbers and layers stay as they are."""
         if self.is_entrywise:
             starts = torch.tensor([0, *self._lengths]).cumsum(0).tolist()
             index = {i: torch.arange(starts[i], starts[i + 1]).view(self._shapes[i]) for i in positions}
@@ -184,7 +184,7 @@ class Partition:
         return Partition(members, self.layers, self.layer.cpu(), self.kind, allow_empty=True)
 
     def describe(self, g: int) -> str:
-        """Name a group by its layer, kind and position there: ``"conv1 filter 3"``."""
+        """Name group `g` by its layer, kind and position there: ``"conv1 filter 3"``; IndexError if there is none."""
         if not 0 <= g < self.num_groups:
             raise IndexError(f"group {g} does not exist: this partition has {self.num_groups} groups (0 to G - 1)")
         layer = self.layers[int(self.layer[g])]

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups.collect import Granularity
-from ssl_prune.groups.granularities.channel import Channel
-from ssl_prune.groups.granularities.coupled import Coupled
-from ssl_prune.groups.granularities.depth import Depth
-from ssl_prune.groups.granularities.filter import Filter
-from ssl_prune.groups.granularities.neuron import Neuron
-from ssl_prune.groups.granularities.shape import Shape
-from ssl_prune.groups.granularities.weight import Weight
+from ssl_prune.groups.granularities import GRANULARITIES
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import Patterns, select_layers
 from ssl_prune.groups.shards import is_sharded, on_shards
-
-GRANULARITIES: Mapping[str, Granularity] = {
-    "weight": Weight(),
-    "filter": Filter(),
-    "channel": Channel(),
-    "shape": Shape(),
-    "depth": Depth(),
-    "neuron": Neuron(),
-    "coupled": Coupled(),
-}
 
 
 def partition(

@@ -18,7 +18,7 @@ def is_conv(layer: nn.Module) -> bool:
 
 
 def is_transposed(layer: nn.Module) -> bool:
-    """Whether the layer is a transposed convolution: its weight is (in, out / groups, ...)."""
+    """Whether the layer is a transposed convolution: its weight is ``(in, out / groups, ...)``."""
     return isinstance(layer, _ConvTransposeNd)
 
 

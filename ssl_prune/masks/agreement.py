@@ -20,10 +20,15 @@ def check_agreement(mask: Mask, gather: Callable[[Tensor], Tensor]) -> None:
 
     Args:
         mask: that of this process.
-        gather: makes (processes, N) of this process's (N,) numbers.
+        gather: makes ``(processes, N)`` of this process's ``(N,)`` numbers.
 
     Raises:
         ValueError: they differ; the message names the first parameter.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> groups = partition(torch.nn.Linear(3, 1), "neuron")
+        >>> check_agreement(Mask.of_zeros(groups), lambda own: torch.stack([own, own]))
     """
     groups = mask.groups
     if groups.is_sharded and groups.is_entrywise:

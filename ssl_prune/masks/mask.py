@@ -39,7 +39,7 @@ class Mask:
 
     Args:
         groups: the partition; of single entries with the granularity "weight".
-        alive: (G,) bool.
+        alive: ``(G,)`` bool.
         entries: for each member a bool tensor of its shape, False for single entries that are dead inside living groups, or
             None where there are none.
         forward: `apply` sets what is dead to zero.
@@ -86,19 +86,23 @@ class Mask:
 
         Single entries of vectors are alive, because a shift that happens to be 0 (as it is at the start) must be free to
         move.
+
+        Args:
+            groups: the partition.
+            entrywise: single zeros of weights in living groups are dead too.
         """
         return cls(groups, groups.alive(), entries=entries_alive(groups) if entrywise else None)
 
     @classmethod
     def from_state(cls, groups: Partition, state: Mapping[str, Any]) -> Self:
-        """The mask that `state_dict` was called of."""
+        """A mask of the `groups` from a `state` that `state_dict` returned."""
         mask = cls(groups, torch.ones(groups.num_groups, dtype=torch.bool))
         mask.load_state_dict(state)
         return mask
 
     @classmethod
     def from_tensors(cls, groups: Partition, masks: Sequence[Tensor]) -> Self:
-        """Of a tensor a member that broadcasts to it, 0 where it is dead, as earlier checkpoints have them."""
+        """A mask from `masks`, a tensor a member that broadcasts to it, 0 where it is dead, as earlier checkpoints have them."""
         alive, entries = states.taken_over(masks, groups)
         return cls(groups, alive, entries=entries)
 
@@ -153,7 +157,7 @@ class Mask:
         Optimizer state is left as it is, see `clear_state`.
 
         Args:
-            alive: (G,) bool.
+            alive: ``(G,)`` bool.
             entries: single entries that are alive; None: all those of living groups.
 
         Returns:
@@ -187,7 +191,7 @@ class Mask:
 
     @torch.no_grad()
     def mask_gradients(self, positions: Sequence[int] | None = None) -> None:
-        """Set the gradient of what is dead to zero, once before a step; does nothing without the `gradient` role."""
+        """Set the gradient of what is dead to zero, once before a step of the members at `positions` (default all), if it has that role."""
         if not self.gradient:
             return
         found = [(self.groups.members[i].grad, mask) for i, mask in self._chosen(positions)]
@@ -196,7 +200,7 @@ class Mask:
             torch._foreach_mul_([grad for grad, _ in grads], [mask.to(grad.dtype) for grad, mask in grads])
 
     def clear_state(self, optimizer: Optimizer, chosen: Tensor | None = None) -> None:
-        """Set momentum and other state to zero, of the chosen groups (G,) such as those born, or of all that is dead."""
+        """Set momentum and other state of `optimizer` to zero: of the `chosen` groups ``(G,)``, such as those born, or of all that is dead."""
         if chosen is not None:
             clear_state(self.groups, optimizer, chosen)
         else:

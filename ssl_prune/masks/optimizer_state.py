@@ -20,7 +20,7 @@ def clear_state(groups: Partition, optimizer: Optimizer, chosen: Tensor) -> None
     Args:
         groups: the partition.
         optimizer: the optimizer; members that it does not train are left out.
-        chosen: (G,) bool.
+        chosen: ``(G,)`` bool.
 
     Example:
         >>> from ssl_prune.groups import partition
@@ -56,7 +56,7 @@ def multiply_state(groups: Partition, optimizer: Optimizer, masks: Sequence[Tens
 
 
 def touched(groups: Partition, chosen: Tensor) -> list[int]:
-    """Positions of the members that have entries of the chosen groups (G,); of a partition into more than single entries."""
+    """Positions of the members that have entries of the chosen groups ``(G,)``; of a partition into more than single entries."""
     rows = [m.index.reshape(-1) for m in groups.members if m.index is not None]
     inside = torch.cat([chosen.cpu(), torch.zeros(1, dtype=torch.bool)])[torch.cat(rows).cpu()]  # -1 is the last
     ends = torch.tensor([0, *(len(r) for r in rows)]).cumsum(0)

@@ -24,12 +24,12 @@ class ImageClassifier(pl.LightningModule):
     the whole set that are right, and the label smoothing is used in training only.
 
     Args:
-        network: Maps images `(N, C, H, W)` to logits `(N, num_classes)`. If it has an attribute `input_shape`,
-            `(C, H, W)`, `example_input_array` is a batch of two random images of that shape.
-        optimizer: Builds the optimizer from the parameters; None is SGD with lr 0.1 and Nesterov momentum 0.9.
-        lr_scheduler: Builds the schedule from the optimizer, stepped after each epoch; a `ReduceLROnPlateau` watches
+        network: maps images ``(N, C, H, W)`` to logits ``(N, num_classes)``. If it has an attribute `input_shape`,
+            ``(C, H, W)``, `example_input_array` is a batch of two random images of that shape.
+        optimizer: builds the optimizer from the parameters; None is SGD with lr 0.1 and Nesterov momentum 0.9.
+        lr_scheduler: builds the schedule from the optimizer, stepped after each epoch; a `ReduceLROnPlateau` watches
             `val_loss`. None is a cosine from the optimizer's lr to zero over all steps of the run.
-        label_smoothing: Share of the target spread evenly over all classes, in [0, 1].
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1].
 
     Raises:
         ValueError: `label_smoothing` is out of its range, or, at the start of a run, the images of the data module do
@@ -77,7 +77,7 @@ class ImageClassifier(pl.LightningModule):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         logits: Tensor = self.network(x)
         return logits
 
@@ -97,7 +97,7 @@ class ImageClassifier(pl.LightningModule):
         self._evaluate(batch, "test", self.test_acc)
 
     def predict_step(self, batch: Tensor | tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the class of every image, `(N,)`."""
+        """Return the class of every image, ``(N,)``."""
         x = batch if isinstance(batch, Tensor) else batch[0]
         logits: Tensor = self(x)
         return logits.argmax(1)
@@ -131,8 +131,8 @@ def cosine_to_zero(optimizer: Optimizer, steps: float) -> LambdaLR:
     the new number and not the one in the checkpoint. With an unlimited number of steps the lr stays.
 
     Args:
-        optimizer: Its current lr is the first value.
-        steps: Optimizer steps of the whole run; `inf` if it has no end.
+        optimizer: its current lr is the first value.
+        steps: optimizer steps of the whole run; `inf` if it has no end.
 
     Returns:
         The scheduler, to be stepped after each optimizer step.

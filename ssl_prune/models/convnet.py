@@ -16,9 +16,9 @@ class ConvNet(nn.Module):
     Caffe's local response normalisation after the first two poolings is left out.
 
     Args:
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Example:
         >>> import torch
@@ -41,7 +41,7 @@ class ConvNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = F.relu(F.max_pool2d(self.conv1(x), 3, 2, ceil_mode=True))
         x = F.avg_pool2d(F.relu(self.conv2(x)), 3, 2, ceil_mode=True)
         x = F.avg_pool2d(F.relu(self.conv3(x)), 3, 2, ceil_mode=True)

@@ -13,10 +13,10 @@ class DigitsNet(nn.Module):
     """Convolution, residual block, strided convolution, each with batch normalisation, and one linear layer.
 
     Args:
-        widths: Channels of the first convolution and of the residual block, and of the second convolution.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        widths: channels of the first convolution and of the residual block, and of the second convolution.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Example:
         >>> import torch
@@ -39,7 +39,7 @@ class DigitsNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.block(x)
         x = F.relu(self.bn2(self.conv2(x)))

@@ -14,13 +14,13 @@ class LeNet5(nn.Module):
     There is no ReLU after the convolutions, only max-pooling: adding one changes which filters die.
 
     Args:
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels, at least 16.
-        num_classes: Outputs of the last layer.
-        dropout: Probabilities in front of the two linear layers; may be changed later. Caffe has none.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels, at least 16.
+        num_classes: outputs of the last layer.
+        dropout: probabilities in front of the two linear layers; may be changed later. Caffe has none.
 
     Raises:
-        ValueError: The image is too small for two convolutions and two poolings, or a probability is out of range.
+        ValueError: the image is too small for two convolutions and two poolings, or a probability is out of range.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ class LeNet5(nn.Module):
         caffe_xavier_init(self)  # He's draw is twice as wide, for the ReLUs that are not here
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = F.max_pool2d(self.conv1(x), 2)
         x = F.max_pool2d(self.conv2(x), 2)
         x = F.relu(self.fc1(self._drop(x.flatten(1), 0)))

@@ -16,14 +16,14 @@ class MLP(nn.Module):
     The layers are named `fc1`, `fc2`, and so on; the last one is the classifier.
 
     Args:
-        widths: Neurons of each hidden layer.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
-        dropout: Probabilities on the image and on the hidden neurons; may be changed later.
+        widths: neurons of each hidden layer.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+        dropout: probabilities on the image and on the hidden neurons; may be changed later.
 
     Raises:
-        ValueError: A probability is out of range.
+        ValueError: a probability is out of range.
 
     Example:
         >>> import torch
@@ -51,7 +51,7 @@ class MLP(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = self._drop(x.flatten(1), 0)
         for i in range(1, self.depth):
             x = self._drop(F.relu(self.get_submodule(f"fc{i}")(x)), 1)
@@ -67,10 +67,10 @@ class LeNet300100(MLP):
     """LeNet-300-100: 784-300-100-10, with 266,610 parameters.
 
     Args:
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
-        dropout: Probabilities on the image and on the hidden neurons; may be changed later.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+        dropout: probabilities on the image and on the hidden neurons; may be changed later.
 
     Example:
         >>> sum(p.numel() for p in LeNet300100().parameters())

@@ -30,10 +30,10 @@ class MobileNetV1(nn.Module):
     """A stem and thirteen depthwise separable convolutions: 3,217,226 parameters at width 1.
 
     Args:
-        width: Factor on the channels of every layer; they are rounded to multiples of 8.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        width: factor on the channels of every layer; they are rounded to multiples of 8.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Example:
         >>> import torch
@@ -59,7 +59,7 @@ class MobileNetV1(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         logits: Tensor = self.fc(self.pool(self.features(x)).flatten(1))
         return logits
 
@@ -70,10 +70,10 @@ class InvertedResidual(nn.Module):
     The input is added where the stride is 1 and the shape stays.
 
     Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: Stride of the depthwise convolution.
-        expansion: Factor from `in_channels` to the channels inside; 1 leaves the widening out.
+        in_channels: channels of the input.
+        channels: channels of the output.
+        stride: stride of the depthwise convolution.
+        expansion: factor from `in_channels` to the channels inside; 1 leaves the widening out.
 
     Source: Sandler et al., MobileNetV2, 2018, table 1.
     """
@@ -87,7 +87,7 @@ class InvertedResidual(nn.Module):
         self.adds = stride == 1 and in_channels == channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, in_channels, H, W)` to `(N, channels, H / stride, W / stride)`."""
+        """Map ``(N, in_channels, H, W)`` to ``(N, channels, H / stride, W / stride)``."""
         out: Tensor = self.conv(x)
         return x + out if self.adds else out
 
@@ -96,11 +96,11 @@ class MobileNetV2(nn.Module):
     """A stem, seventeen inverted residuals and a wide 1x1 convolution: 2,236,682 parameters at width 1.
 
     Args:
-        width: Factor on the channels of every layer; they are rounded to multiples of 8. The last convolution has
+        width: factor on the channels of every layer; they are rounded to multiples of 8. The last convolution has
             1280 filters at least.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ class MobileNetV2(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = self.head(self.blocks(self.stem(x)))
         logits: Tensor = self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
         return logits

@@ -16,9 +16,14 @@ class BasicBlock(nn.Module):
     The shortcut is the identity, or a 1x1 convolution with batch normalisation where the shape changes.
 
     Args:
-        in_channels: Channels of the input.
-        channels: Channels of the output.
-        stride: Stride of the first convolution and of the projection.
+        in_channels: channels of the input.
+        channels: channels of the output.
+        stride: stride of the first convolution and of the projection.
+
+    Example:
+        >>> import torch
+        >>> BasicBlock(4, 8, stride=2)(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 8, 4, 4])
 
     Source: He et al., Deep Residual Learning for Image Recognition, 2016, figure 2 and option B.
     """
@@ -36,7 +41,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(N, in_channels, H, W)` to `(N, channels, H / stride, W / stride)`."""
+        """Map ``(N, in_channels, H, W)`` to ``(N, channels, H / stride, W / stride)``."""
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out = out + self.shortcut(x)
@@ -49,11 +54,11 @@ class ResNet(nn.Module):
     Each stage after the first halves the height and the width. The stages are named `layer1`, `layer2`, and so on.
 
     Args:
-        blocks: Blocks of each stage.
-        widths: Channels of each stage; as many as `blocks`.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        blocks: blocks of each stage.
+        widths: channels of each stage; as many as `blocks`.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Raises:
         ValueError: `blocks` and `widths` differ in length.
@@ -92,7 +97,7 @@ class ResNet(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = F.relu(self.bn1(self.conv1(x)))
         for name in self.stages:
             x = self.get_submodule(name)(x)
@@ -104,10 +109,14 @@ class ResNet20(ResNet):
     """ResNet-20 for CIFAR: 3 stages of 3 blocks, 272,474 parameters at the widths 16, 32 and 64.
 
     Args:
-        widths: Channels of the three stages.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        widths: channels of the three stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet20().parameters())
+        272474
 
     Source: He et al., 2016, section 4.2, with projections as shortcuts.
     """
@@ -123,7 +132,20 @@ class ResNet20(ResNet):
 
 
 class ResNet32(ResNet):
-    """ResNet-32 for CIFAR: 3 stages of 5 blocks; see `ResNet20` for the arguments."""
+    """ResNet-32 for CIFAR: 3 stages of 5 blocks, 466,906 parameters at the widths 16, 32 and 64.
+
+    Args:
+        widths: channels of the three stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet32().parameters())
+        466906
+
+    Source: He et al., 2016, section 4.2, with projections as shortcuts.
+    """
 
     def __init__(
         self,
@@ -136,7 +158,20 @@ class ResNet32(ResNet):
 
 
 class ResNet56(ResNet):
-    """ResNet-56 for CIFAR: 3 stages of 9 blocks, 855,770 parameters; see `ResNet20` for the arguments."""
+    """ResNet-56 for CIFAR: 3 stages of 9 blocks, 855,770 parameters at the widths 16, 32 and 64.
+
+    Args:
+        widths: channels of the three stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet56().parameters())
+        855770
+
+    Source: He et al., 2016, section 4.2, with projections as shortcuts.
+    """
 
     def __init__(
         self,
@@ -152,10 +187,14 @@ class ResNet18(ResNet):
     """ResNet-18 with a stem for small images: 4 stages of 2 blocks, 11,173,962 parameters.
 
     Args:
-        widths: Channels of the four stages.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        widths: channels of the four stages.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
+
+    Example:
+        >>> sum(p.numel() for p in ResNet18().parameters())
+        11173962
 
     Source: He et al., 2016, table 1; the 7x7 stem and its pooling are replaced by one 3x3 convolution.
     """

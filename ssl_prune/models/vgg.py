@@ -15,13 +15,13 @@ class VGG16BN(nn.Module):
     A 2x2 max-pooling follows each of the five stages.
 
     Args:
-        width: Factor on the number of filters of every layer.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels, at least 32.
-        num_classes: Outputs of the last layer.
+        width: factor on the number of filters of every layer.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels, at least 32.
+        num_classes: outputs of the last layer.
 
     Raises:
-        ValueError: The image is smaller than 32 pixels.
+        ValueError: the image is smaller than 32 pixels.
 
     Example:
         >>> import torch
@@ -52,6 +52,6 @@ class VGG16BN(nn.Module):
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         logits: Tensor = self.fc(self.pool(self.features(x)).flatten(1))
         return logits

@@ -13,8 +13,8 @@ class Attention(nn.Module):
     The code reads its sizes from what it is given, so that heads can be cut.
 
     Args:
-        width: Channels of the tokens.
-        heads: Number of heads; it divides the width.
+        width: channels of the tokens.
+        heads: number of heads; it divides the width.
 
     Source: Vaswani et al., Attention Is All You Need, 2017, section 3.2.
     """
@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens `(N, L, width)` to the same shape."""
+        """Map tokens ``(N, L, width)`` to the same shape."""
         n, length, _ = x.shape
         q, k, v = self.qkv(x).reshape(n, length, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v)
@@ -39,9 +39,9 @@ class TransformerBlock(nn.Module):
     """Attention and a two-layer perceptron, each normalised before and added to its input.
 
     Args:
-        width: Channels of the tokens.
-        heads: Number of heads.
-        hidden: Hidden units of the perceptron.
+        width: channels of the tokens.
+        heads: number of heads.
+        hidden: hidden units of the perceptron.
 
     Source: Dosovitskiy et al., An Image is Worth 16x16 Words, 2021, equations 2 and 3.
     """
@@ -53,7 +53,7 @@ class TransformerBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens `(N, L, width)` to the same shape."""
+        """Map tokens ``(N, L, width)`` to the same shape."""
         x = x + self.attention(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -63,17 +63,17 @@ class ViT(nn.Module):
     """Patches as tokens, a learned position each, transformer blocks, the mean of the tokens and one linear layer.
 
     Args:
-        patch: Height and width of a patch in pixels; it divides the image.
-        width: Channels of the tokens.
-        depth: Blocks.
-        heads: Heads of each.
-        hidden: Hidden units of each perceptron; None: four times the width.
-        in_channels: Channels of the image.
-        image_size: Height and width of the image in pixels.
-        num_classes: Outputs of the last layer.
+        patch: height and width of a patch in pixels; it divides the image.
+        width: channels of the tokens.
+        depth: blocks.
+        heads: heads of each.
+        hidden: hidden units of each perceptron; None: four times the width.
+        in_channels: channels of the image.
+        image_size: height and width of the image in pixels.
+        num_classes: outputs of the last layer.
 
     Raises:
-        ValueError: The patch does not divide the image, or the heads the width.
+        ValueError: the patch does not divide the image, or the heads the width.
 
     Example:
         >>> ViT(width=32, depth=1, heads=4)(torch.zeros(2, 3, 32, 32)).shape
@@ -103,7 +103,7 @@ class ViT(nn.Module):
         self.norm, self.fc = nn.LayerNorm(width), nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to logits `(N, num_classes)`."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, num_classes)``."""
         x = self.embed(x).flatten(2).transpose(1, 2) + self.position
         logits: Tensor = self.fc(self.norm(self.blocks(x)).mean(1))
         return logits

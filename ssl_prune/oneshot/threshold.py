@@ -21,6 +21,9 @@ __all__ = ["apply_threshold", "check_threshold"]
 def check_threshold(threshold: float) -> None:
     """Refuse what is no threshold.
 
+    Args:
+        threshold: in the units of the weights.
+
     Raises:
         ValueError: not a finite number of at least 0.
     """
@@ -92,7 +95,7 @@ def _zeros(parameter: Tensor) -> int:
 def _within(
     axes: Iterable[ParameterAxis], parameters: dict[str, nn.Parameter], num_units: int, threshold: float
 ) -> Tensor:
-    """(U,) units that some axis holds, and of which every entry is within the threshold; NaN is not."""
+    """``(U,)`` units that some axis holds, and of which every entry is within the threshold; NaN is not."""
     held, within = torch.zeros(num_units, dtype=torch.bool), torch.ones(num_units, dtype=torch.bool)
     for axis in axes:
         sizes = _by_position(parameters[axis.name], axis).abs()
@@ -103,7 +106,7 @@ def _within(
 
 
 def _clear(axes: Iterable[ParameterAxis], parameters: dict[str, nn.Parameter], units: Tensor) -> Tensor:
-    """Set the entries of `units` to zero; (U,) those of which some entry was not zero."""
+    """Set the entries of `units` to zero; ``(U,)`` those of which some entry was not zero."""
     changed = torch.zeros_like(units)
     for axis in axes:
         rows = torch.cat([units, torch.zeros(1, dtype=torch.bool)])[axis.units]  # unit -1 is never cleared

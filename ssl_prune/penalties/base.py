@@ -24,6 +24,11 @@ class Penalty(ABC):
     Attributes:
         convex: ``Omega`` is convex, so that its proximal map does not expand.
         homogeneous: ``Omega(c w) = c Omega(w)`` for ``c >= 0``.
+
+    Example:
+        >>> from ssl_prune.penalties import L1, GroupMCP
+        >>> L1().has_prox_metric, GroupMCP().has_prox_metric, GroupMCP().convex
+        (True, False, False)
     """
 
     convex: ClassVar[bool] = True
@@ -36,7 +41,11 @@ class Penalty(ABC):
 
     @abstractmethod
     def value(self, groups: Partition) -> Tensor:
-        """``Omega(w)``, a scalar in float32 (float64 if a member is)."""
+        """``Omega(w)``, a scalar in float32 (float64 if a member is).
+
+        Args:
+            groups: the partition.
+        """
 
     @abstractmethod
     def prox(self, groups: Partition, step: float | Tensor) -> None:
@@ -65,6 +74,9 @@ class Penalty(ABC):
     def subgradient(self, groups: Partition) -> list[Tensor]:
         """The subgradient of ``Omega`` that is 0 where ``w`` is 0: one tensor a member, shaped as its parameter.
 
+        Args:
+            groups: the partition.
+
         Raises:
             TypeError: this penalty has none.
         """
@@ -72,7 +84,12 @@ class Penalty(ABC):
 
     @torch.no_grad()
     def add_subgradient(self, groups: Partition, strength: float) -> None:
-        """Add ``strength * subgradient`` to the members' ``.grad``, which exists."""
+        """Add ``strength * subgradient`` to the members' ``.grad``, which exists.
+
+        Args:
+            groups: the partition.
+            strength: multiplies the subgradient.
+        """
         for member, part in zip(groups.members, self.subgradient(groups), strict=True):
             assert member.grad is not None
             member.grad.add_(part, alpha=strength)

@@ -24,6 +24,15 @@ class GroupNormPenalty(Penalty):
     ``1/2 (p - ||w_g||)^2 + step * rho(p; a_g)`` over ``p >= 0``. A subclass says ``rho`` (`cost`), its derivative (`slope`)
     and ``p`` (`shrunk`).
 
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> from ssl_prune.penalties import GroupLasso
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> _ = layer.weight.data.copy_(torch.tensor([[3.0, 0.5]]))
+        >>> GroupLasso().prox(partition(layer, "neuron"), 1.0)  # p = max(||w_g|| - 1, 0)
+        >>> layer.weight.data
+        tensor([[2.0000, 0.0000]])
+
     Source: Breheny and Huang, Group descent algorithms for nonconvex penalized linear and logistic regression models with
     grouped predictors (2015), section 2.
     """
@@ -36,18 +45,38 @@ class GroupNormPenalty(Penalty):
 
     @abstractmethod
     def cost(self, norms: Tensor, weights: Tensor) -> Tensor:
-        """``rho(||w_g||; a_g)``, ``(G,)``."""
+        """``rho(||w_g||; a_g)``, ``(G,)``.
+
+        Args:
+            norms: ``(G,)`` the ``||w_g||``.
+            weights: ``(G,)`` the ``a_g``.
+        """
 
     @abstractmethod
     def slope(self, norms: Tensor, weights: Tensor) -> Tensor:
-        """``rho'(||w_g||; a_g)``, ``(G,)``; from above at 0."""
+        """``rho'(||w_g||; a_g)``, ``(G,)``; from above at 0.
+
+        Args:
+            norms: ``(G,)`` the ``||w_g||``.
+            weights: ``(G,)`` the ``a_g``.
+        """
 
     @abstractmethod
     def shrunk(self, norms: Tensor, step: Tensor, weights: Tensor) -> Tensor:
-        """The norms ``(G,)`` after the proximal map with these steps ``(G,)``; NaN where the norm is."""
+        """The norms ``(G,)`` after the proximal map with these steps ``(G,)``; NaN where the norm is.
+
+        Args:
+            norms: ``(G,)`` the ``||w_g||``.
+            step: ``(G,)`` learning rate times strength.
+            weights: ``(G,)`` the ``a_g``.
+        """
 
     def weights(self, groups: Partition) -> Tensor | None:
-        """The ``a_g``, ``(G,)``; None where all are 1."""
+        """The ``a_g``, ``(G,)``; None where all are 1.
+
+        Args:
+            groups: the partition.
+        """
         return None if self.size_norm == "none" or groups.is_entrywise else groups.sizes.to(groups.dtype).sqrt()
 
     @torch.no_grad()

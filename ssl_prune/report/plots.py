@@ -28,16 +28,23 @@ def plot_widths(
     The dense width is pale, the slim one solid upon it; the numbers stand at the end of the bar.
 
     Args:
-        names: Layers, in the order of the network.
-        before: Filters or neurons of each in the dense network.
-        after: The same in the slim one.
-        path: The picture; its suffix chooses the format, such as `.png`, `.svg` or `.pdf`. Its folder must exist.
+        names: layers, in the order of the network.
+        before: filters or neurons of each in the dense network.
+        after: the same in the slim one.
+        path: the picture; its suffix chooses the format, such as `.png`, `.svg` or `.pdf`. Its folder must exist.
         macs_share: MACs of the slim network as a share of the dense one, for the title.
-        title: Text before it.
+        title: text before it.
 
     Raises:
-        ValueError: The sequences differ in length or are empty, or a layer has grown.
+        ValueError: the sequences differ in length or are empty, or a layer has grown.
         ImportError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "widths.svg")
+        >>> plot_widths(["conv1", "fc"], [20, 10], [5, 10], path, macs_share=0.31)
+        >>> os.path.exists(path)
+        True
     """
     _check(names, before, after)
     figure_class, canvas_class = _matplotlib()

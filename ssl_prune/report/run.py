@@ -27,6 +27,10 @@ class Evaluation:
         samples: how many samples.
         difference: largest relative difference of the outputs over all batches.
         accuracy: share of right classes, sparse and slim; None where the data is not a classification.
+
+    Example:
+        >>> Evaluation("test", samples=360, difference=1e-7, accuracy=(0.98, 0.98)).name
+        'test'
     """
 
     name: str
@@ -44,6 +48,15 @@ class RunReport:
         evaluations: both networks on real data.
         latency: seconds of one forward pass, dense and slim, median, in turns.
         batch: samples of that pass.
+        network: its class.
+
+    Example:
+        >>> import torch
+        >>> from ssl_prune import slim
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> print(RunReport(slim(net, torch.zeros(1, 4)).report, batch=64, latency=(2e-3, 1e-3)))  # doctest: +ELLIPSIS
+        layer ...
+        latency of 64 samples, ms    2.000   1.000
     """
 
     slim: SlimReport
@@ -65,7 +78,11 @@ class RunReport:
         return text if not rows else text + "\n\n" + table(["", "sparse", "slim"], rows)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the report as JSON."""
+        """Write the report as JSON.
+
+        Args:
+            path: the file; its folder must exist.
+        """
         data = asdict(self)
         for found in data["evaluations"]:  # JSON has no infinity
             found["difference"] = found["difference"] if math.isfinite(found["difference"]) else None
@@ -74,6 +91,9 @@ class RunReport:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "RunReport":
         """The report that `save` wrote.
+
+        Args:
+            path: the `.json` beside a slim file.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -100,6 +120,9 @@ class RunReport:
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the widths before and after.
+
+        Args:
+            path: the picture; its suffix chooses the format.
 
         Raises:
             ImportError: matplotlib is missing.

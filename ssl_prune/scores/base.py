@@ -20,6 +20,16 @@ class Score(ABC):
     """Says how much each group matters, from its entries and their gradients.
 
     Scores add up: ``Magnitude() + 0.5 * Gradient("task")`` is a `Sum`.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> class Sizes(Score):
+        ...     def values(self):
+        ...         return self.groups.sizes
+        >>> score = Sizes()
+        >>> score.bind(partition(torch.nn.Linear(2, 3), "neuron"))
+        >>> (-score).values()
+        tensor([-3., -3.])
     """
 
     context = ScoreContext()
@@ -159,6 +169,19 @@ class EMAScore(Score):
 
     Raises:
         ValueError: a decay out of its range.
+
+    Example:
+        >>> from ssl_prune.groups import partition
+        >>> class Gradients(EMAScore):
+        ...     def now(self):
+        ...         return lengths(self.groups, [m.grad for m in self.groups.members])
+        >>> layer = torch.nn.Linear(2, 1, bias=False)
+        >>> score = Gradients(decay=0.5)
+        >>> score.bind(partition(layer, "neuron"))
+        >>> layer.weight.grad = torch.tensor([[3.0, -4.0]])
+        >>> score.update()
+        >>> score.values()
+        tensor([3., 4.])
     """
 
     def __init__(self, decay: float = 0.98) -> None:

@@ -43,7 +43,7 @@ class Gates:
             self._parts.insert(0, (part, inside))
 
     def __call__(self, value: Callable[[Partition], Tensor]) -> Tensor:
-        """``(G,)`` for each group the value of its part, of what `value` makes (G,) of a partition."""
+        """``(G,)`` for each group the value of its part, of what `value` makes ``(G,)`` of a partition."""
         (first, _), *others = self._parts
         result = value(first)
         for part, inside in others:

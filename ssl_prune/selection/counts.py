@@ -9,6 +9,10 @@ __all__ = ["kept", "rounded"]
 def kept(sparsity: float, count: int) -> int:
     """How many of so many stay: ``round((1 − sparsity) count)``, of the sparsity as it is written.
 
+    Args:
+        sparsity: the share that goes, in [0, 1].
+        count: how many there are.
+
     Example:
         >>> kept(0.98, 266_200)
         5324

@@ -22,7 +22,7 @@ def densities(
 
     Args:
         kind: "uniform", "er", "erk", or the density of every layer by its name.
-        shapes: name -> shape of the weight, (out, in, ...). Biases and normalisations are left out.
+        shapes: name -> shape of the weight, ``(out, in, ...)``. Biases and normalisations are left out.
         sparsity: share of all these entries that goes, in [0, 1); none where `kind` states the densities.
         fixed: name -> density of layers that are stated beside the kind, such as a dense first layer. The others have the
             sparsity among themselves.

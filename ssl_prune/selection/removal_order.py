@@ -18,10 +18,16 @@ class RemovalOrder:
     """Groups in the order in which they may go, in steps of those that go together.
 
     Args:
-        groups: (K,) their numbers.
-        keys: (K,) their keys; those of a step have the same one.
-        ends: (S,) how many groups there are up to each step and with it.
+        groups: ``(K,)`` their numbers.
+        keys: ``(K,)`` their keys; those of a step have the same one.
+        ends: ``(S,)`` how many groups there are up to each step and with it.
         count: how many groups there are at all.
+
+    Example:
+        >>> rules = KeepRules(torch.tensor([0, 0, 0, 1, 1]), min_keep_ratio=0.5)
+        >>> order = rules.order(torch.tensor([3.0, 1.0, 2.0, 0.5, 0.1]), torch.zeros(5, dtype=torch.bool))
+        >>> order.groups, order.first(1)
+        (tensor([4, 1]), tensor([False, False, False, False,  True]))
     """
 
     groups: Tensor
@@ -33,11 +39,19 @@ class RemovalOrder:
         return len(self.ends)
 
     def step(self, number: int) -> Tensor:
-        """The groups of one step."""
+        """The groups of one step.
+
+        Args:
+            number: of the step, from 0.
+        """
         return self.groups[int(self.ends[number - 1]) if number else 0 : int(self.ends[number])]
 
     def first(self, steps: int) -> Tensor:
-        """``(G,)`` the groups of the first steps."""
+        """``(G,)`` the groups of the first steps.
+
+        Args:
+            steps: how many.
+        """
         found = torch.zeros(self.count, dtype=torch.bool)
         found[self.groups[: int(self.ends[steps - 1]) if steps else 0]] = True
         return found
@@ -47,10 +61,14 @@ class KeepRules:
     """Which groups may go, and which go together.
 
     Args:
-        layer: (G,) the layer of each group.
+        layer: ``(G,)`` the layer of each group.
         min_keep_ratio: share of a layer's groups that stay in any case, at least one.
-        fixed: (G,) groups that always stay.
-        block: (L,) how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
+        fixed: ``(G,)`` groups that always stay.
+        block: ``(L,)`` how many groups of each layer go together, where widths count as multiples: fewer would save nothing.
+
+    Example:
+        >>> KeepRules(torch.tensor([0, 0, 0, 1, 1]), min_keep_ratio=0.5).least
+        tensor([2, 1])
     """
 
     def __init__(
@@ -64,7 +82,7 @@ class KeepRules:
         self.least = torch.minimum((least + self.block - 1) // self.block * self.block, counts)
 
     def allow(self, dead: Tensor) -> bool:
-        """Whether every layer has what has to stay without the dead groups (G,)."""
+        """Whether every layer has what has to stay without the dead groups ``(G,)``."""
         return bool((torch.bincount(self.layer[~dead], minlength=len(self.least)) >= self.least).all())
 
     def order(self, keys: Tensor, dead: Tensor, among: Tensor | None = None, seed: int | None = None) -> RemovalOrder:
@@ -73,9 +91,9 @@ class KeepRules:
         A block has the mean key of its groups; one that has begun counts what is gone of it as nothing.
 
         Args:
-            keys: (G,) how much each group is worth.
-            dead: (G,) those that are gone.
-            among: (G,) those that may go; default all.
+            keys: ``(G,)`` how much each group is worth.
+            dead: ``(G,)`` those that are gone.
+            among: ``(G,)`` those that may go; default all.
             seed: decides between equal keys; None: their numbers do.
         """
         free = ~dead & ~self.fixed
@@ -115,7 +133,7 @@ class KeepRules:
         """``(G,)`` the k groups that stay: those of the largest scores, as floors, blocks and fixed groups allow.
 
         Args:
-            scores: (G,) how much each group is worth.
+            scores: ``(G,)`` how much each group is worth.
             k: how many.
             seed: decides between equal scores.
 

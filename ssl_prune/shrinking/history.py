@@ -31,13 +31,30 @@ _KNOWN: WeakKeyDictionary[nn.Module, Lineage] = WeakKeyDictionary()
 
 
 def lineage_of(network: nn.Module) -> Lineage | None:
-    """The lineage of a network that was cut in place; None for one that is as it was made."""
+    """The lineage of a network that was cut in place; None for one that is as it was made.
+
+    Args:
+        network: any.
+
+    Example:
+        >>> lineage_of(nn.Linear(2, 1)) is None
+        True
+    """
     found = _KNOWN.get(network)
     return found if found is not None and found.plan is not None else None
 
 
 def dense_form(network: nn.Module) -> nn.Module:
-    """A network as it was made, with zeros where it was cut; the network itself if it never was."""
+    """A network as it was made, with zeros where it was cut; the network itself if it never was.
+
+    Args:
+        network: any.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> dense_form(net) is net
+        True
+    """
     lineage = lineage_of(network)
     return network if lineage is None else lineage.dense()
 
@@ -80,7 +97,11 @@ class Lineage:
 
     @classmethod
     def of(cls, network: nn.Module) -> Lineage:
-        """The lineage of a network; it begins now if there is none."""
+        """The lineage of a network; it begins now if there is none.
+
+        Args:
+            network: as it was made, if it has none yet.
+        """
         if network not in _KNOWN:
             _KNOWN[network] = cls(network)
         return _KNOWN[network]
@@ -158,19 +179,40 @@ class Lineage:
         return sources(self.plan or SlimPlan({}, {}), self._structure)
 
     def carry(self, groups: Partition) -> Partition | None:
-        """Groups of a dense network, as `dense` returns it, on this network's parameters; see `carry`."""
+        """Groups of a dense network on this network's parameters; see `carry`.
+
+        Args:
+            groups: a partition of the dense network.
+
+        Returns:
+            None where nothing is left of them.
+        """
         return carry(groups, self.sources(), self.network)
 
     def cost(self, inputs: Inputs) -> Cost:
-        """What the dense network costs."""
+        """What the dense network costs.
+
+        Args:
+            inputs: a tensor, a tuple or a dict.
+        """
         return cost(self.dense(), map_tensors(torch.clone, inputs))
 
     def cost_now(self, inputs: Inputs) -> Cost:
-        """What this network costs."""
+        """What this network costs.
+
+        Args:
+            inputs: a tensor, a tuple or a dict.
+        """
         return cost(self.network, map_tensors(torch.clone, inputs))
 
     def complete(self, plan: SlimPlan, report: SlimReport, inputs: Inputs) -> tuple[SlimPlan, SlimReport]:
-        """Plan and report of a cut of this network, as those of the dense one."""
+        """Plan and report of a cut of this network, as those of the dense one.
+
+        Args:
+            plan: of this network.
+            report: likewise.
+            inputs: the example that the report counts on.
+        """
         if self.plan is None:
             return plan, report
         before = self.cost(inputs)

@@ -21,6 +21,12 @@ class Source:
         name: of the parameter before the cut.
         shape: its shape.
         index: positions in it, flattened, in the shape of the parameter after the cut.
+
+    Example:
+        >>> rows = Source("fc.weight", torch.Size([3, 2]), torch.tensor([[0, 1], [4, 5]]))  # rows 0 and 2
+        >>> rows.take(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        tensor([[1., 2.],
+                [5., 6.]])
     """
 
     name: str

@@ -24,6 +24,14 @@ def check_optimizers(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
 
     Raises:
         SlimError: a state of another kind, such as LBFGS keeps.
+
+    Args:
+        model: the network.
+        optimizers: those that train it.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> check_optimizers(net, [torch.optim.SGD(net.parameters(), momentum=0.9)])
     """
     names = {id(p): name for name, p in model.named_parameters()}
     for optimizer in optimizers:
@@ -59,6 +67,19 @@ def graft(plan: SlimPlan, model: nn.Module, optimizers: Sequence[Optimizer] = ()
     Raises:
         SlimError: an optimizer's state cannot follow, or the plan makes a parameter that none of them would know.
             Nothing is changed then.
+
+    Example:
+        >>> from ssl_prune.slimming.plan.plan import ModulePlan
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+        >>> keep = {"0": ModulePlan({"weight": {0: [0, 2]}, "bias": {0: [0, 2]}}, {"out_features": 2}),
+        ...         "2": ModulePlan({"weight": {1: [0, 2]}}, {"in_features": 2})}
+        >>> plan = SlimPlan(keep, {name: list(t.shape) for name, t in net.state_dict().items()})
+        >>> weight = net[0].weight
+        >>> graft(plan, net, [torch.optim.Adam(net.parameters())])["0.weight"].index
+        tensor([[0, 1],
+                [4, 5]])
+        >>> net[0].weight is weight, tuple(weight.shape)
+        (True, (2, 2))
     """
     check_optimizers(model, optimizers)
     before = dict(model.named_parameters())

@@ -32,11 +32,14 @@ def check_agreement(network: nn.Module, gather: Callable[[Tensor], Tensor], plan
 
     Args:
         network: this process's network.
-        gather: makes (processes, P + 1) of this process's (P + 1,).
+        gather: makes ``(processes, P + 1)`` of this process's ``(P + 1,)``.
         plan: of the cut.
 
     Raises:
         SlimError: they differ; the message names the first parameter.
+
+    Example:
+        >>> check_agreement(nn.Linear(2, 1), lambda own: torch.stack([own, own]))
     """
     found = disagreement(fingerprint(network, plan), gather)
     if found is None:

@@ -71,7 +71,7 @@ class LatencyModel:
         self._correction = 1.0
 
     def __call__(self, dead: Tensor) -> float:
-        """Seconds without the `dead` units (U,)."""
+        """Seconds without the `dead` units ``(U,)``."""
         share = self._predicted(dead) / self.dense
         return self.dense * (1 - (1 - share) * self._correction)
 
@@ -95,7 +95,12 @@ class LatencyModel:
         return found[:-1] * ~dead
 
     def correct(self, dead: Tensor, seconds: float) -> None:
-        """Take over that the network without the `dead` units was measured to take so long."""
+        """Take over a measurement of the network without the `dead` units.
+
+        Args:
+            dead: ``(U,)`` bool.
+            seconds: that the network without them takes.
+        """
         saved, measured = 1 - self._predicted(dead) / self.dense, 1 - seconds / self.dense
         prior = max(1e-6, PRIOR * (1 - saved / FADES))
         self._correction = min(2.0, max(0.4, (measured + prior) / (saved + prior)))

@@ -43,10 +43,10 @@ class SizeModel:
         self.dense = self(torch.zeros(graph.num_units, dtype=torch.bool))
 
     def __call__(self, dead: Tensor, gone: Collection[str] = ()) -> dict[str, float]:
-        """Both costs without the `dead` units (U,), those that have to stay with the others counted as alive.
+        """Both costs without the `dead` units ``(U,)``, those that have to stay with the others counted as alive.
 
         Args:
-            dead: (U,) units.
+            dead: ``(U,)`` units.
             gone: names of modules that go as a whole.
         """
         alive = ~dead

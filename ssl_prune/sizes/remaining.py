@@ -35,6 +35,11 @@ class Remaining:
 def remaining(graph: ChannelGraph, model: nn.Module, inputs: Inputs) -> Remaining:
     """Look at the weights as they are now; costs about one forward pass of the example, and changes nothing.
 
+    Args:
+        graph: the channel graph.
+        model: the network.
+        inputs: the example: a tensor, a tuple or a dict.
+
     Example:
         >>> from ssl_prune.graph import trace
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))

@@ -42,19 +42,19 @@ class Compiler(ABC):
 
     @abstractmethod
     def dead(self) -> Tensor:
-        """(U,) units that may go."""
+        """``(U,)`` units that may go."""
 
     @abstractmethod
     def plan(self, dead: Tensor) -> SlimPlan:
-        """How to remove the `dead` units (U,)."""
+        """How to remove the `dead` units ``(U,)``."""
 
     @abstractmethod
     def prove(self) -> Iterator[tuple[Tensor, Outcome]]:
-        """(U,) what goes, and what came of it: the largest cut first, then simpler ones, each made when it is asked for."""
+        """``(U,)`` what goes, and what came of it: the largest cut first, then simpler ones, each made when it is asked for."""
 
     @abstractmethod
     def repair(self, whole: Outcome) -> tuple[Tensor, Outcome]:
-        """(U,) what goes, and the cut, where the `whole` one does not hold: fewer units, never wrong ones.
+        """``(U,)`` what goes, and the cut, where the `whole` one does not hold: fewer units, never wrong ones.
 
         Raises:
             SlimError: even the unchanged network does not pass.
@@ -66,4 +66,4 @@ class Compiler(ABC):
 
     @abstractmethod
     def explain(self, dead: Tensor, gone: Collection[str]) -> tuple[Kept, ...]:
-        """Every zero that stays when the `dead` units (U,) and the modules `gone` go, with the reason."""
+        """Every zero that stays when the `dead` units ``(U,)`` and the modules `gone` go, with the reason."""

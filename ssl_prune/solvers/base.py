@@ -19,7 +19,20 @@ from ssl_prune.timing import RunLength
 
 
 class Solver(StepHook, ABC):
-    """A step hook with a penalty, a strength, and a mask of its zeros once these are frozen; see the subclasses."""
+    """A step hook with a penalty, a strength, and a mask of its zeros once these are frozen; see the subclasses.
+
+    Args:
+        groups: what the penalty acts on.
+        penalty: for strength 1.
+        strength: weight of the penalty in the objective; multiplied by the learning rate of each step.
+        schedule: a factor on it over time; default 1 throughout.
+        freeze_at: the optimizer step, counted from 0, from which on the zeros are frozen and the strength is 0; default never.
+        target_groups: freeze as soon as no more than this many groups are alive; default never.
+        run: how long the run is, for times of the schedule; default no known end.
+
+    Raises:
+        ValueError: a strength, step or number of groups below 0.
+    """
 
     def __init__(
         self,

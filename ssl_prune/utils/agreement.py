@@ -31,8 +31,8 @@ def disagreement(own: Tensor, gather: Callable[[Tensor], Tensor]) -> tuple[int, 
     """The first number in which processes differ and the processes that differ from the first; None if all agree.
 
     Args:
-        own: (N,) int64 numbers of this process.
-        gather: makes (processes, N) of this process's (N,).
+        own: ``(N,)`` int64 numbers of this process.
+        gather: makes ``(processes, N)`` of this process's ``(N,)``.
     """
     seen = gather(own).view(-1, own.numel()).cpu()
     different = (seen != seen[0]).any(0).nonzero().flatten().tolist()

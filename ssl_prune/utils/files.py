@@ -19,14 +19,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     the format from it.
 
     Args:
-        path: The file to write. Its folder must exist.
+        path: the file to write. Its folder must exist.
 
     Yields:
         A path in the same folder; the block must create a file there.
 
     Raises:
-        FileNotFoundError: The folder does not exist, or the block wrote nothing.
-        OSError: It cannot be written: see `refuse_unwritable`.
+        FileNotFoundError: the folder does not exist, or the block wrote nothing.
+        OSError: it cannot be written: see `refuse_unwritable`.
 
     Example:
         >>> import tempfile

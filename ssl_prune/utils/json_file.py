@@ -12,13 +12,13 @@ def write_json(path: str | os.PathLike[str], obj: object) -> None:
     """Write an object as indented JSON, the whole file or nothing.
 
     Args:
-        path: The file; its folder must exist.
-        obj: Dicts with string keys, lists, strings, finite numbers, booleans and None.
+        path: the file; its folder must exist.
+        obj: dicts with string keys, lists, strings, finite numbers, booleans and None.
 
     Raises:
-        TypeError: Something in it is not plain data.
-        ValueError: A number is infinite or not a number: JSON has no such value, use None.
-        FileNotFoundError: The folder does not exist.
+        TypeError: something in it is not plain data.
+        ValueError: a number is infinite or not a number: JSON has no such value, use None.
+        FileNotFoundError: the folder does not exist.
 
     Example:
         >>> import tempfile, pathlib

@@ -26,16 +26,16 @@ def table(
     an empty cell.
 
     Args:
-        columns: The heads.
-        rows: One sequence of cells a row, as long as `columns`.
-        title: A line above the table.
-        total: A last row under a rule of its own.
+        columns: the heads.
+        rows: one sequence of cells a row, as long as `columns`.
+        title: a line above the table.
+        total: a last row under a rule of its own.
 
     Returns:
         Lines without trailing spaces and without a last line break.
 
     Raises:
-        ValueError: A row is not as long as the head.
+        ValueError: a row is not as long as the head.
 
     Example:
         >>> print(table(["layer", "filters"], [["conv1", 20], ["fc1", 1500]]))

@@ -4,9 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ssl_prune.groups import Member, Partition
 from ssl_prune.penalties import L1, GroupLasso, GroupMCP, GroupSCAD, Penalty, SparseGroupLasso
+
+Make = Callable[..., Partition]
+
+
+def two_groups(seed: int = 0, dtype: torch.dtype = torch.float64, scale: float = 1.0) -> Partition:
+    """Groups 0, 1 over the rows of a (3, 2) weight (row 2 in none) and a vector coupled to them; float64 by default."""
+    generator = torch.Generator().manual_seed(seed)
+    w, v = (nn.Parameter(scale * torch.randn(s, generator=generator, dtype=dtype)) for s in ((3, 2), (2,)))
+    members = [Member("a.weight", w, torch.tensor([[0], [1], [-1]])), Member("a.bias", v, torch.tensor([0, 1]))]
+    return Partition(members, ("a",), torch.tensor([0, 0]), "row")
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ class Layer:
     Args:
         module: its name.
         weight: name of its weight.
-        written: (O,) unit of each channel that it writes, -1 for those that stay.
-        read: (I,) unit of each channel that it reads; depthwise, those that it writes.
+        written: ``(O,)`` unit of each channel that it writes, -1 for those that stay.
+        read: ``(I,)`` unit of each channel that it reads; depthwise, those that it writes.
         in_axis: axis of the weight that runs over what is read.
         groups: groups of the convolution, else 1.
         norms: batch norms that are all that reads it; none if anything else does.
@@ -73,7 +73,7 @@ class AutogradGraph(ChannelGraph):
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
-        """(U,) name of the first module that writes each unit."""
+        """``(U,)`` name of the first module that writes each unit."""
         names = [""] * self.num_units
         for layer in reversed(self.layers):
             for unit in layer.written[layer.written >= 0].tolist():

@@ -19,7 +19,7 @@ class ChannelArray(NamedTuple):
     """The units of a value, or of several alike, along its axes of channels.
 
     Args:
-        units: (n, m, ...) the unit at each position, -1 for what is never removed.
+        units: ``(n, m, ...)`` the unit at each position, -1 for what is never removed.
         outer: axes along which fibres may differ only where what stays keeps its order.
         slices: axes of which only whole slices may go.
         packed: it lies inside a module that may keep pieces of unequal length when it becomes another one.

@@ -15,7 +15,7 @@ class State:
 
     Args:
         parameters: names of all parameters of the cell.
-        rows: (H,) row of each unit's candidate in every one of them.
+        rows: ``(H,)`` row of each unit's candidate in every one of them.
         initial: nodes of the initial states of all cells of the layer, of shape (cells, batch, H) or (cells, H).
         cell: which of the cells it is.
     """

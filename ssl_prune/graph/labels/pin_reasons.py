@@ -38,7 +38,7 @@ class Causes:
         Args:
             name: of a parameter or buffer.
             axis: of it.
-            positions: (n,) where on the axis.
+            positions: ``(n,)`` where on the axis.
         """
         if (name, axis) not in self._axes:
             return ["the forward does not use it"] * len(positions)

@@ -183,7 +183,7 @@ def transposed_convolution(
 
 @rule(aten.linear)
 def linear(labels: Labels, node: fx.Node, x: Tensor, weight: Any, bias: Any = None) -> Tensor:
-    """W of shape (O, I) over the last axis of the input: reads axis 1, writes axis 0."""
+    """W of shape ``(O, I)`` over the last axis of the input: reads axis 1, writes axis 0."""
     if not isinstance(x, Tensor) or not plain(weight, bias):
         return _refuse(labels, node, "the weight of a linear layer is computed", x, weight, bias)
     last = x.dim() - 1
@@ -201,7 +201,7 @@ def linear(labels: Labels, node: fx.Node, x: Tensor, weight: Any, bias: Any = No
 
 @rule(aten.embedding)
 def embedding(labels: Labels, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """A table of shape (V, D): writes axis 1."""
+    """A table of shape ``(V, D)``: writes axis 1."""
     if not plain(weight):
         return _refuse(labels, node, "the table of an embedding is computed", weight, indices)
     labels.pin(node, "the rows of an embedding are chosen by the input", weight.planes[0])
@@ -211,7 +211,7 @@ def embedding(labels: Labels, node: fx.Node, weight: Any, indices: Any, *args: A
 
 @rule(aten.embedding_bag)
 def embedding_bag(labels: Labels, node: fx.Node, weight: Any, indices: Any, *args: Any, **kwargs: Any) -> Any:
-    """Rows of a table of shape (V, D), added up or compared channel by channel."""
+    """Rows of a table of shape ``(V, D)``, added up or compared channel by channel."""
     values = node.meta["val"]
     if not plain(weight):
         labels.pin(node, "the table of an embedding is computed", weight, indices, args)
@@ -228,7 +228,7 @@ def embedding_bag(labels: Labels, node: fx.Node, weight: Any, indices: Any, *arg
 
 @rule(aten.bilinear)
 def bilinear(labels: Labels, node: fx.Node, a: Tensor, b: Tensor, weight: Any, bias: Any = None) -> Tensor:
-    """W of shape (O, I, J) over the last axes of two inputs: reads axes 1 and 2, writes axis 0."""
+    """W of shape ``(O, I, J)`` over the last axes of two inputs: reads axes 1 and 2, writes axis 0."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor) and plain(weight, bias)):
         return _refuse(labels, node, "the weight of a bilinear layer is computed", a, b, weight, bias)
     written, last = _write(labels, weight, 0, bias), a.dim() - 1

@@ -172,7 +172,7 @@ def _glu(labels: Labels, node: fx.Node, x: Any, dim: int = -1) -> Any:
 
 @rule(aten.im2col)
 def _im2col(labels: Labels, node: fx.Node, x: Tensor, kernel: list[int], *args: Any) -> Tensor:
-    """(N, C, H, W) to (N, C · kernel, L): a channel becomes a run of rows."""
+    """``(N, C, H, W)`` to ``(N, C · kernel, L)``: a channel becomes a run of rows."""
     channels = labels.channels(x, 1)
     runs = channels.repeat_interleave(kernel[0] * kernel[1])
     return labels.spread(node, runs, 1)

@@ -40,7 +40,7 @@ def matmul(labels: Labels, node: fx.Node, a: Any, b: Any) -> Tensor:
 
 
 def _by_parameter(labels: Labels, node: fx.Node, x: Tensor, weight: Parameter) -> Tensor:
-    """x @ W with W of shape (I, O), or the transpose of one of shape (O, I)."""
+    """x @ W with W of shape ``(I, O)``, or the transpose of one of shape ``(O, I)``."""
     swapped = Parameter(weight.name, tuple(plane.t() for plane in weight.planes))
     if plain(swapped):  # the parameter itself is (O, I)
         result: Tensor = linear(labels, node, x, swapped)

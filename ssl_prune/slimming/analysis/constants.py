@@ -32,9 +32,9 @@ class ChannelValues:
     """What a reader finds in each of its input channels.
 
     Args:
-        varies: (I,) the channel depends on the input somewhere.
-        uniform: (I,) it does not vary and is one and the same number at every position, up to rounding.
-        constant: (I,) that number (where `uniform`), float64.
+        varies: ``(I,)`` the channel depends on the input somewhere.
+        uniform: ``(I,)`` it does not vary and is one and the same number at every position, up to rounding.
+        constant: ``(I,)`` that number (where `uniform`), float64.
     """
 
     varies: Tensor

@@ -87,7 +87,7 @@ def reached(weight: Tensor, varies: Tensor) -> Tensor:
 
 
 def multiplied(varies: Tensor, weight: Tensor) -> Tensor:
-    """Mask of x @ Wᵀ, weight (O, I), of x with a mask (..., I)."""
+    """Mask of x @ Wᵀ, weight ``(O, I)``, of x with a mask (..., I)."""
     small = base(varies)
     small = small.expand(*small.shape[:-1], weight.shape[1])
     rows, place = small.reshape(-1, weight.shape[1]).unique(dim=0, return_inverse=True)
@@ -104,7 +104,7 @@ def convolved(target: Any, varies: Tensor, weight: Tensor, args: Sequence[Any], 
 
     Args:
         target: the operator.
-        varies: (N, I, *size) mask of the input.
+        varies: ``(N, I, *size)`` mask of the input.
         weight: (O, I / groups, *kernel).
         args: stride, padding and dilation, as far as they are given.
         groups: of the convolution.

@@ -28,7 +28,7 @@ _BIASED = {torch.ops.aten.linear, torch.ops.aten.conv1d, torch.ops.aten.conv2d, 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why some reader needs a channel: what it finds there, and (I,) masks over its input channels.
+    """Why some reader needs a channel: what it finds there, and ``(I,)`` masks over its input channels.
 
     Args:
         reader: the reader.
@@ -47,12 +47,12 @@ class Obstacle:
 
     @property
     def matters(self) -> Tensor:
-        """(I,) channels that cannot be dropped by value."""
+        """``(I,)`` channels that cannot be dropped by value."""
         return self.varies | self.unfoldable
 
     @property
     def steady(self) -> Tensor:
-        """(I,) channels of one constant that is not zero."""
+        """``(I,)`` channels of one constant that is not zero."""
         return ~self.varies & self.seen.uniform.cpu() & (self.seen.constant.cpu() != 0)
 
 
@@ -62,7 +62,7 @@ class Liveness:
 
     Args:
         subject: the network that was looked at.
-        alive: (U,) units that must stay.
+        alive: ``(U,)`` units that must stay.
         obstacles: per reader, which of its channels cannot be dropped by value.
         values: the value pass, for constants and folds.
     """
@@ -93,19 +93,19 @@ def liveness(subject: Subject) -> Liveness:
 
 
 def with_kept(live: Liveness, kept: Tensor) -> Tensor:
-    """(U,) what is needed when dead units are kept all the same, because their layer must not be empty.
+    """``(U,)`` what is needed when dead units are kept all the same, because their layer must not be empty.
 
     A kept unit needs its own inputs only where something needed reads it: elsewhere its value does not matter.
 
     Args:
         live: what is needed without them.
-        kept: (U,) units that are kept.
+        kept: ``(U,)`` units that are kept.
     """
     return _grow(live.alive, kept, live.obstacles, live.weights) | kept
 
 
 def needed(live: Liveness, dead: Tensor) -> Tensor:
-    """(U,) units whose values matter when the `dead` ones go; the others that stay are there for the shape alone."""
+    """``(U,)`` units whose values matter when the `dead` ones go; the others that stay are there for the shape alone."""
     return _grow(live.alive, ~dead & ~live.alive, live.obstacles, live.weights)
 
 
@@ -145,13 +145,13 @@ def _grow(alive: Tensor, kept: Tensor, obstacles: tuple[Obstacle, ...], weights:
 
 
 def connected(reader: Reader, weight: Tensor, written: Tensor, asked: Tensor | None = None) -> Tensor:
-    """(I,) channels read with a weight that is not zero into one of those `written`.
+    """``(I,)`` channels read with a weight that is not zero into one of those `written`.
 
     Args:
         reader: where the channels are read.
         weight: its weight.
-        written: (O,) which of the channels that it writes count.
-        asked: (I,) the channels to look at; None: all. What is returned for others means nothing.
+        written: ``(O,)`` which of the channels that it writes count.
+        asked: ``(I,)`` the channels to look at; None: all. What is returned for others means nothing.
     """
     assert reader.rows is not None
     assert reader.columns is not None

@@ -11,7 +11,7 @@ __all__ = ["box", "regular"]
 
 
 def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
-    """(U,) units that are kept beside the ones alive, so that every value of the cut network is an array.
+    """``(U,)`` units that are kept beside the ones alive, so that every value of the cut network is an array.
 
     Channels may run over several axes of a value: groups of a shuffle, heads and their dimensions. Whole slices may go;
     what is left of each fibre must be equally long, and in the order of the axis that they are split from or merged into.
@@ -20,11 +20,11 @@ def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
 
     Args:
         graph: the channel graph.
-        alive: (U,) units that stay in any case.
+        alive: ``(U,)`` units that stay in any case.
         level: modules stay what they are, so that layers of one width keep equally many units.
 
     Returns:
-        (U,) more units.
+        ``(U,)`` more units.
 
     Example:
         >>> box(torch.tensor([[True, True, False], [True, False, False]]))[1].tolist()
@@ -64,7 +64,7 @@ def box(mask: Tensor, outer: Collection[int] = (), slices: Collection[int] = ())
     """`mask` grown to the nearest array: along one axis every fibre keeps equally many, along the others whole slices go.
 
     Args:
-        mask: (n, m, ...) bool, what stays.
+        mask: ``(n, m, ...)`` bool, what stays.
         outer: axes along which fibres may differ only where what stays keeps its order in the flattened mask.
         slices: axes of which only whole slices may go, where another one may have fibres that differ.
 

@@ -20,9 +20,9 @@ class Zeros:
     Args:
         name: of the parameter or buffer.
         axis: of it.
-        positions: (n,) where on the axis; of a stack of matrices, once for each matrix that is zero there; on the second
+        positions: ``(n,)`` where on the axis; of a stack of matrices, once for each matrix that is zero there; on the second
             axis of a weight of several groups, counted through all of them.
-        units: (n,) unit of each, -1 for none.
+        units: ``(n,)`` unit of each, -1 for none.
     """
 
     name: str
@@ -46,7 +46,7 @@ def zero_structures(
 
     Args:
         subject: the network before the cut.
-        dead: (U,) units that go.
+        dead: ``(U,)`` units that go.
         gone: modules that go as a whole.
         computed: matrices that the forward computes, see `computed_weights`.
 

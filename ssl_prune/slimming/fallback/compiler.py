@@ -100,7 +100,7 @@ class TrialCompiler(Compiler):
 
 
 def sizes_left(subject: Subject) -> tuple[Cost, Cost, Tensor]:
-    """Costs before and after a cut at this moment, without proof, and (U,) the units it would remove."""
+    """Costs before and after a cut at this moment, without proof, and ``(U,)`` the units it would remove."""
     with evaluation(subject.model), watched(subject.model, _readers(subject)) as quiet:
         subject.run()
     dead = zeros(_graph_of(subject), subject.tensors, quiet).dead

@@ -20,8 +20,8 @@ class Zeros:
     """What the weights say.
 
     Args:
-        dead: (U,) units that no output needs; at least one position of every tensor stays.
-        silent: (U,) units whose value cannot depend on the input.
+        dead: ``(U,)`` units that no output needs; at least one position of every tensor stays.
+        silent: ``(U,)`` units whose value cannot depend on the input.
         loud: unit -> layer that reads something other than zero in a silent unit.
     """
 
@@ -40,7 +40,7 @@ def zeros(graph: AutogradGraph, tensors: Mapping[str, Tensor], quiet: Mapping[st
     Args:
         graph: units, and the layers that write and read them.
         tensors: name -> parameter or buffer of the network.
-        quiet: layer -> (I,) input channels that were exactly zero in every trial.
+        quiet: layer -> ``(I,)`` input channels that were exactly zero in every trial.
 
     Example:
         >>> from ssl_prune.graph.fallback.tracer import by_autograd
@@ -92,7 +92,7 @@ def explain(
         graph: the units.
         structures: the zero structures that stay.
         found: what `zeros` returned.
-        removed: (U,) units that were removed.
+        removed: ``(U,)`` units that were removed.
     """
     reasons: Counter[tuple[str, str]] = Counter()
     told = {(zeros.layer, unit) for zeros in structures for unit in zeros.units.tolist() if unit >= 0}
@@ -119,13 +119,13 @@ def _reason(found: Zeros, unit: int) -> str:
 
 
 def _matrix(layer: Layer, tensors: Mapping[str, Tensor]) -> Tensor:
-    """(O, I) where a weight connects a channel that the layer reads to one that it writes."""
+    """``(O, I)`` where a weight connects a channel that the layer reads to one that it writes."""
     weight = (tensors[layer.weight].detach() != 0).cpu()
     return weight.movedim(layer.in_axis, 1).flatten(2).any(2) if weight.dim() > 2 else weight.movedim(layer.in_axis, 1)
 
 
 def _scaled_off(layer: Layer, tensors: Mapping[str, Tensor]) -> Tensor:
-    """(O,) channels whose every norm behind the layer has a zero scale."""
+    """``(O,)`` channels whose every norm behind the layer has a zero scale."""
     off = torch.full((len(layer.written),), bool(layer.norms))
     for norm in layer.norms:
         scale = tensors.get(f"{norm}.weight")

@@ -66,7 +66,7 @@ class Trials:
         boundaries: names of modules whose outputs are compared too.
 
     Attributes:
-        quiet: layer -> (I,) input channels that were exactly zero in every trial; layers that never ran are missing.
+        quiet: layer -> ``(I,)`` input channels that were exactly zero in every trial; layers that never ran are missing.
 
     Raises:
         SlimError: the outputs of `model` itself are not finite.
@@ -148,7 +148,7 @@ class Trials:
 
 @contextmanager
 def watched(model: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """While `model` runs, layer -> (I,) input channels that have been exactly zero so far.
+    """While `model` runs, layer -> ``(I,)`` input channels that have been exactly zero so far.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3))

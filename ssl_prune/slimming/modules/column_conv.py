@@ -71,7 +71,7 @@ class ColumnConv(nn.Module):
         self._wider = any(n > 0 for pair in self.padding for n in pair)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, ...) to (N, O, ...), or the same without N."""
+        """``(N, C, ...)`` to ``(N, O, ...)``, or the same without N."""
         if x.dim() == self.dims + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)
         if self._wider:

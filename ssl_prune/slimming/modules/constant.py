@@ -52,7 +52,7 @@ class Blank(nn.Module):
         self.steps = [[tuple(axis) for axis in step] for step in steps]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, ...) to (N, 1, ...), always a new tensor."""
+        """``(N, C, ...)`` to ``(N, 1, ...)``, always a new tensor."""
         size = list(x.shape[2:])
         for step in self.steps:
             size = [

@@ -78,7 +78,7 @@ class CroppedConv(nn.Module):
         self.register_buffer("channels", None if channels is None else torch.tensor(list(channels)))
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, ...) to (N, O, ...), or the same without N."""
+        """``(N, C, ...)`` to ``(N, O, ...)``, or the same without N."""
         if self.channels is not None:
             input = input.index_select(input.dim() - self.dims - 1, self.channels)
         convolved: Tensor = super().forward(framed(input, self.frame, self.frame_mode))

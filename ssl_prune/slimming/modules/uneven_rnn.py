@@ -56,7 +56,7 @@ class UnevenRecurrent(nn.Module):
         )
 
     def forward(self, input: Tensor, hx: Any = None) -> Any:
-        """(N, T, I) or (T, N, I) as `batch_first` says, or (T, I), and initial states; to outputs and last states."""
+        """``(N, T, I)`` or ``(T, N, I)`` as `batch_first` says, or ``(T, I)``, and initial states; to outputs and last states."""
         if not isinstance(input, Tensor):
             raise TypeError(
                 f"UnevenRecurrent: got a {type(input).__name__}, expected a tensor: it takes no packed sequence"

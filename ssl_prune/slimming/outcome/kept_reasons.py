@@ -30,7 +30,7 @@ def explain_kept(
 
     Args:
         live: the network before the cut, and what is needed.
-        dead: (U,) units that went.
+        dead: ``(U,)`` units that went.
         gone: modules that went as a whole.
         widths: units that are kept for a layer's width, with the reason.
     """

@@ -87,6 +87,15 @@ def load_slim(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     Raises:
         FileNotFoundError: there is no such file.
         SlimError: the file is damaged, not a slim file, of a newer format, or made for another network.
+
+    Example:
+        >>> import tempfile
+        >>> from ssl_prune import slim
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> path = tempfile.mkdtemp() + "/net.safetensors"
+        >>> save_slim(path, slim(net, torch.zeros(1, 4)))
+        >>> torch.equal(load_slim(path, net)(torch.ones(1, 4)), net(torch.ones(1, 4)))
+        True
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file; save_slim writes one")

@@ -31,8 +31,8 @@ class LayerChange:
 
     Args:
         name: module name.
-        before: shape of its weight in the dense network, (out, in, *kernel).
-        after: shape in the slim network; None where the layer is gone; (out, columns) where columns are gathered.
+        before: shape of its weight in the dense network, ``(out, in, *kernel)``.
+        after: shape in the slim network; None where the layer is gone; ``(out, columns)`` where columns are gathered.
         macs: multiply-accumulates of one forward pass, before and after.
         params: parameters, before and after.
     """
@@ -61,6 +61,15 @@ class SlimReport:
         tracer: what found the units: "torch.export", or "torch-pruning" where export refused the network.
         because: why the first tracer refused, or None.
         budget: what a budget changed before the cut, or None without one; `max_error` does not count that either.
+
+    Example:
+        >>> import torch
+        >>> from ssl_prune import slim
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+        >>> with torch.no_grad():
+        ...     _ = net[2].weight[:, :5].zero_()
+        >>> slim(net, torch.zeros(1, 4)).report.macs
+        (48, 18)
     """
 
     macs: tuple[int, int]

@@ -199,7 +199,7 @@ def _linear(layer: nn.Module, plan: ModulePlan, used: Tensor, rows: int) -> Iter
 
 
 def kernel_forms(layer: Any, plan: ModulePlan, used: Tensor, rows: int) -> Iterator[Form]:
-    """Forms of a convolution whose (I, *kernel) columns are `used`."""
+    """Forms of a convolution whose ``(I, *kernel)`` columns are `used`."""
     around, groups = margins(layer), plan.attributes.get("groups", layer.groups)
     axes = range(1, used.dim())
     alive = [used.movedim(axis, 0).flatten(1).any(1).nonzero().flatten().tolist() for axis in axes]

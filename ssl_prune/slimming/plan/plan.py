@@ -85,6 +85,9 @@ class SlimPlan:
     def from_json(cls, text: str) -> "SlimPlan":
         """The plan that `to_json` wrote.
 
+        Args:
+            text: of any version up to this one.
+
         Raises:
             SlimError: not a plan, or one of a newer format.
         """
@@ -166,13 +169,21 @@ class SlimPlan:
 
     @staticmethod
     def own(cut: nn.Module, model: nn.Module) -> nn.Module:
-        """A network that was cut `shared`, with tensors of its own; those that it shares are copied, no others."""
+        """A network that was cut `shared`, with tensors of its own; those that it shares are copied, no others.
+
+        Args:
+            cut: what `apply` returned.
+            model: the network that it was applied to.
+        """
         theirs = {id(t) for t in itertools.chain(model.parameters(), model.buffers())}
         known = {id(t): t for t in itertools.chain(cut.parameters(), cut.buffers()) if id(t) not in theirs}
         return copied(cut, known)
 
     def check(self, model: nn.Module) -> None:
         """Refuse a network of other widths than the plan was made for.
+
+        Args:
+            model: the dense network.
 
         Raises:
             SlimError: a tensor or module is missing, or a tensor has another shape.

@@ -22,13 +22,13 @@ __all__ = ["folded", "kept_positions", "make_plan", "places", "removable"]
 
 
 def removable(live: Liveness, branches: bool, keep: Tensor | None = None) -> Tensor:
-    """(U,) units to remove: the dead ones, but never the last position of a layer that stays.
+    """``(U,)`` units to remove: the dead ones, but never the last position of a layer that stays.
 
     Args:
         live: what is needed.
         branches: modules may become others: whole constant branches go, so that their layers need not keep a last
             position, and layers of one recurrent module may keep unequal numbers of units.
-        keep: (U,) units that are kept in any case.
+        keep: ``(U,)`` units that are kept in any case.
     """
     graph = live.subject.graph
     gone = gone_modules(live) if branches else frozenset()
@@ -76,7 +76,7 @@ def make_plan(
 
     Args:
         live: the network, what is needed, and the constants that must be folded.
-        dead: (U,) units to remove, no more than `removable` says.
+        dead: ``(U,)`` units to remove, no more than `removable` says.
         branches: replace whole constant branches by the constant they add; "whole": at all of its positions.
         choose: of the plan so far and the forms of layers with all-zero columns, the plan of each such layer; None
             leaves the zeros in their kernels.

@@ -38,7 +38,7 @@ class Widths:
     """Which units to remove when widths matter.
 
     Args:
-        dead: (U,) units to remove, a part of those given.
+        dead: ``(U,)`` units to remove, a part of those given.
         reasons: unit that is not needed and stays all the same -> why.
     """
 
@@ -69,7 +69,7 @@ def practical_widths(live: Liveness, dead: Tensor, round_to: RoundTo, branches: 
 
     Args:
         live: what is needed.
-        dead: (U,) what `removable` would remove.
+        dead: ``(U,)`` what `removable` would remove.
         round_to: m ≥ 1, or "measured".
         branches: whether constant branches go as a whole; their layers need no width.
 
@@ -109,7 +109,7 @@ class _Axes:
         return [size - int(n) for size, n in zip(self.dense, self.add @ gone, strict=True)]
 
     def parts(self, dead: Tensor) -> Iterator[Tensor]:
-        """(U,) units of axes that share dead units: widths that must be chosen together."""
+        """``(U,)`` units of axes that share dead units: widths that must be chosen together."""
         joined = (self.add[:, self.kind[dead].unique()] > 0).int()
         left = joined.any(1)
         while bool(left.any()):

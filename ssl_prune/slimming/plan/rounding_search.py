@@ -25,14 +25,14 @@ def fewest(widths: list[int], dense: list[int], add: list[list[int]], available:
     needs one more unit of some kind on its axis) until it gets long, then greedy.
 
     Args:
-        widths: (A,) width of each axis as it is.
-        dense: (A,) its width when everything is kept.
-        add: (A, K) positions on the axis that one unit of the kind adds.
-        available: (K,) units of each kind that can be kept.
+        widths: ``(A,)`` width of each axis as it is.
+        dense: ``(A,)`` its width when everything is kept.
+        add: ``(A, K)`` positions on the axis that one unit of the kind adds.
+        available: ``(K,)`` units of each kind that can be kept.
         multiple: what widths shall be a multiple of.
 
     Returns:
-        (K,) units of each kind; keeping all of them is good, so there is always an answer.
+        ``(K,)`` units of each kind; keeping all of them is good, so there is always an answer.
 
     Example:
         >>> fewest([5, 3, 8], [16, 16, 32], [[1, 0], [0, 1], [1, 1]], [11, 13], 4)

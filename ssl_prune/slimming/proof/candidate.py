@@ -47,7 +47,7 @@ class Attempt:
         branches: modules may become others: whole constant branches go, recurrent layers may be uneven; "whole": such
             a branch becomes a constant at every position.
         guess: change numbers in the user's own modules that look like widths.
-        widths: (U,) dead units that stay for the sake of a width, or of training; None: none.
+        widths: ``(U,)`` dead units that stay for the sake of a width, or of training; None: none.
     """
 
     live: Liveness
@@ -129,7 +129,7 @@ class Attempt:
         return make_plan(self.live, dead, branches=self.branches, choose=self._choose, guess=self.guess)
 
     def without(self, keep: Tensor | None) -> Tensor:
-        """(U,) what may go when some units are kept."""
+        """``(U,)`` what may go when some units are kept."""
         if self.widths is not None and bool(self.widths.any()):
             keep = self.widths if keep is None else keep | self.widths
         return removable(self.live, bool(self.branches), keep)

@@ -35,8 +35,8 @@ def inner_difference(
     Args:
         subject: the dense network with its zeros.
         cut: the same after a cut that changes no module for another.
-        dead: (U,) units that were removed.
-        needed: (U,) units whose values matter; others may be kept for the shape alone.
+        dead: ``(U,)`` units that were removed.
+        needed: ``(U,)`` units whose values matter; others may be kept for the shape alone.
         tolerance: allowed difference relative to the largest entry of each value.
 
     Returns:

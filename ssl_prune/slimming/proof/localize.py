@@ -60,7 +60,7 @@ def first_difference(subject: Subject, cut: nn.Module, tolerance: float) -> str 
 
 
 def units_in_scope(graph: ChannelGraph, scope: str) -> Tensor:
-    """(U,) units that the code of a module itself handles: made there, taken in, or given back by a module inside."""
+    """``(U,)`` units that the code of a module itself handles: made there, taken in, or given back by a module inside."""
     found = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     for node, units in graph.boxes.items():
         if visible(node, scope):
@@ -69,7 +69,7 @@ def units_in_scope(graph: ChannelGraph, scope: str) -> Tensor:
 
 
 def units_at(graph: ChannelGraph, node: fx.Node) -> Tensor:
-    """(U,) units of a value and of those that it is computed from."""
+    """``(U,)`` units of a value and of those that it is computed from."""
     found = torch.zeros(graph.num_units + 1, dtype=torch.bool)
     for near in (node, *node.all_input_nodes):
         if near in graph.boxes:

@@ -78,7 +78,7 @@ def _search(attempt: Attempt, whole: Outcome, work: float, kin: bool) -> tuple[T
 
 
 def _suspects(attempt: Attempt, outcome: Outcome, dead: Tensor, kin: bool) -> tuple[Tensor, nn.Module]:
-    """(U,) dead units that the first code to go wrong handles, there and, as `kin`, in all modules of its class; and
+    """``(U,)`` dead units that the first code to go wrong handles, there and, as `kin`, in all modules of its class; and
     the module."""
     graph, model, found = attempt.subject.graph, attempt.subject.model, torch.zeros_like(dead)
     if math.isfinite(outcome.proof.max_error):  # it runs: its values can be looked at one by one

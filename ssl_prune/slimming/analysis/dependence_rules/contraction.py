@@ -38,7 +38,7 @@ def transposed_convolution(call: Call) -> Tensor:
 
 @rule(aten.linear, settled=always)
 def linear(call: Call) -> Tensor:
-    """W of shape (O, I): columns that vary."""
+    """W of shape ``(O, I)``: columns that vary."""
     known = call.known
     return multiplied(known[0].varies, known[1].value) if still(known[1:2]) else everything(call)
 
@@ -58,7 +58,7 @@ def embedding_bag(call: Call) -> Any:
 
 @rule(aten.bilinear)
 def bilinear(call: Call) -> Tensor:
-    """W of shape (O, I, J): one side varies and the other may be other than zero."""
+    """W of shape ``(O, I, J)``: one side varies and the other may be other than zero."""
     a, b, weight = call.known[:3]
     if weight.varies.any():
         return everything(call)

@@ -41,7 +41,7 @@ def step(call: Call) -> Any:
 
 
 def _hidden(params: list[Known], states: Any) -> Tensor:
-    """(H,) hidden units of a cell that do not start at zero, or do not stay there."""
+    """``(H,)`` hidden units of a cell that do not start at zero, or do not stay there."""
     tensors = [p.value for p in params]
     busy = ~resting(tensors, candidates(tensors[1].shape))
     for state in states if isinstance(states, (tuple, list)) else [states]:
