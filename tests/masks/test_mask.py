@@ -139,9 +139,10 @@ def test_weights_behind_the_mask_go_on_moving_as_in_dynamic_surgery(new_net, mon
     alive = ALIVE
     for step in range(12):
         if step in turns:
-            alive = turns[step]
+            before, alive = alive, turns[step]
             died, born = mask.update(alive)
-            assert not (died & born).any()
+            assert torch.equal(died, before & ~alive)
+            assert torch.equal(born, alive & ~before)
         hand = by_hand(alive)
         with torch.no_grad():
             twin.a.weight.copy_(dense[0] * hand[0])

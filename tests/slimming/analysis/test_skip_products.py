@@ -1,4 +1,4 @@
-"""Products that vary are not computed; see `test_patterns` for what is found all the same."""
+"""Products that vary are not computed; see `slimming/test_patterns` for what is found all the same."""
 
 import pytest
 import torch

@@ -1,0 +1,3 @@
+from tied_networks import network
+
+__all__ = ["network"]
