@@ -8,7 +8,7 @@ from ssl_prune.budget.due_size import moments
 from ssl_prune.budget.options import BudgetOptions
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._run_context import RunContext, run_length
-from ssl_prune.callbacks._timed import Look, TimedBatch
+from ssl_prune.callbacks._timed import LatencyMeasurement, TimedBatch
 from ssl_prune.graph import by_export
 from ssl_prune.groups import Partition
 from ssl_prune.latency import without_zeros
@@ -71,7 +71,7 @@ def budget_solver(
     )  # fmt: skip
     measure = None
     if measured:
-        measure = Look(problem, limits, timed, pl_module, trained, without_zeros(network), example)
+        measure = LatencyMeasurement(problem, limits, timed, pl_module, trained, without_zeros(network), example)
     solver = BudgetSolver(
         problem.parts.groups,
         options.score,

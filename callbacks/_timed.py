@@ -12,7 +12,7 @@ from ssl_prune.callbacks._network import handed_on, inputs_of
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.utils.inputs import Inputs, batch_of, leaves, map_tensors
 
-__all__ = ["Look", "TimedBatch"]
+__all__ = ["LatencyMeasurement", "TimedBatch"]
 
 
 class TimedBatch:
@@ -84,11 +84,11 @@ class TimedBatch:
         return real if _form(real) == _form(made) else made
 
 
-class Look:
+class LatencyMeasurement:
     """The share of the time that a network takes as it would be cut now; the estimate is corrected by it.
 
     Args:
-        steering: of the network.
+        problem: of the network.
         limits: as they were stated.
         timed: the batch.
         pl_module: around the network.

@@ -17,6 +17,7 @@ class TaylorGroup(EMAScore):
         decay: of the moving mean over steps.
 
     Example:
+        >>> import torch
         >>> from ssl_prune.groups import partition
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 2, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
@@ -63,6 +64,7 @@ class TaylorGate(EMAScore):
         decay: of the moving mean over steps.
 
     Example:
+        >>> import torch
         >>> from ssl_prune.groups import partition
         >>> net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
         >>> groups = partition(net, "coupled", example_inputs=torch.randn(2, 2))

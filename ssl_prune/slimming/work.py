@@ -26,9 +26,9 @@ def work(program: Program) -> float:
 
     Example:
         >>> import torch
-        >>> from ssl_prune.graph.export.program import export
+        >>> from ssl_prune.graph import trace
         >>> net = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU())
-        >>> work(export(net, torch.randn(2, 8), lambda node: True)) == 2 * 8 * 4 + 2 * 3e5 + 32 * (8 + 8)
+        >>> work(trace(net, torch.randn(2, 8)).program) == 2 * 8 * 4 + 2 * 3e5 + 32 * (8 + 8)
         True
     """
     written = 0

@@ -111,7 +111,7 @@ class Gates:
         return (s * (norms.square() + gamma.square().sum(0))).sum()
 
     @torch.no_grad()
-    def bury(self, threshold: float) -> None:
+    def zero_small(self, threshold: float) -> None:
         """Set groups of a norm up to the threshold to zero, for good, with what the optimizer keeps of them."""
         assert self._gamma is not None
         dead = (self.groups.norms() <= threshold) & (self.groups.sizes > 0)

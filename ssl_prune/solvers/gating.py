@@ -220,7 +220,7 @@ class GatedSolver(Solver):
         super()._act(binding, step)
 
     def _penalise(self, binding: Binding, strength: float) -> None:
-        self._of(binding).bury(self.threshold)
+        self._of(binding).zero_small(self.threshold)
 
     def _of(self, binding: Binding) -> Gates:
         return next(gates for gates in self._gates.values() if gates.binding is binding)

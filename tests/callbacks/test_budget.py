@@ -11,7 +11,7 @@ from wide import Wide, adamw
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Budget, GroupLasso, Penalise, Slim
-from ssl_prune.callbacks._timed import Look
+from ssl_prune.callbacks._timed import LatencyMeasurement
 from ssl_prune.groups import Coupled
 from ssl_prune.models import ViT
 from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
@@ -270,8 +270,8 @@ def test_a_look_sees_the_network_without_what_is_dead(trainer, monkeypatch):
         now.append(dead.clone())
         return original(self, dead)
 
-    original = Look.__call__
-    monkeypatch.setattr(Look, "__call__", measure)
+    original = LatencyMeasurement.__call__
+    monkeypatch.setattr(LatencyMeasurement, "__call__", measure)
     monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
     monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda model, inputs, **_: cost(model, inputs).macs)
     monkeypatch.setattr("ssl_prune.sizes.layer_latency._seconds", lambda layer, x, rounds: cost(layer, x).macs)
