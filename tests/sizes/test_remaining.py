@@ -78,3 +78,14 @@ def test_nothing_changes():
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert all(m.training for m in net.modules())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_branch_that_goes_leaves_nothing():
+    net = Mixed().eval()
+    with torch.no_grad():
+        for p in net.branch[2].parameters():
+            p.zero_()
+    left, report = remaining(trace(net, X), net, X), slim(net, X).report
+    assert left.macs == report.macs
+    assert left.params == report.params
+    assert left.params[1] < left.params[0] - net.branch[2].weight.numel()
