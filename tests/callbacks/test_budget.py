@@ -146,7 +146,7 @@ def test_the_same_callbacks_serve_several_fits_and_trainers(trainer):
 
 
 REFUSED = [
-    (lambda: [GroupLasso("coupled"), GroupLasso(Coupled(), include="conv1"), Budget(macs=0.5)], "found 2 group lassos"),
+    (lambda: [GroupLasso("coupled"), GroupLasso(Coupled(), include="fc1"), Budget(macs=0.5)], "found 2 group lassos"),
     (lambda: [Budget(macs=0.5)], "found 0 group lassos without a strength"),
     (lambda: [GroupLasso("coupled", 0.1), Budget(macs=0.5)], "found 0 group lassos"),
     (lambda: [GroupLasso("coupled")], "give a strength, or a Budget beside it"),
