@@ -32,7 +32,7 @@ def test_what_no_run_has_is_refused(text: str, message: str) -> None:
         Time.of(text, "end")
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(1, 10**6), st.integers(0, 10**4))
 def test_the_share_of_a_step_is_that_step(steps: int, share: int) -> None:
     time, run = Time.of(f"{share / 10**4:.4f}"), RunLength(steps=steps)
@@ -40,7 +40,7 @@ def test_the_share_of_a_step_is_that_step(steps: int, share: int) -> None:
     assert time.first_step(run) == -(-share * steps // 10**4)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.one_of(st.floats(0, 1).map(lambda a: f"{a:.6f}"), st.integers(0, 99).map(lambda n: f"{n}ep")))
 def test_it_is_written_as_it_is_read(text: str) -> None:
     assert Time.of(str(Time.of(text))) == Time.of(text)

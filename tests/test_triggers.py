@@ -15,14 +15,14 @@ def steps(trigger: Trigger, run: RunLength, upto: int = 200, key: str = "") -> l
     return [step for step in range(upto) if trigger.fires(step, run, key)]
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(1, 50), st.integers(1, 20))
 def test_an_epoch_is_once_an_epoch(length: int, epochs: int) -> None:
     run = RunLength(length * epochs, length)
     assert steps(Every("1ep"), run, length * epochs) == list(range(0, length * epochs, length))
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(1, 10), st.integers(1, 4), st.integers(1, 300))
 def test_parts_of_a_run_are_as_many_as_there_are(parts: int, digits: int, length: int) -> None:
     share = round(parts / 10**digits, digits)
@@ -31,7 +31,7 @@ def test_parts_of_a_run_are_as_many_as_there_are(parts: int, digits: int, length
     assert found == sorted(expected - {length})
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(1, 9), st.integers(0, 40), st.integers(0, 60))
 def test_whole_steps_are_counted_from_the_start_to_the_end_and_with_it(period: int, start: int, more: int) -> None:
     found = steps(Every(f"{period}it", f"{start}it", f"{start + more}it"), RunLength())
@@ -52,7 +52,7 @@ def test_an_end_before_the_start_is_never() -> None:
     assert steps(Every("1it", "2ep", "3it"), RunLength(steps_per_epoch=5)) == []
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(0, 2**31), st.floats(0, 1), st.text(max_size=8))
 def test_chance_is_a_function_of_seed_key_and_step(seed: int, probability: float, key: str) -> None:
     trigger, run = Stochastic(probability, seed), RunLength()

@@ -142,7 +142,7 @@ def test_groups_named_first_go_first():
     assert int((chosen & first).sum()) == 63  # all but the one that stays in any case
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 2, 4, 8, 16]), limit=st.floats(0.2, 0.9))
 def test_never_above_the_limit_and_floors_kept(seed, block, limit):
     machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), min_keep_ratio=0.1)
@@ -193,7 +193,7 @@ def test_a_plan_takes_nothing_where_the_size_is_met():
     assert not plan(machine.controller, machine.keys(), dead, machine.excess).any()
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(seed=st.integers(0, 10_000), block=st.sampled_from([1, 4, 16]), limit=st.floats(0.3, 0.9))
 def test_a_plan_meets_what_can_be_met_and_keeps_floors(seed, block, limit):
     machine = Machine(WIDTHS, limit, stepped(WIDTHS, block), min_keep_ratio=0.1)

@@ -31,7 +31,7 @@ def in_rows(groups: Partition, act: Callable[[Partition], torch.Tensor | None]) 
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 4), min_size=4, max_size=4), st.permutations(range(4)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_index_in_any_layout(seed: int, shape: list[int], layout: list[int]) -> None:
     generator = torch.Generator().manual_seed(seed)
     spans = torch.rand(4, generator=generator) < 0.5
@@ -86,7 +86,7 @@ def test_half_precision_is_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_penalties_move_weights_and_gradients_the_same_way(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
 

@@ -42,7 +42,7 @@ def test_norms_of_coupled_groups_are_those_of_a_loop(coupled: Partition) -> None
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(1, 3), min_size=1, max_size=5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_index_over_any_dimensions(seed: int, shape: list[int]) -> None:
     generator = torch.Generator().manual_seed(seed)
     spans = torch.rand(len(shape), generator=generator) < 0.5

@@ -199,7 +199,7 @@ def test_state_of_the_dead_and_of_the_born_is_cleared(new_net):
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_members_touched_are_those_with_entries_of_the_groups(seed):
     generator = torch.Generator().manual_seed(seed)
     index = [torch.randint(-1, 6, (n, 1), generator=generator) for n in (1, 3, 5)]
@@ -317,7 +317,7 @@ def test_all_processes_have_one_mask(new_net):
 
 
 @given(st.lists(st.booleans(), max_size=40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_packed_bits_come_back(bits):
     tensor = torch.tensor(bits, dtype=torch.bool)
     assert len(packed(tensor)) == -(-len(bits) // 8)

@@ -189,7 +189,7 @@ def test_prox_is_stationary(penalty: Penalty, make: Make, step: float) -> None:
 
 @convex
 @given(pair=pairs)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_prox_is_nonexpansive(penalty: Penalty, make: Make, pair: Pair) -> None:
     assert expansion(penalty, make, pair) <= 1 + 1e-9
 

@@ -71,7 +71,7 @@ SHAPES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(
 )
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.sampled_from(["uniform", "er", "erk"]), SHAPES, st.integers(0, 999), st.booleans())
 def test_the_whole_has_its_sparsity_and_no_layer_more_than_all(kind, shapes, thousandths, one_fixed) -> None:
     sparsity = thousandths / 1000

@@ -11,7 +11,7 @@ from ssl_prune.selection.largest import tie_keys
 VALUES = st.lists(st.sampled_from([0.0, -0.0, 1.0, -2.5, float("inf"), -float("inf"), 1e-40]), min_size=1, max_size=30)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(VALUES, st.floats(0, 1), st.integers(-(2**63), 2**63))
 def test_it_is_what_sorting_by_score_and_draw_gives(values: list[float], share: float, seed: int) -> None:
     k, draws = round(share * len(values)), tie_keys(torch.arange(len(values)), seed).tolist()
@@ -56,7 +56,7 @@ def test_scores_that_are_no_numbers_are_refused() -> None:
         largest(torch.tensor([1.0, float("nan")]), 1)
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 @given(st.data(), st.integers(0, 100), st.floats(0, 0.6))
 def test_floors_and_blocks_hold_and_ties_are_drawn(data: st.DataObject, seed: int, floor: float) -> None:
     widths = torch.tensor(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))

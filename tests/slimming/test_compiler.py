@@ -1,8 +1,6 @@
 """Both compilers answer one protocol, and none of it knows what lies above."""
 
 import ast
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -91,20 +89,13 @@ def rooms(path):
         yield from (name.split(".")[1] for name in names if name.startswith("ssl_prune."))
 
 
-@pytest.mark.parametrize("room", sorted((ENGINE / "slimming").rglob("*.py")), ids=lambda p: p.stem)
-def test_slimming_knows_nothing_above_it(room):
-    assert not set(rooms(room)) & ABOVE
+def test_slimming_knows_nothing_above_it():
+    assert not [path for path in (ENGINE / "slimming").rglob("*.py") if set(rooms(path)) & ABOVE]
 
 
 def test_only_the_pipeline_knows_zeros_cut_and_history():
     both = {"oneshot", "shrinking"}
     assert [p.stem for p in sorted(ENGINE.rglob("*.py")) if both <= set(rooms(p))] == ["pipeline"]
-
-
-def test_the_package_loads_no_budget_and_no_scores():
-    code = "import sys, ssl_prune; print(*(m for m in sys.modules if m.startswith(('ssl_prune.budget', 'ssl_prune.scores'))))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize("wrong", [{"tolerance": -1}, {"tolerance": float("nan")}, {"columns": None}, {"round_to": 0}])

@@ -37,7 +37,7 @@ def check(net, inputs, columns):
 
 def some(number, **options):
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    return settings(deadline=None, max_examples=number, suppress_health_check=checks, **options)
+    return settings(max_examples=number, suppress_health_check=checks, **options)
 
 
 @some(40, derandomize=True)

@@ -28,7 +28,7 @@ def fresh():
     return sets
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rounds)
 def test_equals_a_naive_implementation(script):
     sets, naive = fresh(), Naive()

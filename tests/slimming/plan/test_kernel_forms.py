@@ -86,7 +86,7 @@ def test_other_paddings_than_zeros(mode, padding):
                 assert assert_equal_where_defined(layer, written(layer, used), inputs) > 0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(dims=st.integers(1, 3), data=st.data())
 def test_any_kernel_in_any_dimension(dims, data):
     torch.manual_seed(data.draw(st.integers(0, 99)))
@@ -252,7 +252,7 @@ def test_channels_that_one_layer_does_not_read_are_chosen_before_a_dense_kernel(
         torch.testing.assert_close(slim(again, x, columns=True).model(x), expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(kernel=pair, stride=pair, padding=st.tuples(st.integers(0, 2), st.integers(0, 2)), dilation=pair,
        bias=st.booleans(), seed=st.integers(0, 99))  # fmt: skip
 def test_a_column_convolution_equals_the_sparse_one(kernel, stride, padding, dilation, bias, seed):

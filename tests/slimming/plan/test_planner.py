@@ -84,7 +84,7 @@ def test_constants_go_into_a_bias_as_they_are():
 
 
 def test_constants_under_padding_go_into_the_largest_as_shares_of_it():
-    live = chain(bias=0.5, padding=1, act=nn.Identity)
+    live = chain(bias=0.25, padding=1, act=nn.Identity)
     (obstacle,) = [o for o in live.obstacles if o.reader.module == "2"]
     dead = removable(live, branches=True)
     assert dead[units(live)].nonzero().flatten().tolist() == [0]

@@ -172,7 +172,7 @@ def test_a_residual_network_with_a_branch_that_goes():
         assert layer.out_channels % 4 == 0 or layer.out_channels == before[name].out_channels
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_fewest_against_brute_force(data):
     axes, kinds = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))

@@ -1,11 +1,13 @@
 """What the proof runs: the example, fresh inputs, other sizes, and the same in few runs of a large network."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.proof.outputs import Expected, verify
+from ssl_prune.slimming.proof.outputs import Expected, relative_error, verify
 
 
 class Fixed(nn.Module):
@@ -158,3 +160,28 @@ def test_products_that_training_may_shorten_are_whole_in_a_proof(precision):
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(was)
+
+
+@pytest.mark.parametrize(("share", "holds"), [(0.9, True), (1.1, False), (5.0, False)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_the_tolerance_is_the_largest_error_relative_to_the_outputs(share, holds, scale):
+    net = nn.Linear(3, 2).double()
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        for p, q in zip(net.parameters(), other.parameters(), strict=True):
+            p.mul_(scale)
+            q.copy_(p * (1 + share * 1e-3))
+    proof = verify(net, other, torch.randn(2, 3).double(), 1e-3)
+    assert proof.holds == holds
+    assert proof.max_error == pytest.approx(share * 1e-3, rel=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_infinitely_wrong(wrong):
+    net = nn.Linear(3, 2)
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other.bias[1] = wrong
+    x = torch.randn(2, 3)
+    assert relative_error(net(x), other(x)) == float("inf")
+    assert not verify(net, other, x, 1e9).holds

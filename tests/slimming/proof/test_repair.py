@@ -1,5 +1,7 @@
 """Repair of cuts that do not pass: what remains holds, is as small as the code allows, and nothing else is kept."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -13,11 +15,11 @@ from ssl_prune.slimming.subject import Subject
 
 
 class Layers(nn.Module):
-    """Two layers, with the first `dead` of six hidden units at zero."""
+    """Two layers, with the first `dead` of some hidden units at zero."""
 
-    def __init__(self, dead=3):
+    def __init__(self, dead=3, width=6):
         super().__init__()
-        self.up, self.down = nn.Linear(3, 6), nn.Linear(6, 3)
+        self.up, self.down = nn.Linear(3, width), nn.Linear(width, 3)
         with torch.no_grad():
             self.up.weight[:dead] = 0
             self.up.bias[:dead] = 0
@@ -37,10 +39,14 @@ class Counting(Layers):
 
 
 class Fragile(Layers):
-    """Code that takes no fewer than four."""
+    """Code that takes no fewer than `least`."""
+
+    def __init__(self, dead=3, width=6, least=4):
+        super().__init__(dead, width)
+        self.least = least
 
     def inside(self, y):
-        if y.shape[1] < 4:
+        if y.shape[1] < self.least:
             raise ValueError("too narrow")
         return y
 
@@ -92,10 +98,15 @@ def test_a_difference_that_outputs_hide_is_not_won_back():
     assert repaired(nn.Sequential(Layers(), Hidden())) == {"0.up": 3, "1.small.up": 0}
 
 
-def test_parts_are_won_back_however_many_fail_on_the_way():
-    """More kinds of layers fail than may fail in a row, and those that hold among them are won back."""
+def test_layers_of_one_name_are_won_back_each_as_far_as_it_goes():
     net = nn.Sequential(*(Fragile(dead) for dead in (2, 5, 1, 4)))
     assert repaired(net) == {"0.up": 2, "1.up": 2, "2.up": 1, "3.up": 2}
+
+
+def test_patience_is_for_failures_in_a_row(monkeypatch):
+    """Four go, three more fail, one goes, two fail, one goes: never two failures in a row."""
+    monkeypatch.setattr(sys.modules["ssl_prune.slimming.proof.repair"], "PATIENCE", 2)
+    assert repaired(Fragile(dead=7, width=8, least=2)) == {"up": 6}
 
 
 def test_a_random_forward_is_named():
