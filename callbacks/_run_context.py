@@ -146,7 +146,8 @@ def run_length(trainer: pl.Trainer) -> RunLength:
     """How long the run is, in optimizer steps."""
     total, batches = trainer.estimated_stepping_batches, trainer.num_training_batches
     return RunLength(
-        steps=None if total == float("inf") else int(total),
+        # Of a stream that ends with its epochs Lightning says -1.
+        steps=None if total == float("inf") or total < 0 else int(total),
         steps_per_epoch=None if batches == float("inf") else -(-int(batches) // trainer.accumulate_grad_batches),
     )
 

@@ -89,7 +89,7 @@ OPTIONS = {
         "macs": 0.4,
         "params": 0.4,
         "latency": 0.55,
-        "latency_ms": 4e6,
+        "latency_ms": 1.9e6,
         "window": ("0.1", "0.6"),
         "min_keep_ratio": 0.6,
         "round_to": 4,
@@ -209,7 +209,6 @@ CONTEXTS = {
         Budget,
         {"latency": 0.9, **BUDGET},
         lasso,
-        refused=("latency_ms",),
         only=("latency_batch", "latency", "latency_ms"),
         epochs=2,
     ),
@@ -299,6 +298,7 @@ def times(monkeypatch):
 
     monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", seconds)
     monkeypatch.setattr("ssl_prune.sizes.layer_latency._seconds", seconds)
+    monkeypatch.setattr("ssl_prune.budget.problem.latency", seconds)
     monkeypatch.setattr("ssl_prune.budget.measure.compare_latency", compare)
     monkeypatch.setattr("ssl_prune.callbacks.slim.compare_latency", compare)
 
