@@ -35,6 +35,9 @@ class StepHook:
         groups: the partition; of sharded parameters a `ShardedPartition`.
         mask: None where nothing is masked.
 
+    Raises:
+        ValueError: the mask is that of another partition, which would be masked in place of this one or in part.
+
     Example:
         >>> from ssl_prune.groups import partition
         >>> layer = torch.nn.Linear(2, 1, bias=False)
@@ -50,6 +53,11 @@ class StepHook:
 
     def __init__(self, groups: Partition, mask: Mask | None = None) -> None:
         self.groups = on_shards(groups)
+        if mask is not None and not _same_members(mask.groups, self.groups):
+            raise ValueError(
+                f"{type(self).__name__}: the mask is of {mask.groups}, expected one of {self.groups}: make the mask of "
+                "the groups that it is given with"
+            )
         self.mask = mask
         self._bindings: list[Binding] = []
         self._optimizers: tuple[Optimizer, ...] = ()
@@ -168,3 +176,10 @@ class StepHook:
                 self._act(binding, self._counts[position])
         self._counts[position] += 1
         self._settle()
+
+
+def _same_members(first: Partition, second: Partition) -> bool:
+    """Whether both number the same groups of the same parameters."""
+    pairs = zip(first.members, second.members, strict=False)
+    counts = (first.num_groups, len(first.members)) == (second.num_groups, len(second.members))
+    return counts and all(one.param is other.param for one, other in pairs)

@@ -1,10 +1,12 @@
 """The moment after a step: what a mask does there, beside loops written by hand, bit for bit."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW
 
-from ssl_prune.groups import Member, Partition
+from ssl_prune.groups import Member, Partition, partition
 from ssl_prune.masks import Mask
 from ssl_prune.penalties import L1, GroupLasso, SparseGroupLasso
 from ssl_prune.shrinking import Source, carry
@@ -280,3 +282,11 @@ def test_zeros_that_only_the_weights_tell_are_read_from_them(new_net):
     solver.load_state_dict(state)
     assert solver.mask.alive.tolist() == ALIVE.tolist()
     assert solver.state_dict()["alive"] == 4
+
+
+def test_a_mask_of_another_partition_is_refused():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    neurons, entries, others = partition(net, "neuron"), partition(net, "weight"), partition(deepcopy(net), "neuron")
+    for groups in (entries, others):
+        with pytest.raises(ValueError, match="make the mask of the groups"):
+            StepHook(neurons, Mask(groups, torch.ones(groups.num_groups, dtype=torch.bool)))
