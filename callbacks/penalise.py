@@ -81,6 +81,10 @@ class Penalise(StepCallback):
             raise TypeError(
                 f"{who}: penalty must be an object of ssl_prune.penalties, such as GroupLasso(), got {penalty!r}"
             )
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise TypeError(
+                f'{who}: schedule must be an object of ssl_prune.schedules, such as Linear(end="5ep"), got {schedule!r}'
+            )
         if strength is not None and not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
             raise ValueError(f"{who}: strength must be a finite number >= 0, got {strength!r}")
         if solver not in ("proximal", "subgradient", "gating"):

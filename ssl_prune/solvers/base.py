@@ -31,6 +31,7 @@ class Solver(StepHook, ABC):
         run: how long the run is, for times of the schedule; default no known end.
 
     Raises:
+        TypeError: a penalty or a schedule that is none.
         ValueError: a strength, step or number of groups below 0.
     """
 
@@ -49,6 +50,12 @@ class Solver(StepHook, ABC):
             raise ValueError(f"freeze_at must be an optimizer step >= 0 or None, got {freeze_at}")
         if target_groups is not None and target_groups < 0:
             raise ValueError(f"target_groups must be a number of groups >= 0 or None, got {target_groups}")
+        if not isinstance(penalty, Penalty):
+            raise TypeError(f"penalty must be an object of ssl_prune.penalties, such as GroupLasso(), got {penalty!r}")
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise TypeError(
+                f'schedule must be an object of ssl_prune.schedules, such as Linear(end="5ep"), or None, got {schedule!r}'
+            )
         super().__init__(groups)
         self.penalty = penalty
         self.strength = strength

@@ -143,6 +143,10 @@ def test_bad_strength(new_net: NewNet, strength: float) -> None:
 
 def test_bad_arguments(new_net: NewNet) -> None:
     groups = new_net().units()
+    with pytest.raises(TypeError, match=r"penalty must be an object of ssl_prune.penalties"):
+        ProximalSolver(groups, GroupLasso, 1.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"schedule must be an object of ssl_prune.schedules"):
+        ProximalSolver(groups, GroupLasso(), 1.0, "linear")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="freeze_at must be"):
         ProximalSolver(groups, GroupLasso(), 1.0, freeze_at=-1)
     net = new_net()
