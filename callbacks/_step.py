@@ -9,7 +9,8 @@ from torch import nn
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import network_of, refuse_sharded
 from ssl_prune.callbacks._run_context import RunContext
-from ssl_prune.groups import GRANULARITIES, Granularity, Partition, Patterns, partition
+from ssl_prune.groups import Granularity, Partition, Patterns, partition
+from ssl_prune.groups.registry import granularity_of
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.shrinking import Source, carry, dense_form, lineage_of
 from ssl_prune.solvers import Solver
@@ -38,6 +39,7 @@ class StepCallback(pl.Callback, ABC):
         module: name of the submodule to look at; None: the one that holds all parameters.
 
     Raises:
+        TypeError: a granularity that is none.
         ValueError: an unknown granularity.
     """
 
@@ -49,10 +51,10 @@ class StepCallback(pl.Callback, ABC):
         module: str | None,
     ) -> None:
         super().__init__()
-        if isinstance(granularity, str) and granularity not in GRANULARITIES:
-            raise ValueError(
-                f"{type(self).__name__}: unknown granularity {granularity!r}; expected one of {', '.join(GRANULARITIES)}"
-            )
+        try:
+            granularity_of(granularity)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{type(self).__name__}: {error}") from None
         self.granularity, self.include, self.exclude, self.module = granularity, include, exclude, module
         self.solver: Solver | None = None
         self._restored: dict[str, Any] | None = None
@@ -70,7 +72,7 @@ class StepCallback(pl.Callback, ABC):
     @property
     def kind(self) -> Granularity:
         """The granularity as an object."""
-        return GRANULARITIES[self.granularity] if isinstance(self.granularity, str) else self.granularity
+        return granularity_of(self.granularity)
 
     @property
     def groups(self) -> Partition | None:

@@ -14,6 +14,29 @@ from ssl_prune.groups.select import Patterns, select_layers
 from ssl_prune.groups.shards import is_sharded, on_shards
 
 
+def granularity_of(given: str | Granularity) -> Granularity:
+    """The granularity of a name, or the object itself.
+
+    Raises:
+        TypeError: it is neither, for instance a class in place of an object of it.
+        ValueError: an unknown name.
+
+    Example:
+        >>> granularity_of("neuron")
+        Neuron(side='out')
+    """
+    if isinstance(given, str):
+        if given not in GRANULARITIES:
+            raise ValueError(f"unknown granularity {given!r}; expected one of {', '.join(GRANULARITIES)}")
+        return GRANULARITIES[given]
+    if isinstance(given, type) or not hasattr(given, "build"):
+        raise TypeError(
+            f"granularity: got {given!r}, expected one of {', '.join(GRANULARITIES)} or an object of ssl_prune.groups, such as "
+            'Neuron(side="in")'
+        )
+    return given
+
+
 def partition(
     model: nn.Module,
     granularity: str | Granularity,
@@ -39,6 +62,7 @@ def partition(
         `ShardedPartition`.
 
     Raises:
+        TypeError: a granularity that is none.
         ValueError: an unknown granularity, a pattern without a match, a graph that is needed and missing, no group, or
             parameters that are sharded in a way that is not known.
 
@@ -48,10 +72,7 @@ def partition(
         >>> groups, groups.describe(5)
         (Partition(7 neuron groups in 2 parameters), '2 neuron 1')
     """
-    if isinstance(granularity, str):
-        if granularity not in GRANULARITIES:
-            raise ValueError(f"unknown granularity {granularity!r}: expected one of {', '.join(GRANULARITIES)}")
-        granularity = GRANULARITIES[granularity]
+    granularity = granularity_of(granularity)
     select = select_layers(model, include, exclude)
     if graph is None and granularity.needs_graph:
         if example_inputs is None:

@@ -161,7 +161,10 @@ def test_shared_parameters_are_one_member(granularity: str) -> None:
 
 
 def test_errors_tell_the_way_out(residual: nn.Module) -> None:
-    with pytest.raises(ValueError, match=f"unknown granularity 'row': expected one of {', '.join(GRANULARITIES)}"):
+    for given in (3, Neuron, None):
+        with pytest.raises(TypeError, match="granularity: got .*, expected one of weight, "):
+            partition(nn.Sequential(nn.Linear(2, 2)), given)
+    with pytest.raises(ValueError, match=f"unknown granularity 'row'; expected one of {', '.join(GRANULARITIES)}"):
         partition(residual, "row")
     with pytest.raises(ValueError, match=r"pass graph=trace\(model, example_inputs\), or example_inputs"):
         partition(residual, "filter")
