@@ -162,7 +162,7 @@ def test_shared_parameters_are_one_member(granularity: str) -> None:
 
 def test_errors_tell_the_way_out(residual: nn.Module) -> None:
     for given in (3, Neuron, None):
-        with pytest.raises(TypeError, match="granularity: got .*, expected one of weight, "):
+        with pytest.raises(TypeError, match=r"granularity: got .*, expected one of weight, "):
             partition(nn.Sequential(nn.Linear(2, 2)), given)
     with pytest.raises(ValueError, match=f"unknown granularity 'row'; expected one of {', '.join(GRANULARITIES)}"):
         partition(residual, "row")
