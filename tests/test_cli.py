@@ -413,7 +413,7 @@ def test_the_installed_command(tmp_path):
 
 def test_times_windows_and_sums_of_scores_are_read_from_a_file(here):
     Path("c.yaml").write_text(
-        "model: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
+        "seed_everything: 0\nmodel: {class_path: ImageClassifier, init_args: {network: {class_path: DigitsNet}}}\n"
         "trainer:\n  logger: false\n  callbacks:\n"
         "    - class_path: GroupLasso\n"
         "      init_args:\n        granularity: filter\n        strength: 0.1\n"
@@ -425,9 +425,9 @@ def test_times_windows_and_sums_of_scores_are_read_from_a_file(here):
     )
     lasso, budget = built_from(["--config", "c.yaml"]).trainer.callbacks[:2]
     assert lasso.schedule == Step(milestones=("1ep", "0.5"))
-    assert budget.window == Cosine(start="0.02", end="3ep")
-    assert (budget.limits.latency_ms, budget.lookahead) == (0.5, "5it")
-    assert [(type(score).__name__, weight) for score, weight in budget.score.terms.items()] == [
+    assert budget.options.window == Cosine(start="0.02", end="3ep")
+    assert (budget.limits.latency_ms, budget.options.lookahead) == (0.5, "5it")
+    assert [(type(score).__name__, weight) for score, weight in budget.options.score.terms.items()] == [
         ("Magnitude", 1.0),
         ("Gradient", 0.5),
     ]
