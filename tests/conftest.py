@@ -2,13 +2,17 @@
 
 import os
 
+# Threads that wait for each other on a busy processor make a convolution a hundred times slower. By the environment, so
+# that processes which tests start have one too, and Lightning's strategies leave the number as it is.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls
+
 import pytest
 import torch
 from hypothesis import settings
 
 from ssl_prune.graph import faults
 
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls
 torch.set_num_threads(1)
 faults.RAISE = True
 settings.register_profile("untimed", deadline=None)
@@ -18,3 +22,4 @@ settings.load_profile("untimed")
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # a benchmark under test may have asked for more
