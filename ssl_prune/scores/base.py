@@ -223,7 +223,7 @@ class EMAScore(Score):
                 f"{type(self).__name__}: the state has {tuple(state['mean'].shape)} groups, expected "
                 f"{tuple(self._mean.shape)}: it belongs to another network or another choice of layers"
             )
-        self._mean, self._weight = state["mean"].to(self._mean), float(state["weight"])
+        self._mean, self._weight = state["mean"].to(self._mean, copy=True), float(state["weight"])
 
 
 @torch.no_grad()
