@@ -131,6 +131,11 @@ class Budget(pl.Callback, Writes):
                 'GroupLasso("coupled"), which says what may go, give it no strength, and give one Budget all limits'
             )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what an earlier run measured, unless this one goes on with it."""
+        if not trainer.global_step:
+            self.measured = []
+
     def make_solver(
         self,
         trainer: pl.Trainer,
