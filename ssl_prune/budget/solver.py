@@ -147,7 +147,10 @@ class BudgetSolver(Solver):
         """
         if "dead" not in state or state["dead"].shape != self.dead.shape:
             got = tuple(state["dead"].shape) if "dead" in state else "none"
-            raise ValueError(f"the state has decisions on {got} groups, expected {tuple(self.dead.shape)}")
+            raise ValueError(
+                f"the state has decisions on {got} groups, expected {tuple(self.dead.shape)}: it is that of another solver, "
+                "another network or another choice of layers"
+            )
         super().load_state_dict(state)
         self.dead, self.keys, self.gone = state["dead"].clone(), state["keys"].clone(), state["gone"].clone()
         self._weights = None if state["weights"] is None else state["weights"].clone()
