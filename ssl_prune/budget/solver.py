@@ -123,7 +123,7 @@ class BudgetSolver(Solver):
     def rebind(self, groups: Partition, origin: Mapping[str, Source] | None = None) -> None:
         """Go on with what is left of the groups, whose numbers must be the same."""
         super().rebind(groups, origin)
-        self.score.rebind(groups)
+        self.score.rebind(groups, origin=origin)
 
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""
