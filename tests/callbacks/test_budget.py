@@ -10,6 +10,7 @@ from wide import Wide, adamw
 
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
+from ssl_prune.budget.record import RECORDED
 from ssl_prune.callbacks import Budget, GroupLasso, Penalise, Slim
 from ssl_prune.callbacks._timed import LatencyMeasurement
 from ssl_prune.groups import Coupled
@@ -196,6 +197,7 @@ def test_a_run_without_an_end_is_refused(trainer):
         ({"macs": 0.5, "min_keep_ratio": 1.0}, "min_keep_ratio must be"),
         ({"macs": 0.5, "round_to": 0}, "round_to must be"),
         ({"macs": 0.5, "lookahead": 0}, "lookahead must be"),
+        ({"macs": 0.5, "path": "budget.json", "metric": "left"}, "metric='left' would take the place of a decision"),
         ({"macs": 0.5, "cost_exponent": -1}, "cost_exponent must be"),
         ({"macs": 0.5, "cost_exponent": float("inf")}, "cost_exponent must be"),
         ({"macs": 0.5, "cost_exponent": float("nan")}, "cost_exponent must be"),
@@ -224,6 +226,7 @@ def test_decisions_are_written_with_a_picture(trainer, tmp_path):
     trainer(GroupLasso("coupled"), Budget(macs=0.5, path="out/budget.json"), epochs=8).fit(Lit(), loader())
     record = json.loads((tmp_path / "out" / "budget.json").read_text())
     assert record["left"]["macs"] <= record["limits"]["macs"] == 0.5
+    assert record.keys() == {*RECORDED, "val_acc"}
     assert record["history"][-1].keys() == {"step", "due", "left", "strength"}
     channels = {entry["name"]: entry for entry in record["channels"]}
     assert len(channels) == record["groups"][1]
