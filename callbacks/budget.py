@@ -12,7 +12,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.budget import BudgetProblem, Limits
 from ssl_prune.budget.due_size import window_of
 from ssl_prune.budget.options import BudgetOptions
-from ssl_prune.budget.record import budget_record
+from ssl_prune.budget.record import RECORDED, budget_record
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._budget_solver import budget_solver
 from ssl_prune.callbacks._options import refuse_lost
@@ -107,6 +107,11 @@ class Budget(pl.Callback, Writes):
             refuse_lost(self, "no latency is limited", "limit one", latency_batch=(latency_batch, 64))
         if path is None:
             refuse_lost(self, "it is shown in the picture beside path", "give a path", metric=(metric, "val_acc"))
+        if metric in RECORDED:
+            raise ValueError(
+                f"Budget: metric={metric!r} would take the place of a decision in the file, whose keys are "
+                f"{', '.join(RECORDED)}; log the value under another name"
+            )
         self.write_to(path, [".png"])
         self.metric = metric
         self.measured: list[tuple[int, float]] = []
@@ -130,6 +135,11 @@ class Budget(pl.Callback, Writes):
                 f"Budget: found {lassos} group lassos without a strength and {budgets} budgets, expected one of each: add "
                 'GroupLasso("coupled"), which says what may go, give it no strength, and give one Budget all limits'
             )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget what an earlier run measured, unless this one goes on with it."""
+        if not trainer.global_step:
+            self.measured = []
 
     def make_solver(
         self,

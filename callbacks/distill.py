@@ -9,7 +9,7 @@ from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._network import network_of
 from ssl_prune.callbacks._run_context import RunContext, StrengthFinder, run_length
 from ssl_prune.shrinking import dense_form
-from ssl_prune.timing import Time
+from ssl_prune.timing import Time, TimeLike
 
 __all__ = ["Distill"]
 
@@ -42,7 +42,7 @@ class Distill(pl.Callback):
         self,
         weight: float = 1.0,
         temperature: float = 2.0,
-        start: str | float | Time | None = None,
+        start: TimeLike | None = None,
         module: str | None = None,
     ) -> None:
         super().__init__()
@@ -71,9 +71,11 @@ class Distill(pl.Callback):
         """Look at what the network gets and gives; a resumed run has its teacher again."""
         network = network_of(pl_module, self.module)
         run = run_length(trainer)
-        self._first = None if self.start is None else round(self.start.steps(run, "Distill: start"))
+        self._first = None if self.start is None else self.start.first_step(run, "Distill: start")
         if self._first is not None and run.steps is not None and self._first >= run.steps:
             raise ValueError(f'Distill: start="{self.start}" is the end of the run of {run.steps} steps; start earlier')
+        if not trainer.global_step:
+            self.distillation.teacher = None  # of an earlier run
         self.distillation.load_state_dict(self._restored, dense_form(network))
         self._restored = {}
         self.distillation.watch(network)
@@ -130,7 +132,7 @@ class Distill(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the teacher until there is a network to make it of."""
-        self._restored = state_dict["teacher"]
+        self._restored, self.distillation.teacher = state_dict["teacher"], None
 
     def _counts(self) -> bool:
         if self._budget is None:

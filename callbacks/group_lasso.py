@@ -8,7 +8,7 @@ from ssl_prune.groups import Granularity, Patterns, Weight
 from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
 from ssl_prune.penalties import SparseGroupLasso
 from ssl_prune.schedules import Schedule
-from ssl_prune.timing import Time
+from ssl_prune.timing import TimeLike
 
 __all__ = ["GroupLasso"]
 
@@ -24,26 +24,21 @@ class GroupLasso(Penalise):
             "weight", or an object of `ssl_prune.groups`.
         strength: weight of the penalty in the objective; multiplied by the learning rate of the step. None: a `Budget`
             beside it finds it.
-        solver: "proximal" (exact zeros); "subgradient" (the paper's: penalty gradients and a threshold); or "gating" (groups
-            split into smooth factors, which LBFGS can step too, and a threshold).
-        schedule: a factor on the strength over time; default 1 throughout.
-        include: name patterns ("conv*") or module types of the layers under penalty; default all.
+        solver: "proximal", "subgradient" (the paper's) or "gating", and like all that follows as `Penalise` has it.
+        schedule: a factor on the strength.
+        include: layers under penalty.
         exclude: layers to leave out.
         size_norm: "none" for s_g = 1, "sqrt" for s_g = √|g|, which makes groups of different size comparable.
         l1_ratio: share r of an L1 penalty on the entries: r · L1 + (1 − r) · group lasso, the sparse group lasso.
-        preconditioned: take the proximal map in the metric of the optimizer (SGD, Adam, AdamW, RMSprop, Adagrad).
-        threshold: of the subgradient solver, entries below it become zero after each step; of the gating solver, groups
-            whose norm is not above it; default 1e-4.
-        factors: of the gating solver, how many factors a group has: with D the penalty is ‖w_g‖₂^(2/D); default 2.
-        freeze_at: from here on the strength is 0 and zeros stay frozen: a time with its unit, "0.7" of the run, "7ep"
-            (epochs) or "1000it" (optimizer steps).
-        target_groups: the same as soon as no more than this many groups are left; with a strength that rises, this meets a
-            number of filters or columns without a search for the strength.
-        module: name of the submodule to look at; default the one that holds all parameters.
+        preconditioned: of the proximal solver: the metric of the optimizer.
+        threshold: of the subgradient and the gating solver.
+        factors: of the gating solver.
+        freeze_at: when the strength becomes 0 and zeros stay.
+        target_groups: the same as soon as so few groups are left.
+        module: name of the submodule.
 
     Raises:
-        ValueError: at construction or in `setup`: a strength below zero, an unknown granularity, an option that nothing
-            would read, a pattern that matches nothing, no example input.
+        ValueError: `size_norm` or `l1_ratio` out of its range, or an option that nothing would read; and see `Penalise`.
 
     Example:
         >>> GroupLasso("filter", strength=1e-3, include="conv*", freeze_at="0.7").strength
@@ -66,7 +61,7 @@ class GroupLasso(Penalise):
         preconditioned: bool = False,
         threshold: float | None = None,
         factors: int | None = None,
-        freeze_at: str | float | Time | None = None,
+        freeze_at: TimeLike | None = None,
         target_groups: int | None = None,
         module: str | None = None,
     ) -> None:

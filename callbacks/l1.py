@@ -6,7 +6,7 @@ from ssl_prune.callbacks.penalise import Penalise
 from ssl_prune.groups import Patterns
 from ssl_prune.penalties import L1 as L1Penalty  # noqa: N811
 from ssl_prune.schedules import Schedule
-from ssl_prune.timing import Time
+from ssl_prune.timing import TimeLike
 
 __all__ = ["L1"]
 
@@ -19,19 +19,17 @@ class L1(Penalise):
     Args:
         strength: weight of the penalty in the objective; multiplied by the learning rate of the step.
         solver: "proximal" (soft threshold after each step) or "subgradient".
-        schedule: a factor on the strength over time; default 1 throughout.
-        include: name patterns or module types of the layers under penalty; default all.
+        schedule: a factor on the strength, and like all that follows as `Penalise` has it.
+        include: layers under penalty.
         exclude: layers to leave out.
-        preconditioned: take the proximal map in the metric of the optimizer (SGD, Adam, AdamW, RMSprop, Adagrad).
-        threshold: entries below it become zero after each step of the subgradient solver, which alone has one; default
-            1e-4.
-        freeze_at: from here on the strength is 0 and zeros stay frozen: a time with its unit, "0.7" of the run, "7ep"
-            (epochs) or "1000it" (optimizer steps).
-        target_groups: the same as soon as no more than this many weights are left.
-        module: name of the submodule to look at; default the one that holds all parameters.
+        preconditioned: of the proximal solver: the metric of the optimizer.
+        threshold: of the subgradient solver.
+        freeze_at: when the strength becomes 0 and zeros stay.
+        target_groups: the same as soon as so few weights are left.
+        module: name of the submodule.
 
     Raises:
-        ValueError: a strength below zero, an option that nothing would read, a pattern that matches nothing.
+        ValueError: see `Penalise`.
 
     Example:
         >>> L1(1e-5, exclude="fc2").granularity
@@ -50,7 +48,7 @@ class L1(Penalise):
         *,
         preconditioned: bool = False,
         threshold: float | None = None,
-        freeze_at: str | float | Time | None = None,
+        freeze_at: TimeLike | None = None,
         target_groups: int | None = None,
         module: str | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from ssl_prune.groups import Coupled, Granularity, Partition, Patterns
 from ssl_prune.penalties import GroupLasso, Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers import GatedSolver, ProximalSolver, Solver, SubgradientSolver
-from ssl_prune.timing import Time
+from ssl_prune.timing import Time, TimeLike
 
 __all__ = ["Penalise"]
 
@@ -71,7 +71,7 @@ class Penalise(StepCallback):
         preconditioned: bool = False,
         threshold: float | None = None,
         factors: int | None = None,
-        freeze_at: str | float | Time | None = None,
+        freeze_at: TimeLike | None = None,
         target_groups: int | None = None,
         module: str | None = None,
     ) -> None:
@@ -104,12 +104,8 @@ class Penalise(StepCallback):
         if target_groups is not None and (not isinstance(target_groups, int) or target_groups < 0):
             raise ValueError(f"{who}: target_groups must be a number of groups >= 0, got {target_groups!r}")
         self.penalty, self.strength = penalty, None if strength is None else float(strength)
-        self.solver_kind, self.schedule, self.preconditioned, self.threshold = (
-            solver,
-            schedule,
-            preconditioned,
-            threshold,
-        )
+        self.solver_kind, self.schedule = solver, schedule
+        self.preconditioned, self.threshold = preconditioned, threshold
         self.freeze_at = None if freeze_at is None else Time.of(freeze_at, f"{who}: freeze_at")
         self.target_groups, self.factors = target_groups, factors
         self._refuse_lost()
@@ -139,7 +135,7 @@ class Penalise(StepCallback):
             return budget.make_solver(trainer, pl_module, network, groups, network_of(pl_module, self.module))
         run = run_length(trainer)
         options: dict[str, Any] = {
-            "freeze_at": None if self.freeze_at is None else round(self.freeze_at.steps(run, self._of("freeze_at"))),
+            "freeze_at": None if self.freeze_at is None else self.freeze_at.first_step(run, self._of("freeze_at")),
             "target_groups": self.target_groups,
             "run": run,
         }

@@ -93,7 +93,7 @@ class Shrink(pl.Callback):
         if stage != "fit":
             return
         RunContext.begin(trainer, pl_module)
-        self._in_vain, self._dense, self._looked_at, self.history = None, None, None, []
+        self._in_vain, self._dense = None, None
         strategy, kinds = trainer.strategy, (pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy)
         if not isinstance(strategy, kinds):
             raise ValueError(
@@ -119,7 +119,9 @@ class Shrink(pl.Callback):
                     )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See to it that the optimizers can follow a cut, before there is one."""
+        """Begin anew unless the run goes on; see to it that the optimizers can follow a cut, before there is one."""
+        if not trainer.global_step:
+            self._looked_at, self.history = None, []
         check_optimizers(network_of(pl_module, self.module), trainer.optimizers)
 
     def on_train_batch_start(

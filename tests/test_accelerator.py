@@ -16,6 +16,7 @@ from ssl_prune.data.augment import crop_and_flip
 from ssl_prune.data.tensors import ImageTensors
 from ssl_prune.groups import partition
 from ssl_prune.latency import latency
+from ssl_prune.masks import Mask
 from ssl_prune.models import ImageClassifier, MobileNetV2, ResNet
 from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
 from ssl_prune.scores import TaylorGroup, TaylorWeight
@@ -141,3 +142,19 @@ def test_a_latency_is_that_of_the_accelerator() -> None:
     network = small().to(CUDA).eval()
     seconds = latency(network, torch.randn(64, 3, 16, 16, device=CUDA))
     assert 1e-5 < seconds < 10
+
+
+@pytest.mark.parametrize("storage", ["zero", "dense"])
+def test_a_mask_follows_the_parameters(storage: Any) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        layer = nn.Linear(6, 4, bias=False)
+        mask = Mask(partition(layer, "weight"), torch.arange(24) % 3 > 0, storage=storage)
+        mask.apply()
+        layer.to(device)
+        layer.weight.data.add_(1.0)
+        whole = [t.cpu() for t in mask.dense()]
+        died, born = mask.update(torch.arange(24, device=device) % 2 > 0)
+        found.append((*whole, died.cpu(), born.cpu(), layer.weight.detach().cpu()))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

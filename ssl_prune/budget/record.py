@@ -8,7 +8,9 @@ from typing import Any
 from ssl_prune.budget.problem import BudgetProblem
 from ssl_prune.budget.solver import BudgetSolver
 
-__all__ = ["budget_record"]
+__all__ = ["RECORDED", "budget_record"]
+
+RECORDED = ("limits", "left", "projected", "groups", "channels", "history")
 
 
 def budget_record(problem: BudgetProblem, solver: BudgetSolver) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class BudgetSolver(Solver):
     def rebind(self, groups: Partition, origin: Mapping[str, Source] | None = None) -> None:
         """Go on with what is left of the groups, whose numbers must be the same."""
         super().rebind(groups, origin)
-        self.score.rebind(groups)
+        self.score.rebind(groups, origin=origin)
 
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the decisions so far: numbers, lists and tensors only."""
@@ -147,7 +147,10 @@ class BudgetSolver(Solver):
         """
         if "dead" not in state or state["dead"].shape != self.dead.shape:
             got = tuple(state["dead"].shape) if "dead" in state else "none"
-            raise ValueError(f"the state has decisions on {got} groups, expected {tuple(self.dead.shape)}")
+            raise ValueError(
+                f"the state has decisions on {got} groups, expected {tuple(self.dead.shape)}: it is that of another solver, "
+                "another network or another choice of layers"
+            )
         super().load_state_dict(state)
         self.dead, self.keys, self.gone = state["dead"].clone(), state["keys"].clone(), state["gone"].clone()
         self._weights = None if state["weights"] is None else state["weights"].clone()

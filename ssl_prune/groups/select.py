@@ -12,11 +12,6 @@ Pattern = str | type[nn.Module]
 Patterns = Pattern | Iterable[Pattern]
 
 
-def is_conv(layer: nn.Module) -> bool:
-    """Whether the layer is a convolution, transposed ones included."""
-    return isinstance(layer, _ConvNd)
-
-
 def is_transposed(layer: nn.Module) -> bool:
     """Whether the layer is a transposed convolution: its weight is ``(in, out / groups, ...)``."""
     return isinstance(layer, _ConvTransposeNd)

@@ -167,6 +167,7 @@ class Mask:
         self._reveal()
         self._set(alive, entries)
         self.apply()
+        before = before.to(self._alive.device)
         return before & ~self._alive, self._alive & ~before
 
     @torch.no_grad()
@@ -209,6 +210,7 @@ class Mask:
     @torch.no_grad()
     def dense(self) -> list[Tensor]:
         """A tensor a member: its weights with those that are kept behind the mask."""
+        self._multipliers()  # which follow the parameters to another device
         values = [m.values for m in self.groups.members]
         return values if self._hidden is None else list(torch._foreach_add(values, self._hidden))
 
@@ -271,6 +273,7 @@ class Mask:
     def _reveal(self) -> None:
         """Put the weights behind the mask back."""
         if self._hidden is not None and self._forward:
+            self._multipliers()  # which follow the parameters to another device
             torch._foreach_add_([m.values for m in self.groups.members], self._hidden)
             torch._foreach_zero_(self._hidden)
 
@@ -292,5 +295,6 @@ class Mask:
                 # Of equal shapes all are multiplied by one kernel.
                 laid = {i: torch.empty_like(members[i].values, dtype=m.dtype).copy_(m) for i, m in laid.items()}
             self._laid, self._device = [laid.get(i) for i in range(len(members))], device
+            self._hidden = None if self._hidden is None else [hidden.to(device) for hidden in self._hidden]
             self._behind = {} if self._hidden is None else {i: 1 - mask for i, mask in laid.items()}
         return self._laid

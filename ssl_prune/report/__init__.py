@@ -1,7 +1,5 @@
-"""Tables, plots and JSON files."""
+"""What the end of a run says: its report, and plots."""
 
 from ssl_prune.report.plots import plot_widths
-from ssl_prune.utils.json_file import write_json
-from ssl_prune.utils.table import table
 
-__all__ = ["plot_widths", "table", "write_json"]
+__all__ = ["plot_widths"]

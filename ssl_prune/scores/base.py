@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.context import ScoreContext
+
+if TYPE_CHECKING:
+    from ssl_prune.shrinking.index_maps import Source
 
 __all__ = ["EMAScore", "Score", "Sum"]
 
@@ -44,12 +47,16 @@ class Score(ABC):
         self.context = ScoreContext() if context is None else context
         self.rebind(groups)
 
-    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+    def rebind(
+        self, groups: Partition, *, context: ScoreContext | None = None, origin: Mapping[str, Source] | None = None
+    ) -> None:
         """Go on with the same groups on what is left of their members; what is remembered of each stays.
 
         Args:
             groups: the partition.
             context: of what is left; default the one that it has.
+            origin: where the entries of each parameter stood before, which what is kept of single entries follows; None:
+                where they are.
         """
         self.groups = groups
         self.context = self.context if context is None else context
@@ -132,11 +139,13 @@ class Sum(Score):
             score.bind(groups, context=context)
         super().rebind(groups)
 
-    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+    def rebind(
+        self, groups: Partition, *, context: ScoreContext | None = None, origin: Mapping[str, Source] | None = None
+    ) -> None:
         """Go on with what is left of the members, in each score."""
         super().rebind(groups)
         for score in self.terms:
-            score.rebind(groups, context=context)
+            score.rebind(groups, context=context, origin=origin)
 
     def update(self) -> None:
         """Have each score look."""
@@ -223,7 +232,7 @@ class EMAScore(Score):
                 f"{type(self).__name__}: the state has {tuple(state['mean'].shape)} groups, expected "
                 f"{tuple(self._mean.shape)}: it belongs to another network or another choice of layers"
             )
-        self._mean, self._weight = state["mean"].to(self._mean), float(state["weight"])
+        self._mean, self._weight = state["mean"].to(self._mean, copy=True), float(state["weight"])
 
 
 @torch.no_grad()

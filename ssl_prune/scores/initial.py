@@ -1,13 +1,18 @@
 """What the weights were at the start, and how far they have moved since."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import Score, lengths
 from ssl_prune.scores.context import ScoreContext, by_member
+
+if TYPE_CHECKING:
+    from ssl_prune.shrinking.index_maps import Source
 
 __all__ = ["InitialMagnitude", "Movement"]
 
@@ -19,6 +24,17 @@ class _SinceStart(Score):
         """Take the initial weights."""
         super().bind(groups, context=context)
         self._kept = {} if self.context.initial else {m.name: m.param.detach().clone() for m in groups.members}
+
+    def rebind(
+        self, groups: Partition, *, context: ScoreContext | None = None, origin: Mapping[str, Source] | None = None
+    ) -> None:
+        """Go on with what is left of the members and of their initial weights, where no context gives these."""
+        super().rebind(groups, context=context)
+        if origin is not None:
+            kept = self._kept
+            self._kept = {
+                name: source.take(kept[source.name]) for name, source in origin.items() if source.name in kept
+            }
 
     def state_dict(self) -> dict[str, Any]:
         """The initial weights, where no context gives them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from ssl_prune.groups import Partition
 from ssl_prune.scores.base import Score
 from ssl_prune.scores.context import ScoreContext
 from ssl_prune.scores.taylor import TaylorGate
+
+if TYPE_CHECKING:
+    from ssl_prune.shrinking.index_maps import Source
 
 __all__ = ["LayerwiseRank"]
 
@@ -53,10 +56,12 @@ class LayerwiseRank(Score):
         self.score.bind(groups, context=context)
         super().rebind(groups)
 
-    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+    def rebind(
+        self, groups: Partition, *, context: ScoreContext | None = None, origin: Mapping[str, Source] | None = None
+    ) -> None:
         """Go on with what is left of the members, in the other score too."""
         super().rebind(groups)
-        self.score.rebind(groups, context=context)
+        self.score.rebind(groups, context=context, origin=origin)
 
     def update(self) -> None:
         """Have the other score look."""

@@ -1,11 +1,19 @@
 """First-order estimates of how much the loss changes when a group goes."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.base import EMAScore, products
 from ssl_prune.scores.context import ScoreContext
 from ssl_prune.scores.gates import Gates
+
+if TYPE_CHECKING:
+    from ssl_prune.shrinking.index_maps import Source
 
 __all__ = ["TaylorGate", "TaylorGroup", "TaylorWeight"]
 
@@ -78,9 +86,11 @@ class TaylorGate(EMAScore):
     Source: Molchanov et al. (2019), section 3.2, gates after batch normalisation.
     """
 
-    def rebind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
+    def rebind(
+        self, groups: Partition, *, context: ScoreContext | None = None, origin: Mapping[str, Source] | None = None
+    ) -> None:
         """Find the part of each group by which it is judged."""
-        super().rebind(groups, context=context)
+        super().rebind(groups, context=context, origin=origin)
         self._gates = Gates(groups)
 
     def now(self) -> Tensor:

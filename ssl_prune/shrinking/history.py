@@ -15,10 +15,8 @@ from torch.optim import Optimizer
 
 from ssl_prune.costs import Cost, cost
 from ssl_prune.errors import SlimError
-from ssl_prune.groups import Partition
 from ssl_prune.shrinking.index_maps import Source, sources
 from ssl_prune.shrinking.inplace_cut import graft, replace_data
-from ssl_prune.shrinking.remap import carry
 from ssl_prune.slimming.outcome.slim_report import LayerChange, SlimReport
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.utils.copies import copied
@@ -177,17 +175,6 @@ class Lineage:
     def sources(self) -> dict[str, Source]:
         """For each parameter of the network, where its entries stand in the dense one."""
         return sources(self.plan or SlimPlan({}, {}), self._structure)
-
-    def carry(self, groups: Partition) -> Partition | None:
-        """Groups of a dense network on this network's parameters; see `carry`.
-
-        Args:
-            groups: a partition of the dense network.
-
-        Returns:
-            None where nothing is left of them.
-        """
-        return carry(groups, self.sources(), self.network)
 
     def cost(self, inputs: Inputs) -> Cost:
         """What the dense network costs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -16,6 +16,14 @@ from ssl_prune.schedules import Constant, Schedule
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.solvers.step_hook import StepHook
 from ssl_prune.timing import RunLength
+
+
+class SolverOptions(TypedDict, total=False):
+    """What every solver takes by name, see `Solver`."""
+
+    freeze_at: int | None
+    target_groups: int | None
+    run: RunLength | None
 
 
 class Solver(StepHook, ABC):

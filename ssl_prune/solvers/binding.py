@@ -57,6 +57,20 @@ def skipped(optimizer: Optimizer) -> bool:
     return found is not None and bool(found)
 
 
+def refuse_fused(optimizers: Sequence[Optimizer], why: str) -> None:
+    """Refuse fused optimizers under a gradient scaler: they unscale inside their step; `why` that is too late.
+
+    Raises:
+        RuntimeError: one of them is fused.
+    """
+    for optimizer in optimizers:
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise RuntimeError(
+                f"{type(optimizer).__name__}(fused=True) under a gradient scaler keeps its gradients scaled until its step, "
+                f"{why}: use fused=False, bf16, or the proximal solver"
+            )
+
+
 def bind(groups: Partition, optimizers: Sequence[Optimizer]) -> list[Binding]:
     """Divide a partition between optimizers.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
@@ -12,10 +12,9 @@ from torch.utils.hooks import RemovableHandle
 from ssl_prune.groups import Partition
 from ssl_prune.penalties import GroupLasso, Penalty
 from ssl_prune.schedules import Schedule
-from ssl_prune.solvers.base import Solver
-from ssl_prune.solvers.binding import Binding
+from ssl_prune.solvers.base import Solver, SolverOptions
+from ssl_prune.solvers.binding import Binding, refuse_fused
 from ssl_prune.solvers.gates import Gates
-from ssl_prune.timing import RunLength
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
@@ -43,9 +42,7 @@ class GatedSolver(Solver):
         schedule: a factor on the strength at each optimizer step; default 1. Where it is 0 the parameters are stepped.
         factors: D, at least 2.
         threshold: norm of a group up to which it is set to zero.
-        freeze_at: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
-        target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
-        run: how long the run and an epoch are, for a schedule in these.
+        shared: `freeze_at`, `target_groups` and `run`, see `Solver`.
 
     Raises:
         TypeError: a penalty that is no group lasso.
@@ -85,19 +82,9 @@ class GatedSolver(Solver):
         *,
         factors: int = 2,
         threshold: float = 1e-4,
-        freeze_at: int | None = None,
-        target_groups: int | None = None,
-        run: RunLength | None = None,
+        **shared: Unpack[SolverOptions],
     ) -> None:
-        super().__init__(
-            groups,
-            penalty,
-            strength,
-            schedule,
-            freeze_at=freeze_at,
-            target_groups=target_groups,
-            run=run,
-        )
+        super().__init__(groups, penalty, strength, schedule, **shared)
         if not isinstance(penalty, GroupLasso):
             raise TypeError(f"gates make a group lasso, expected GroupLasso() as the penalty, got {penalty!r}")
         if not isinstance(factors, int) or factors < 2:
@@ -158,12 +145,7 @@ class GatedSolver(Solver):
         Raises:
             RuntimeError: an attached optimizer is fused.
         """
-        for optimizer in self._optimizers:
-            if getattr(optimizer, "_step_supports_amp_scaling", False):
-                raise RuntimeError(
-                    f"{type(optimizer).__name__}(fused=True) under a gradient scaler keeps its gradients scaled until its "
-                    "step, where those of the gates are made: use fused=False, bf16, or the proximal solver"
-                )
+        refuse_fused(self._optimizers, "where those of the gates are made")
 
     def state_dict(self) -> dict[str, Any]:
         """What the base class keeps, and the gates with what their optimizer keeps of them."""
@@ -179,7 +161,10 @@ class GatedSolver(Solver):
         kept = state.get("gates", {0: {"gates": None}})
         got = [tuple(gates["gates"].shape) for gates in kept.values() if gates["gates"] is not None]
         if "gates" not in state or any(found != shape for found in got):
-            raise ValueError(f"the state has gates of shape {got[0] if got else 'none'}, expected {shape}")
+            raise ValueError(
+                f"the state has gates of shape {got[0] if got else 'none'}, expected {shape}: it is that of another solver, "
+                "another number of factors, or other groups"
+            )
         super().load_state_dict(state)
         self._kept = dict(kept)
         self._take(self._kept)
@@ -230,8 +215,12 @@ def _objective(gates: Gates, closure: Callable[[], Any], strength: float) -> Cal
     """The closure of the loss of the parameters, as one of the loss and the penalty of the factors."""
 
     def objective() -> Any:
-        with gates.merged():
-            loss = closure()
+        try:
+            with gates.merged():
+                loss = closure()
+        except BaseException:
+            gates.leave()  # a step that breaks off has no end at which the products come back
+            raise
         penalty = gates.differentiate(strength)
         return loss if loss is None else loss + penalty.to(loss) if isinstance(loss, Tensor) else loss + float(penalty)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch.optim import Optimizer
 
 from ssl_prune.groups import Partition
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
-from ssl_prune.solvers.base import Solver
+from ssl_prune.solvers.base import Solver, SolverOptions
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.solvers.preconditioner import check_supported, diagonals
-from ssl_prune.timing import RunLength
 
 
 class ProximalSolver(Solver):
@@ -27,11 +28,9 @@ class ProximalSolver(Solver):
         strength: multiplies the penalty in the objective ``loss + strength * penalty``; the lr is multiplied on by the
             solver.
         schedule: a factor on the strength at each optimizer step; default 1.
-        preconditioned: take the map in the metric of the optimizer, the diagonal that the optimizer scales its gradient by, so that the fixed
-            points are those of the objective (SGD, Adam, AdamW, RMSprop, Adagrad).
-        freeze_at: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
-        target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
-        run: how long the run and an epoch are, for a schedule whose times count in them.
+        preconditioned: take the map in the metric of the optimizer, the diagonal that it scales its gradient by, so that
+            the fixed points are those of the objective (SGD, Adam, AdamW, RMSprop, Adagrad).
+        shared: `freeze_at`, `target_groups` and `run`, see `Solver`.
 
     Raises:
         ValueError: a strength that is negative or not finite, a negative `freeze_at`.
@@ -67,19 +66,9 @@ class ProximalSolver(Solver):
         schedule: Schedule | None = None,
         *,
         preconditioned: bool = False,
-        freeze_at: int | None = None,
-        target_groups: int | None = None,
-        run: RunLength | None = None,
+        **shared: Unpack[SolverOptions],
     ) -> None:
-        super().__init__(
-            groups,
-            penalty,
-            strength,
-            schedule,
-            freeze_at=freeze_at,
-            target_groups=target_groups,
-            run=run,
-        )
+        super().__init__(groups, penalty, strength, schedule, **shared)
         self.preconditioned = preconditioned
 
     def attach(self, *optimizers: Optimizer) -> None:

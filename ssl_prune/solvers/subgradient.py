@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -12,9 +13,8 @@ from ssl_prune.groups import Partition
 from ssl_prune.groups.shards import local
 from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
-from ssl_prune.solvers.base import Solver
-from ssl_prune.solvers.binding import Binding
-from ssl_prune.timing import RunLength
+from ssl_prune.solvers.base import Solver, SolverOptions
+from ssl_prune.solvers.binding import Binding, refuse_fused
 
 
 class SubgradientSolver(Solver):
@@ -31,9 +31,7 @@ class SubgradientSolver(Solver):
         schedule: a factor on the strength at each optimizer step; default 1. Where it is 0 nothing is thresholded.
         threshold: entries smaller than this in absolute value become 0.
         thresholded: the parameters this is applied to; None: all that the attached optimizers train.
-        freeze_at: the optimizer step, counted from 0, from which on dead groups are held and the strength is 0.
-        target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
-        run: how long the run and an epoch are, for a schedule whose times count in them.
+        shared: `freeze_at`, `target_groups` and `run`, see `Solver`.
 
     Raises:
         ValueError: a strength or threshold that is negative or not finite, a negative `freeze_at`.
@@ -64,19 +62,9 @@ class SubgradientSolver(Solver):
         *,
         threshold: float = 1e-4,
         thresholded: Iterable[nn.Parameter] | None = None,
-        freeze_at: int | None = None,
-        target_groups: int | None = None,
-        run: RunLength | None = None,
+        **shared: Unpack[SolverOptions],
     ) -> None:
-        super().__init__(
-            groups,
-            penalty,
-            strength,
-            schedule,
-            freeze_at=freeze_at,
-            target_groups=target_groups,
-            run=run,
-        )
+        super().__init__(groups, penalty, strength, schedule, **shared)
         if not 0 <= threshold < float("inf"):
             raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")
         self.threshold = threshold
@@ -129,13 +117,7 @@ class SubgradientSolver(Solver):
         Raises:
             RuntimeError: an attached optimizer is fused.
         """
-        for optimizer in self._optimizers:
-            if getattr(optimizer, "_step_supports_amp_scaling", False):
-                raise RuntimeError(
-                    f"{type(optimizer).__name__}(fused=True) under a gradient scaler keeps its gradients scaled until "
-                    "its step, so a subgradient added before has the wrong size: use fused=False, bf16, or the "
-                    "proximal solver"
-                )
+        refuse_fused(self._optimizers, "so a subgradient added before has the wrong size")
 
     def _penalise(self, binding: Binding, strength: float) -> None:
         for settings in binding.optimizer.param_groups:

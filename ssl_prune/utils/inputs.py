@@ -67,7 +67,7 @@ def uncompiled() -> Iterator[None]:
 
 
 def leaves(tree: Any) -> list[Tensor]:
-    """The floating-point or integer tensors of a nested structure, in a fixed order."""
+    """The tensors of a nested structure, in a fixed order."""
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 

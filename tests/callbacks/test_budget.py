@@ -10,6 +10,7 @@ from wide import Wide, adamw
 
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
+from ssl_prune.budget.record import RECORDED
 from ssl_prune.callbacks import Budget, GroupLasso, Penalise, Slim
 from ssl_prune.callbacks._timed import LatencyMeasurement
 from ssl_prune.groups import Coupled
@@ -74,12 +75,8 @@ def test_a_state_without_a_plan_is_taken_over(trainer):
 
 
 def test_a_run_that_stopped_goes_on_to_the_same_numbers(trainer, tmp_path):
-    class Save(pl.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
-
     whole, first = Lit(), Budget(macs=0.5)
-    trainer(GroupLasso("coupled"), first, Save(), epochs=8).fit(whole, loader())
+    trainer(GroupLasso("coupled"), first, wide.Save(tmp_path), epochs=8).fit(whole, loader())
     for epoch in (0, 2, 4, 6):
         again, budget = Lit(), Budget(macs=0.5)
         trainer(GroupLasso("coupled"), budget, epochs=8).fit(again, loader(), ckpt_path=tmp_path / f"{epoch}.ckpt")
@@ -140,12 +137,13 @@ def test_the_order_of_callbacks_and_the_way_to_say_coupled_do_not_matter(trainer
 
 
 def test_the_same_callbacks_serve_several_fits_and_trainers(trainer):
-    """What an earlier run left does not count: neither its budget nor its example."""
-    callbacks = GroupLasso("coupled"), Budget(macs=0.5)
+    """What an earlier run left does not count: neither its budget nor its example, nor what was measured."""
+    callbacks = GroupLasso("coupled"), Budget(macs=0.5, path="budget.json", metric="val_loss")
     lit = Lit()
-    trainer(*callbacks, epochs=2).fit(lit, loader())
+    trainer(*callbacks, epochs=2).fit(lit, loader(), loader())
     again = trainer(*callbacks, epochs=2)
-    again.fit(lit, loader())
+    again.fit(lit, loader(), loader())
+    assert [step for step, _ in callbacks[1].measured] == [20, 40]
     again.callbacks.remove(callbacks[1])
     with pytest.raises(ValueError, match="give a strength, or a Budget beside it"):
         again.fit(lit, loader())
@@ -199,6 +197,7 @@ def test_a_run_without_an_end_is_refused(trainer):
         ({"macs": 0.5, "min_keep_ratio": 1.0}, "min_keep_ratio must be"),
         ({"macs": 0.5, "round_to": 0}, "round_to must be"),
         ({"macs": 0.5, "lookahead": 0}, "lookahead must be"),
+        ({"macs": 0.5, "path": "budget.json", "metric": "left"}, "metric='left' would take the place of a decision"),
         ({"macs": 0.5, "cost_exponent": -1}, "cost_exponent must be"),
         ({"macs": 0.5, "cost_exponent": float("inf")}, "cost_exponent must be"),
         ({"macs": 0.5, "cost_exponent": float("nan")}, "cost_exponent must be"),
@@ -227,6 +226,7 @@ def test_decisions_are_written_with_a_picture(trainer, tmp_path):
     trainer(GroupLasso("coupled"), Budget(macs=0.5, path="out/budget.json"), epochs=8).fit(Lit(), loader())
     record = json.loads((tmp_path / "out" / "budget.json").read_text())
     assert record["left"]["macs"] <= record["limits"]["macs"] == 0.5
+    assert record.keys() == {*RECORDED, "val_acc"}
     assert record["history"][-1].keys() == {"step", "due", "left", "strength"}
     channels = {entry["name"]: entry for entry in record["channels"]}
     assert len(channels) == record["groups"][1]

@@ -30,6 +30,20 @@ class Gradients(pl.Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.seen.append([p.grad.clone() for p in pl_module.parameters()])
 
+    def check(self, step, teacher, weight, temperature):
+        """The gradient of a step is that of the loss and `weight` times the term, written out."""
+        state, batch = self.weights[step]
+        student = Lit()
+        student.load_state_dict(state)
+        student.train()
+        with torch.no_grad():
+            target = (teacher.net.eval()(batch[0]) / temperature).log_softmax(-1)
+        logits = student(batch[0])
+        kl = (target.exp() * (target - (logits / temperature).log_softmax(-1))).sum(-1).mean()
+        (nn.functional.cross_entropy(logits, batch[1]) + weight * temperature**2 * kl).backward()
+        for got, p in zip(self.seen[step], student.parameters(), strict=True):
+            torch.testing.assert_close(got, p.grad, rtol=1e-4, atol=1e-6)
+
 
 def test_a_teacher_adds_its_term_after_the_window_alone(trainer):
     lit, budget, record = Lit(), Budget(macs=0.5), Gradients()
@@ -39,26 +53,12 @@ def test_a_teacher_adds_its_term_after_the_window_alone(trainer):
     teacher.net = distill.distillation.teacher
     frozen = budget.solver.last + 1
     for step, weight in ((0, 0.0), (budget.solver.first + 3, 0.0), (frozen, 0.7), (len(record.seen) - 1, 0.7)):
-        state, batch = record.weights[step]
-        student = Lit()
-        student.load_state_dict(state)
-        student.train()
-        with torch.no_grad():
-            target = (teacher.net.eval()(batch[0]) / 3.0).log_softmax(-1)
-        logits = student(batch[0])
-        kl = (target.exp() * (target - (logits / 3.0).log_softmax(-1))).sum(-1).mean()
-        (nn.functional.cross_entropy(logits, batch[1]) + weight * 9.0 * kl).backward()
-        for got, p in zip(record.seen[step], student.parameters(), strict=True):
-            torch.testing.assert_close(got, p.grad, rtol=1e-4, atol=1e-6)
+        record.check(step, teacher, weight, 3.0)
 
 
 def test_a_run_with_a_teacher_goes_on_to_the_same_numbers(trainer, tmp_path):
-    class Save(pl.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
-
     whole = Lit()
-    trainer(GroupLasso("coupled"), Budget(macs=0.5), Distill(), Save(), epochs=8).fit(whole, loader())
+    trainer(GroupLasso("coupled"), Budget(macs=0.5), Distill(), wide.Save(tmp_path), epochs=8).fit(whole, loader())
     for epoch in (0, 3, 6):
         again = Lit()
         run = trainer(GroupLasso("coupled"), Budget(macs=0.5), Distill(), epochs=8)
@@ -111,28 +111,20 @@ def test_by_itself_it_starts_at_its_time(trainer, start):
     taught = distill.distillation.teacher.state_dict()
     assert all(torch.equal(taught[name], value) for name, value in teacher.net.state_dict().items())
     for step, weight in ((0, 0.7 if not start else 0.0), (first + 1, 0.7), (len(record.seen) - 1, 0.7)):
-        state, batch = record.weights[step]
-        student = Lit()
-        student.load_state_dict(state)
-        student.train()
-        logits = student(batch[0])
-        with torch.no_grad():
-            target = (teacher.net.eval()(batch[0]) / 2.0).softmax(-1)
-        kl = nn.functional.kl_div((logits / 2.0).log_softmax(-1), target, reduction="batchmean")
-        (nn.functional.cross_entropy(logits, batch[1]) + weight * 4.0 * kl).backward()
-        for got, p in zip(record.seen[step], student.parameters(), strict=True):
-            torch.testing.assert_close(got, p.grad, rtol=1e-4, atol=1e-6)
+        record.check(step, teacher, weight, 2.0)
+
+
+def test_a_new_run_has_a_teacher_of_its_own(trainer):
+    distill, first, second = Distill(start="0.5"), Lit(), Lit()
+    for lit in (first, second):
+        trainer(GroupLasso("filter", 0.5), distill).fit(lit, loader())
+    assert torch.equal(wide.flat(first), wide.flat(second))
 
 
 def test_a_teacher_that_a_budget_kept_is_found(trainer, tmp_path):
     """Checkpoints of earlier versions have it in the state of the `Budget`."""
-
-    class Save(pl.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            trainer.save_checkpoint(tmp_path / f"{trainer.current_epoch}.ckpt")
-
     whole = Lit()
-    trainer(GroupLasso("coupled"), Budget(macs=0.5), Distill(), Save(), epochs=4).fit(whole, loader())
+    trainer(GroupLasso("coupled"), Budget(macs=0.5), Distill(), wide.Save(tmp_path), epochs=4).fit(whole, loader())
     checkpoint = torch.load(tmp_path / "2.ckpt", weights_only=True)
     checkpoint["callbacks"]["Budget"]["teacher"] = checkpoint["callbacks"].pop("Distill")["teacher"]
     torch.save(checkpoint, tmp_path / "old.ckpt")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from wide import Save
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import L1, GroupLasso
@@ -40,14 +41,6 @@ def several():
         GroupLasso("filter", include="conv2", strength=0.7, freeze_at="1ep"),
         L1(0.01, include="fc"),
     ]
-
-
-class Save(pl.Callback):
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}.ckpt")
 
 
 @pytest.mark.parametrize("callbacks", [proximal, in_epochs, share_of_the_run, subgradient, several])

@@ -8,6 +8,7 @@ from wide import Lit, Save, Wait, Wide, Zero, adamw, flat, frozen, loader, param
 from ssl_prune import SlimError, cost, load_slim
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks import L1, Budget, GroupLasso, Shrink, Slim, SparsityMonitor
+from ssl_prune.scores import Movement
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -56,6 +57,19 @@ def test_training_goes_on_as_without_a_cut(trainer, optimizer, options):
     assert 0 < int(left.sum()) < len(left)
 
 
+@pytest.mark.parametrize("every", [10, 14])  # a cut at step 20, before the second fit begins; one at step 28, in it
+def test_a_second_fit_of_the_same_trainer_goes_on(trainer, every):
+    def run(*lengths):
+        lit, shrink = Lit(), Shrink(every_n_steps=every, min_gain=0.0)
+        one = trainer(GroupLasso("coupled", 0.1), Zero(), shrink, epochs=lengths[0])
+        for length in lengths:
+            one.fit_loop.max_epochs = length
+            one.fit(lit, loader())
+        return [entry[:-1] for entry in shrink.history]  # the last are seconds
+
+    assert run(3, 4) == run(4) != []
+
+
 def test_a_budget_is_met_and_the_file_maps_the_dense_network(trainer, tmp_path):
     lit, shrink, told = Lit(), Shrink(every_n_steps=8), Wait()
     slim = Slim("net.safetensors", latency_batch=0)
@@ -77,6 +91,13 @@ def test_a_budget_is_met_and_the_file_maps_the_dense_network(trainer, tmp_path):
     torch.testing.assert_close(loaded(x), lit.net.eval()(x))
     assert budget.solver.groups.num_groups == len(budget.solver.dead)
     assert torch.equal(budget.solver.dead, ~budget.solver.groups.alive())
+
+
+def test_a_score_that_knows_the_initial_weights_follows_a_cut(trainer):
+    shrink, budget = Shrink(every_n_steps=4, min_gain=0.0), Budget(macs=0.4, every=2, score=Movement())
+    trainer(GroupLasso("coupled"), budget, shrink, epochs=6).fit(Lit(), loader())
+    assert shrink.history[0][0] < budget.solver.last
+    assert budget.solver.frozen
 
 
 def test_times_are_compared_with_the_dense_network(trainer, monkeypatch):

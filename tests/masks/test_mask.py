@@ -212,7 +212,7 @@ def test_members_touched_are_those_with_entries_of_the_groups(seed):
 
 def cut(net, rows):
     """The first layer with some rows only, and where its entries stood."""
-    smaller = type(net)()
+    smaller = type(net)(net.groups)
     smaller.a, smaller.b = nn.Linear(4, len(rows)), nn.Linear(len(rows), 2)
     index = torch.arange(24).view(6, 4)[rows]
     origin = {

@@ -16,6 +16,7 @@ from ssl_prune.scores import (
     Sum,
     TaylorGroup,
 )
+from ssl_prune.shrinking import Source, carry
 
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
 
@@ -181,3 +182,21 @@ def test_the_context_reaches_every_score_inside_and_goes_on_after_a_cut():
     for layer in (0, 1):
         here = groups.layer == layer
         assert torch.equal(score.score.values()[here], plain.values()[here])
+
+
+@pytest.mark.parametrize("score", [Movement(), Magnitude() - 2 * InitialMagnitude()], ids=["movement", "a sum"])
+def test_initial_weights_follow_a_cut(score):
+    net, smaller = made(), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    groups = partition(net, "filter", example_inputs=X)
+    score.bind(groups)
+    rows = [0, 2, 5]
+    with torch.no_grad():
+        net[0].weight.add_(torch.randn(6, 4))
+        smaller[0].weight.copy_(net[0].weight[rows])
+    before = score.values()
+    origin = {
+        "0.weight": Source("0.weight", torch.Size([6, 4]), torch.arange(24).view(6, 4)[rows]),
+        "0.bias": Source("0.bias", torch.Size([6]), torch.tensor(rows)),
+    }
+    score.rebind(carry(groups, origin, smaller), origin=origin)
+    torch.testing.assert_close(score.values()[rows], before[rows])

@@ -75,7 +75,7 @@ def test_state_of_dead_groups_is_cleared_once(new_net: NewNet, kind: type[Optimi
             assert value[[0, 1, 3, 4, 5]].any()
 
 
-def test_debias_from_zero_freezes_at_attach(new_net: NewNet) -> None:
+def test_a_solver_frozen_from_step_0_freezes_at_attach(new_net: NewNet) -> None:
     net = new_net()
     net.a.weight.data[4] = net.a.bias.data[4] = 0
     sgd = SGD(net.parameters(), lr=0.1, momentum=0.9)
@@ -161,7 +161,7 @@ def test_masks_of_another_partition_are_refused(new_net: NewNet) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2, 4, 6])
-def test_until_freezes_at_the_first_step_with_so_few_left(new_net: NewNet, count: int) -> None:
+def test_target_groups_freeze_at_the_first_step_with_so_few_left(new_net: NewNet, count: int) -> None:
     net, twin = new_net(), new_net()
     optimizer, other = SGD(net.parameters(), lr=0.1), SGD(twin.parameters(), lr=0.1)
     rising = Linear(end="300it")
@@ -185,7 +185,7 @@ def test_until_freezes_at_the_first_step_with_so_few_left(new_net: NewNet, count
     assert solver.current_strength == 0
 
 
-def test_until_does_not_take_tiny_weights_for_zeros(new_net: NewNet) -> None:
+def test_target_groups_do_not_take_tiny_weights_for_zeros(new_net: NewNet) -> None:
     net = new_net()
     with torch.no_grad():
         for p in net.parameters():
@@ -195,6 +195,6 @@ def test_until_does_not_take_tiny_weights_for_zeros(new_net: NewNet) -> None:
     assert not solver.frozen
 
 
-def test_until_is_a_number_of_groups(new_net: NewNet) -> None:
+def test_target_groups_are_a_number_of_groups(new_net: NewNet) -> None:
     with pytest.raises(ValueError, match="target_groups must be a number of groups >= 0 or None, got -1"):
         ProximalSolver(new_net().units(), GroupLasso(), 1.0, target_groups=-1)

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from ssl_prune.report import write_json
+from ssl_prune.utils.json_file import write_json
 
 
 def test_what_is_written_reads_back(tmp_path):

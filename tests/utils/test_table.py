@@ -1,7 +1,7 @@
 import pytest
 
-from ssl_prune.report import table
 from ssl_prune.utils.numbers import number, percent
+from ssl_prune.utils.table import table
 
 
 def test_numbers_stand_right_and_text_left():

@@ -41,6 +41,13 @@ def case(name, net, shape=IMAGE, reason="", **patterns):
     CASES[name] = (net, shape, reason, patterns)
 
 
+def between(name, operation, written, read, reason=""):
+    """What is done to the channels of one convolution before another reads them."""
+    layer = operation if isinstance(operation, nn.Module) else Net(lambda s, x: operation(x))
+    net = nn.Sequential(conv(3, len(written)), layer, conv(len(read), 1))
+    case(name, net, reason=reason, _0__weight__0=written, _2__weight__1=read)
+
+
 case(
     "chain",
     nn.Sequential(conv(3, 2), nn.BatchNorm2d(2), nn.ReLU(), conv(2, 4)),
@@ -119,33 +126,20 @@ case(
 )
 
 
-def glu(s, x):
-    value, gate = s.a(x).chunk(2, 1)
-    return s.b(value * torch.sigmoid(gate))
+def glu(y):
+    value, gate = y.chunk(2, 1)
+    return value * torch.sigmoid(gate)
 
 
-case("chunk", Net(glu, a=conv(3, 4), b=conv(2, 1)), a__weight__0="abab", b__weight__1="ab")
-
-
-def shuffle(s, x):
-    y = s.a(x)
+def shuffle(y):
     n, c, h, w = y.shape
-    return s.b(y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
+    return y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-case("shuffle", Net(shuffle, a=conv(3, 4), b=conv(4, 1)), a__weight__0="abcd", b__weight__1="acbd")
-case(
-    "pixel_shuffle",
-    Net(lambda s, x: s.b(F.pixel_shuffle(s.a(x), 2)), a=conv(3, 8), b=conv(2, 1)),
-    a__weight__0="aaaabbbb",
-    b__weight__1="ab",
-)
-case(
-    "flip_and_roll",
-    Net(lambda s, x: s.b(s.a(x).flip(1).roll(1, 1)), a=conv(3, 3), b=conv(3, 1)),
-    a__weight__0="abc",
-    b__weight__1="acb",
-)
+between("chunk", glu, "abab", "ab")
+between("shuffle", shuffle, "abcd", "acbd")
+between("pixel_shuffle", lambda y: F.pixel_shuffle(y, 2), "aaaabbbb", "ab")
+between("flip_and_roll", lambda y: y.flip(1).roll(1, 1), "abc", "acb")
 case(
     "slice",
     Net(lambda s, x: s.b(s.a(x)[:, 1:3]) + s.c(s.a(x)[:, ::2]), a=conv(3, 4), b=conv(2, 1), c=conv(2, 1)),
@@ -205,12 +199,7 @@ case(
     _1__weight__1="ab",
     _4__weight__1="ab",
 )
-case(
-    "padded_channels",
-    Net(lambda s, x: s.b(F.pad(s.a(x), (0, 0, 0, 0, 1, 1))), a=conv(3, 2), b=conv(4, 1)),
-    a__weight__0="ab",
-    b__weight__1=".ab.",
-)
+between("padded_channels", lambda y: F.pad(y, (0, 0, 0, 0, 1, 1)), "ab", ".ab.")
 case(
     "padded_shortcut",
     Net(lambda s, x: s.o(s.b(x) + F.pad(s.a(x), (0, 0, 0, 0, 0, 1))), a=conv(3, 2), b=conv(3, 3), o=conv(3, 1)),
@@ -243,12 +232,7 @@ REDUCTIONS = {
     "cumsum": lambda y: y.cumsum(1),
 }
 for name, reduction in REDUCTIONS.items():
-    case(
-        f"channels_{name}",
-        Net(lambda s, x, reduction=reduction: s.b(s.a(x) * reduction(s.a(x))), a=conv(3, 2), b=conv(2, 1)),
-        a__weight__0="..",
-        b__weight__1="..",
-    )
+    between(f"channels_{name}", lambda y, reduction=reduction: y * reduction(y), "..", "..")
 
 
 def squeeze(s, x):
@@ -311,47 +295,28 @@ case(
     _1__weight__0="ab",
     _2__weight__1="ab",
 )
-for name, layer, rows in (
-    ("group_norm", nn.GroupNorm(2, 4), "aabb"),
-    ("norm_of_each_group", Net(lambda s, x: F.layer_norm(x.unflatten(1, (2, 2)), (2, 8, 8)).flatten(1, 2)), "aabb"),
-    ("softmax_inside_groups", Net(lambda s, x: x.unflatten(1, (2, 2)).softmax(2).flatten(1, 2)), "aabb"),
-    ("softmax_across_groups", Net(lambda s, x: x.unflatten(1, (2, 2)).softmax(1).flatten(1, 2)), "abab"),
+for name, operation, written, read in (
+    ("group_norm", nn.GroupNorm(2, 4), "aabb", "aabb"),
+    ("norm_of_each_group", lambda y: F.layer_norm(y.unflatten(1, (2, 2)), (2, 8, 8)).flatten(1, 2), "aabb", "aabb"),
+    ("softmax_inside_groups", lambda y: y.unflatten(1, (2, 2)).softmax(2).flatten(1, 2), "aabb", "aabb"),
+    ("softmax_across_groups", lambda y: y.unflatten(1, (2, 2)).softmax(1).flatten(1, 2), "abab", "abab"),
+    ("mean_across_groups", lambda y: y.unflatten(1, (2, 2)).mean(1), "abab", "ab"),
+    ("softmax_over_positions", nn.Softmax(3), "ab", "ab"),
+    ("cumsum_over_positions", lambda y: y.cumsum(2), "abcd", "abcd"),
+    ("sort_over_positions", lambda y: y.sort(2).values, "abcd", "abcd"),
+    ("fancy_index", lambda y: y[:, torch.tensor([1, 0, 3, 2])], "abcd", "badc"),
+    ("index_select", Net(lambda s, y: y.index_select(1, s.p), p=torch.tensor([1, 0, 3, 2])), "abcd", "badc"),
 ):
-    case(name, nn.Sequential(conv(3, 4), layer, conv(4, 1)), _0__weight__0=rows, _2__weight__1=rows)
-case(
-    "mean_across_groups",
-    nn.Sequential(conv(3, 4), Net(lambda s, x: x.unflatten(1, (2, 2)).mean(1)), conv(2, 1)),
-    _0__weight__0="abab",
-    _2__weight__1="ab",
-)
-for name, layer, reason in (
+    between(name, operation, written, read)
+for name, operation, reason in (
     ("group_norm_of_one_group", nn.GroupNorm(1, 4), "group normalisation"),
     ("layer_norm", nn.LayerNorm([4, 8, 8]), "a normalisation runs over the channels"),
     ("softmax", nn.Softmax(1), "softmax runs over the channels"),
-    ("cumsum", Net(lambda s, x: x.cumsum(1)), "runs along the channels"),
-    ("computed_index", Net(lambda s, x: x[:, (x[0, :, 0, 0] > 0).long()]), "chosen by an index"),
-    ("sort", Net(lambda s, x: x.sort(1).values), "runs along the channels"),
+    ("cumsum", lambda y: y.cumsum(1), "runs along the channels"),
+    ("computed_index", lambda y: y[:, (y[0, :, 0, 0] > 0).long()], "chosen by an index"),
+    ("sort", lambda y: y.sort(1).values, "runs along the channels"),
 ):
-    case(
-        f"pinned_by_{name}",
-        nn.Sequential(conv(3, 4), layer, conv(4, 1)),
-        reason=reason,
-        _0__weight__0="....",
-        _2__weight__1="....",
-    )
-for name, layer, order in (
-    ("cumsum_over_positions", Net(lambda s, x: x.cumsum(2)), "abcd"),
-    ("sort_over_positions", Net(lambda s, x: x.sort(2).values), "abcd"),
-    ("fancy_index", Net(lambda s, x: x[:, torch.tensor([1, 0, 3, 2])]), "badc"),
-    ("index_select", Net(lambda s, x: x.index_select(1, s.p), p=torch.tensor([1, 0, 3, 2])), "badc"),
-):
-    case(name, nn.Sequential(conv(3, 4), layer, conv(4, 1)), _0__weight__0="abcd", _2__weight__1=order)
-case(
-    "softmax_over_positions",
-    nn.Sequential(conv(3, 2), nn.Softmax(3), conv(2, 1)),
-    _0__weight__0="ab",
-    _2__weight__1="ab",
-)
+    between(f"pinned_by_{name}", operation, "....", "....", reason)
 case(
     "layer_norm_of_tokens",
     nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)),
