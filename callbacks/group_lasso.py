@@ -9,6 +9,7 @@ from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
 from ssl_prune.penalties import SparseGroupLasso
 from ssl_prune.schedules import Schedule
 from ssl_prune.timing import Time
+from ssl_prune.utils.checks import check_number
 
 __all__ = ["GroupLasso"]
 
@@ -70,6 +71,7 @@ class GroupLasso(Penalise):
         target_groups: int | None = None,
         module: str | None = None,
     ) -> None:
+        check_number(l1_ratio, f"{type(self).__name__}: l1_ratio", low=0, high=1)
         penalty = SparseGroupLasso(l1_ratio, size_norm) if l1_ratio else GroupLassoPenalty(size_norm)
         super().__init__(
             penalty,

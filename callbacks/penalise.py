@@ -15,6 +15,7 @@ from ssl_prune.penalties import GroupLasso, Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers import GatedSolver, ProximalSolver, Solver, SubgradientSolver
 from ssl_prune.timing import Time
+from ssl_prune.utils.checks import check_number, check_whole
 
 __all__ = ["Penalise"]
 
@@ -85,8 +86,8 @@ class Penalise(StepCallback):
             raise TypeError(
                 f'{who}: schedule must be an object of ssl_prune.schedules, such as Linear(end="5ep"), got {schedule!r}'
             )
-        if strength is not None and not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
-            raise ValueError(f"{who}: strength must be a finite number >= 0, got {strength!r}")
+        if strength is not None:
+            check_number(strength, f"{who}: strength", low=0)
         if solver not in ("proximal", "subgradient", "gating"):
             raise ValueError(f'{who}: solver must be "proximal", "subgradient" or "gating", got {solver!r}')
         if solver == "gating" and not isinstance(penalty, GroupLasso):
@@ -97,12 +98,12 @@ class Penalise(StepCallback):
             raise ValueError(
                 f"{who}: preconditioned=True is a proximal map, got solver={solver!r}; leave one of them at its default"
             )
-        if threshold is not None and not 0 <= threshold < float("inf"):
-            raise ValueError(f"{who}: threshold must be a finite number >= 0, got {threshold!r}")
-        if factors is not None and (not isinstance(factors, int) or factors < 2):
-            raise ValueError(f"{who}: factors must be a whole number >= 2, got {factors!r}")
-        if target_groups is not None and (not isinstance(target_groups, int) or target_groups < 0):
-            raise ValueError(f"{who}: target_groups must be a number of groups >= 0, got {target_groups!r}")
+        if threshold is not None:
+            check_number(threshold, f"{who}: threshold", low=0)
+        if factors is not None:
+            check_whole(factors, f"{who}: factors", 2)
+        if target_groups is not None:
+            check_whole(target_groups, f"{who}: target_groups", 0, "groups")
         self.penalty, self.strength = penalty, None if strength is None else float(strength)
         self.solver_kind, self.schedule, self.preconditioned, self.threshold = (
             solver,

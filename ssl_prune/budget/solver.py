@@ -24,6 +24,7 @@ from ssl_prune.scores import Score
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.timing import RunLength, Time, TimeLike
+from ssl_prune.utils.checks import check_number, check_whole
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
@@ -88,12 +89,12 @@ class BudgetSolver(Solver):
                 f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget judges the "
                 "network as it would be cut; train with ddp or in one process, or give the penalty a strength instead"
             )
-        if every < 1 or cost_exponent < 0:
-            raise ValueError(f"every must be at least 1 and cost_exponent at least 0, got {every} and {cost_exponent}")
+        check_whole(every, "Budget: every", 1, "optimizer steps")
+        check_number(cost_exponent, "Budget: cost_exponent", low=0)
         self.score, self.controller, self.window = score, controller, window
         self.cost_exponent, self.every, self._saving, self._measure = cost_exponent, every, saving, measure
         self.first, self.last = moments(window, self.run)
-        self._ahead = max(1, round(Time.of(lookahead, "lookahead").exact(self.run, "lookahead")))
+        self._ahead = max(1, round(Time.of(lookahead, "Budget: lookahead").exact(self.run, "Budget: lookahead")))
         score.bind(groups)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)

@@ -15,7 +15,8 @@ from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.solvers.gates import Gates
-from ssl_prune.timing import RunLength
+from ssl_prune.timing import RunLength, TimeLike
+from ssl_prune.utils.checks import check_number, check_whole
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
@@ -43,7 +44,7 @@ class GatedSolver(Solver):
         schedule: a factor on the strength at each optimizer step; default 1. Where it is 0 the parameters are stepped.
         factors: D, at least 2.
         threshold: norm of a group up to which it is set to zero.
-        freeze_at: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
+        freeze_at: the optimizer step, counted from 0, or the time in `run`, from which on zeros are held and the strength is 0.
         target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
         run: how long the run and an epoch are, for a schedule in these.
 
@@ -85,7 +86,7 @@ class GatedSolver(Solver):
         *,
         factors: int = 2,
         threshold: float = 1e-4,
-        freeze_at: int | None = None,
+        freeze_at: int | TimeLike | None = None,
         target_groups: int | None = None,
         run: RunLength | None = None,
     ) -> None:
@@ -100,10 +101,8 @@ class GatedSolver(Solver):
         )
         if not isinstance(penalty, GroupLasso):
             raise TypeError(f"gates make a group lasso, expected GroupLasso() as the penalty, got {penalty!r}")
-        if not isinstance(factors, int) or factors < 2:
-            raise ValueError(f"factors must be a whole number >= 2, got {factors!r}")
-        if not 0 <= threshold < float("inf"):
-            raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")
+        check_whole(factors, "factors", 2)
+        check_number(threshold, "threshold", low=0)
         if self.groups.is_sharded:
             raise ValueError(
                 f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: take the proximal solver"

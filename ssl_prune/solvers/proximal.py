@@ -11,7 +11,7 @@ from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.solvers.preconditioner import check_supported, diagonals
-from ssl_prune.timing import RunLength
+from ssl_prune.timing import RunLength, TimeLike
 
 
 class ProximalSolver(Solver):
@@ -29,7 +29,7 @@ class ProximalSolver(Solver):
         schedule: a factor on the strength at each optimizer step; default 1.
         preconditioned: take the map in the metric of the optimizer, the diagonal that the optimizer scales its gradient by, so that the fixed
             points are those of the objective (SGD, Adam, AdamW, RMSprop, Adagrad).
-        freeze_at: the optimizer step, counted from 0, from which on zeros are held and the strength is 0.
+        freeze_at: the optimizer step, counted from 0, or the time in `run`, from which on zeros are held and the strength is 0.
         target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
         run: how long the run and an epoch are, for a schedule whose times count in them.
 
@@ -67,7 +67,7 @@ class ProximalSolver(Solver):
         schedule: Schedule | None = None,
         *,
         preconditioned: bool = False,
-        freeze_at: int | None = None,
+        freeze_at: int | TimeLike | None = None,
         target_groups: int | None = None,
         run: RunLength | None = None,
     ) -> None:

@@ -14,7 +14,8 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
-from ssl_prune.timing import RunLength
+from ssl_prune.timing import RunLength, TimeLike
+from ssl_prune.utils.checks import check_number
 
 
 class SubgradientSolver(Solver):
@@ -31,7 +32,7 @@ class SubgradientSolver(Solver):
         schedule: a factor on the strength at each optimizer step; default 1. Where it is 0 nothing is thresholded.
         threshold: entries smaller than this in absolute value become 0.
         thresholded: the parameters this is applied to; None: all that the attached optimizers train.
-        freeze_at: the optimizer step, counted from 0, from which on dead groups are held and the strength is 0.
+        freeze_at: the optimizer step, counted from 0, or the time in `run`, from which on dead groups are held and the strength is 0.
         target_groups: zeros are held and the strength is 0 as soon as no more than this many groups are left.
         run: how long the run and an epoch are, for a schedule whose times count in them.
 
@@ -64,7 +65,7 @@ class SubgradientSolver(Solver):
         *,
         threshold: float = 1e-4,
         thresholded: Iterable[nn.Parameter] | None = None,
-        freeze_at: int | None = None,
+        freeze_at: int | TimeLike | None = None,
         target_groups: int | None = None,
         run: RunLength | None = None,
     ) -> None:
@@ -77,8 +78,7 @@ class SubgradientSolver(Solver):
             target_groups=target_groups,
             run=run,
         )
-        if not 0 <= threshold < float("inf"):
-            raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")
+        check_number(threshold, "threshold", low=0)
         self.threshold = threshold
         self._just_below: dict[torch.dtype, float] = {}
         self._only = None if thresholded is None else {id(p) for p in thresholded}
