@@ -44,7 +44,12 @@ class GroupLasso(Penalise):
 
     Raises:
         ValueError: at construction or in `setup`: a strength below zero, an unknown granularity, an option that nothing
-            would read, a pattern that matches nothing, no example input.
+            would read, a pattern that matches nothing, no example input; before the first step, a `freeze_at` after the end
+            of the run, or as many `target_groups` as there are groups.
+
+    Note:
+        A group goes as a whole, also what of it has `requires_grad=False`, where an optimizer holds it. Leave layers that
+        shall stay as they are out with `exclude`.
 
     Example:
         >>> GroupLasso("filter", strength=1e-3, include="conv*", freeze_at="0.7").strength

@@ -14,7 +14,7 @@ from ssl_prune.groups import Coupled, Granularity, Partition, Patterns
 from ssl_prune.penalties import GroupLasso, Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers import GatedSolver, ProximalSolver, Solver, SubgradientSolver
-from ssl_prune.timing import Time
+from ssl_prune.timing import RunLength, Time
 from ssl_prune.utils.checks import check_number, check_whole
 
 __all__ = ["Penalise"]
@@ -49,7 +49,12 @@ class Penalise(StepCallback):
     Raises:
         TypeError: the penalty is none, or lacks what the options ask for.
         ValueError: at construction or in `setup`: a strength below zero, an unknown granularity, an option that nothing
-            would read, a pattern that matches nothing, no example input.
+            would read, a pattern that matches nothing, no example input; before the first step, a `freeze_at` after the end
+            of the run, or as many `target_groups` as there are groups.
+
+    Note:
+        A group goes as a whole, also what of it has `requires_grad=False`, where an optimizer holds it. Leave layers that
+        shall stay as they are out with `exclude`.
 
     Example:
         >>> from ssl_prune.penalties import GroupLasso
@@ -139,11 +144,9 @@ class Penalise(StepCallback):
             assert budget is not None  # `on_fit_start` has seen one
             return budget.make_solver(trainer, pl_module, network, groups, network_of(pl_module, self.module))
         run = run_length(trainer)
-        options: dict[str, Any] = {
-            "freeze_at": None if self.freeze_at is None else round(self.freeze_at.steps(run, self._of("freeze_at"))),
-            "target_groups": self.target_groups,
-            "run": run,
-        }
+        freeze_at = None if self.freeze_at is None else round(self.freeze_at.steps(run, self._of("freeze_at")))
+        self._refuse_never(trainer, groups, run, freeze_at)
+        options: dict[str, Any] = {"freeze_at": freeze_at, "target_groups": self.target_groups, "run": run}
         given = groups, self.penalty, self.strength, self.schedule
         if self.solver_kind == "proximal":
             return ProximalSolver(*given, preconditioned=self.preconditioned, **options)
@@ -174,6 +177,20 @@ class Penalise(StepCallback):
     def _identity(self) -> dict[str, Any]:
         own = super()._identity()
         return {"penalty": str(self.penalty), **own} if type(self) is Penalise else own
+
+    def _refuse_never(self, trainer: pl.Trainer, groups: Partition, run: RunLength, freeze_at: int | None) -> None:
+        """Refuse a freeze that never comes, or that leaves nothing to the penalty."""
+        trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if freeze_at is not None and run.steps is not None and freeze_at > run.steps and not trial:
+            raise ValueError(
+                f'{self._of("freeze_at")}: got "{self.freeze_at}", which is step {freeze_at} of a run of {run.steps}, expected '
+                'a time in the run: give an earlier one, such as "0.7" of it, or train longer'
+            )
+        if self.target_groups is not None and self.target_groups >= groups.num_groups:
+            raise ValueError(
+                f"{self._of('target_groups')}: got {self.target_groups} of the {groups.num_groups} {groups.kind} groups that "
+                "there are, so zeros would be frozen before the first step; expected fewer, or leave it out"
+            )
 
     def _of(self, option: str) -> str:
         return f"{type(self).__name__}: {option}"

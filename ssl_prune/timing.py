@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias, Union
@@ -151,11 +152,11 @@ class Time:
         return f"{self.amount:.15g}{'' if self.unit == 'run' else self.unit}"
 
 
-def several(times: object) -> tuple[TimeLike, ...]:
+def several(times: TimeLike | Iterable[TimeLike]) -> tuple[TimeLike, ...]:
     """A list of times as a tuple, one time by itself too; each is still to be read.
 
     Example:
         >>> several(["1ep", "3ep"]), several("1ep")
         (('1ep', '3ep'), ('1ep',))
     """
-    return tuple(times) if isinstance(times, (tuple, list)) else (times,)  # type: ignore[arg-type]
+    return tuple(times) if isinstance(times, Iterable) and not isinstance(times, str) else (times,)

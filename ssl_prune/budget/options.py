@@ -29,7 +29,7 @@ class BudgetOptions:
 
     Raises:
         TypeError: a score that is none.
-        ValueError: a number out of its range.
+        ValueError: a number out of its range, or a score that needs a context.
 
     Example:
         >>> BudgetOptions(round_to=8).every
@@ -55,6 +55,11 @@ class BudgetOptions:
         if not isinstance(self.score, Score):
             raise TypeError(
                 f"Budget: score must be a score of ssl_prune.scores, such as LayerwiseRank(), got {self.score!r}"
+            )
+        if self.score.needs:
+            raise ValueError(
+                f"Budget: score needs what a budget does not know, {'; '.join(self.score.needs)} of a ScoreContext; expected "
+                "one of weights and their gradients alone, such as TaylorGate() or Magnitude()"
             )
         for name, what in (("round_to", "channels"), ("every", "optimizer steps"), ("latency_batch", "samples")):
             check_whole(getattr(self, name), f"Budget: {name}", 1, what)

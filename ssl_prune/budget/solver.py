@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller
 from ssl_prune.budget.due_size import due_share, moments
+from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import fit, plan, unmet
 from ssl_prune.errors import SlimError
@@ -55,6 +56,7 @@ class BudgetSolver(Solver):
         every: optimizer steps between two decisions.
         measure: says what sizes are estimates of: from dead groups ``(G,)`` to the shares that are left, for the network as it
             is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
+        stated: the limits in the units in which messages speak of them; default shares.
 
     Attributes:
         first: the optimizer step at which the window begins.
@@ -82,6 +84,7 @@ class BudgetSolver(Solver):
         cost_exponent: float = 1.0,
         every: int = 10,
         measure: Callable[[Tensor], Mapping[str, float]] | None = None,
+        stated: Limits | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0, run=run)
         if self.groups.is_sharded:
@@ -93,6 +96,7 @@ class BudgetSolver(Solver):
         check_number(cost_exponent, "Budget: cost_exponent", low=0)
         self.score, self.controller, self.window = score, controller, window
         self.cost_exponent, self.every, self._saving, self._measure = cost_exponent, every, saving, measure
+        self._stated = Limits.of(controller.limits) if stated is None else stated
         self.first, self.last = moments(window, self.run)
         self._ahead = max(1, round(Time.of(lookahead, "Budget: lookahead").exact(self.run, "Budget: lookahead")))
         score.bind(groups)
@@ -265,7 +269,7 @@ class BudgetSolver(Solver):
         self.projected += int(chosen.sum())
         self._remove(chosen, binding)
         self.groups.scale_((~self.dead).to(self.groups.norms()))
-        if self._measure is not None and (message := unmet(self.controller, self._excess(self.dead))):
+        if self._measure is not None and (message := unmet(self.controller, self._excess(self.dead), self._stated)):
             warnings.warn(message, stacklevel=2)
         self.freeze()
         self.strength = 0.0

@@ -92,7 +92,7 @@ def check_entries(entries: Sequence[Tensor | None] | None, groups: Partition) ->
     """
     if entries is None:
         return
-    if isinstance(entries, Tensor) or len(entries) != len(groups.members):
+    if len(entries) != len(groups.members):
         raise ValueError(f"entries must be one tensor or None a member: {len(groups.members)}, got {len(entries)}")
     for bits, member in zip(entries, groups.members, strict=True):
         if bits is not None:

@@ -92,7 +92,7 @@ def apply_budget(
             return problem.controller.excess(dead, measured=left)
 
         dead = plan(problem.controller, keys, none, excess)
-        if message := unmet(problem.controller, excess(dead)):
+        if message := unmet(problem.controller, excess(dead), limits):
             raise ValueError(message)
     groups.scale_((~dead).to(groups.dtype))
     expected = Expected(model, inputs, is_large(graph.program))

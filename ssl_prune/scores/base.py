@@ -34,6 +34,11 @@ class Score(ABC):
 
     context = ScoreContext()
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What of a context it cannot do without, each with its own name: ``"SecondOrder: curvature"``."""
+        return ()
+
     def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Take the groups to score.
 
@@ -126,6 +131,11 @@ class Sum(Score):
             check_number(weight, "Sum: each of weights")
             for term, factor in score.terms.items() if isinstance(score, Sum) else [(score, 1.0)]:
                 self.terms[term] = self.terms.get(term, 0.0) + factor * weight
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What each score needs."""
+        return tuple(need for score in self.terms for need in score.needs)
 
     def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Start anew on these groups."""

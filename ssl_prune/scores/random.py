@@ -25,7 +25,7 @@ class Random(Score):
     """
 
     def __init__(self, seed: int = 0) -> None:
-        if not isinstance(seed, int):
+        if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError(f"Random: seed must be a whole number, got {seed!r}")
         self.seed = seed
 

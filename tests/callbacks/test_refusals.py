@@ -150,6 +150,29 @@ def test_parameters_that_are_flattened(kit, name):
         L1(0.1).setup(trainer, kit.Lit(), "fit")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"freeze_at": "4it"},
+            'GroupLasso: freeze_at: got "4it", which is step 4 of a run of 3, expected a time in the run',
+        ),
+        ({"freeze_at": "1.5ep"}, 'freeze_at: got "1.5ep"'),
+        ({"target_groups": 11}, "GroupLasso: target_groups: got 11 of the 11 filter groups that there are"),
+        ({"target_groups": 99}, "target_groups: got 99 of the 11"),
+    ],
+)
+def test_a_freeze_that_never_comes_or_leaves_nothing_to_do(kit, trainer, options, words):
+    with pytest.raises(ValueError, match=words):
+        trainer(GroupLasso("filter", 0.1, **options), Never()).fit(kit.Lit(), kit.loader())
+
+
+def test_a_dry_run_is_too_short_for_a_freeze(kit, trainer):
+    callback = GroupLasso("filter", 0.1, freeze_at="5ep")
+    trainer(callback, fast_dev_run=True).fit(kit.Lit(), kit.loader())
+    assert not callback.solver.frozen
+
+
 def test_a_share_of_a_run_without_an_end(kit, trainer):
     with pytest.raises(ValueError, match=r'GroupLasso: freeze_at: "0\.5" is a share of a run without an end'):
         trainer(GroupLasso("filter", 0.1, freeze_at="0.5"), Never(), epochs=-1).fit(kit.Lit(), kit.loader())
