@@ -169,7 +169,7 @@ CONTEXTS = {
         GroupLasso,
         {"granularity": "neuron", "strength": 5.0, "solver": "gating"},
         refused=("preconditioned", "l1_ratio"),
-        only=("preconditioned", "l1_ratio", "threshold", "factors", "size_norm", "freeze_at", "target_groups"),
+        only=("preconditioned", "l1_ratio", "threshold", "factors", "size_norm", "freeze_at"),
     ),
     "Penalise, proximal": Context(
         Penalise,

@@ -46,7 +46,7 @@ def test_nothing_to_group() -> None:
 
 @pytest.mark.parametrize("wrong", ["net", None, nn.Linear])
 def test_what_is_no_network_is_refused(wrong: object) -> None:
-    with pytest.raises(TypeError, match="model: got .*, expected a network, an object of torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"model: got .*, expected a network, an object of torch.nn.Module"):
         partition(wrong, "weight")  # type: ignore[arg-type]
 
 
