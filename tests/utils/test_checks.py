@@ -85,18 +85,18 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("wrong", ["0.5", True, nan, inf, [0.5], torch.tensor(0.5)], ids=str)
 @pytest.mark.parametrize("name", NUMBERS)
-def test_what_is_no_number_is_refused(name, wrong):
-    with pytest.raises(ValueError, match=rf"^{name.strip()}\b.* (must|expected) .*got"):
-        NUMBERS[name](wrong)
+def test_what_is_no_number_is_refused(name):
+    for wrong in ("0.5", True, nan, inf, [0.5], torch.tensor(0.5)):
+        with pytest.raises(ValueError, match=rf"^{name.strip()}\b.* must .*got"):
+            NUMBERS[name](wrong)
 
 
-@pytest.mark.parametrize("wrong", ["3", True, nan, 1.5, -1, [3]], ids=str)
 @pytest.mark.parametrize("name", WHOLE)
-def test_what_is_no_whole_number_is_refused(name, wrong):
-    with pytest.raises(ValueError, match=rf"^{name}\b.*(must|expected)"):
-        WHOLE[name](wrong)
+def test_what_is_no_whole_number_is_refused(name):
+    for wrong in ("3", True, nan, 1.5, -1, [3]):
+        with pytest.raises(ValueError, match=rf"^{name}\b.*(must|expected)"):
+            WHOLE[name](wrong)
 
 
 @pytest.mark.parametrize(
