@@ -44,8 +44,11 @@ class GroupLasso(Penalise):
 
     Raises:
         ValueError: at construction or in `setup`: a strength below zero, an unknown granularity, an option that nothing
-            would read, a pattern that matches nothing, no example input; before the first step, a `freeze_at` after the end
-            of the run, or as many `target_groups` as there are groups.
+            would read, a pattern that matches nothing, no example input; before the first step, as many `target_groups` as
+            there are groups.
+
+    Warns:
+        UserWarning: before the first step, a `freeze_at` after the end of the run.
 
     Note:
         A group goes as a whole, also what of it has `requires_grad=False`, where an optimizer holds it. Leave layers that

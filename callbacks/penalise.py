@@ -49,8 +49,11 @@ class Penalise(StepCallback):
     Raises:
         TypeError: the penalty is none, or lacks what the options ask for.
         ValueError: at construction or in `setup`: a strength below zero, an unknown granularity, an option that nothing
-            would read, a pattern that matches nothing, no example input; before the first step, a `freeze_at` after the end
-            of the run, or as many `target_groups` as there are groups.
+            would read, a pattern that matches nothing, no example input; before the first step, as many `target_groups` as
+            there are groups.
+
+    Warns:
+        UserWarning: before the first step, a `freeze_at` after the end of the run.
 
     Note:
         A group goes as a whole, also what of it has `requires_grad=False`, where an optimizer holds it. Leave layers that
@@ -145,7 +148,7 @@ class Penalise(StepCallback):
             return budget.make_solver(trainer, pl_module, network, groups, network_of(pl_module, self.module))
         run = run_length(trainer)
         freeze_at = None if self.freeze_at is None else round(self.freeze_at.steps(run, self._of("freeze_at")))
-        self._refuse_never(trainer, groups, run, freeze_at)
+        self._check_freeze(trainer, groups, run, freeze_at)
         options: dict[str, Any] = {"freeze_at": freeze_at, "target_groups": self.target_groups, "run": run}
         given = groups, self.penalty, self.strength, self.schedule
         if self.solver_kind == "proximal":
@@ -178,13 +181,13 @@ class Penalise(StepCallback):
         own = super()._identity()
         return {"penalty": str(self.penalty), **own} if type(self) is Penalise else own
 
-    def _refuse_never(self, trainer: pl.Trainer, groups: Partition, run: RunLength, freeze_at: int | None) -> None:
-        """Refuse a freeze that never comes, or that leaves nothing to the penalty."""
+    def _check_freeze(self, trainer: pl.Trainer, groups: Partition, run: RunLength, freeze_at: int | None) -> None:
+        """Say that a freeze never comes in this run, which may go on later; refuse one that leaves nothing to the penalty."""
         trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         if freeze_at is not None and run.steps is not None and freeze_at > run.steps and not trial:
-            raise ValueError(
+            pl.utilities.rank_zero_warn(
                 f'{self._of("freeze_at")}: got "{self.freeze_at}", which is step {freeze_at} of a run of {run.steps}, expected '
-                'a time in the run: give an earlier one, such as "0.7" of it, or train longer'
+                'a time in the run: nothing is frozen unless it goes on; give an earlier one, such as "0.7" of it'
             )
         if self.target_groups is not None and self.target_groups >= groups.num_groups:
             raise ValueError(
