@@ -1,10 +1,12 @@
 """From a stated size and a run to the solver that meets it."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget import BudgetProblem, Limits, make_problem
-from ssl_prune.budget.due_size import moments
+from ssl_prune.budget.due_size import moments, window_of
 from ssl_prune.budget.options import BudgetOptions
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._run_context import RunContext, run_length
@@ -47,10 +49,17 @@ def budget_solver(
     run = run_length(trainer)
     if run.steps is None:
         raise ValueError("Budget: the run has no end; set max_epochs or max_steps")
+    trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+    if trial:
+        pl.utilities.rank_zero_info(
+            "Budget: fast_dev_run is too short to meet a size, so none is tried: all channels stay"
+        )
+        after = window_of((f"{run.steps}it", f"{run.steps + 1}it"))
+        options = replace(options, window=after, lookahead="1it")
     first, last = moments(options.window, run)
-    if last > run.steps:
+    if last > run.steps and not trial:
         raise ValueError(
-            f"Budget: the window ends at step {last} of a run of {run.steps} steps, after which no size is met; train longer or "
+            f"Budget: window: it ends at step {last} of a run of {run.steps} steps, after which no size is met; train longer or "
             "end it earlier"
         )
     measured = "latency" in limits.kinds
@@ -58,6 +67,12 @@ def budget_solver(
         raise ValueError(
             f"Budget: latency with {trainer.world_size} processes: each would measure other times and choose other "
             "channels; state macs or params, or train with one process"
+        )
+    frozen = [member.name for member in groups.members if not member.param.requires_grad]
+    if frozen:
+        pl.utilities.rank_zero_warn(
+            f"Budget: {frozen[0]} is not trained (requires_grad=False), {len(frozen)} such parameters in all: their channels go "
+            "like others, and first where the score is of gradients; leave layers that shall stay out with exclude"
         )
     context = RunContext.of(pl_module)
     example = context.example(pl_module, trained)
@@ -83,5 +98,6 @@ def budget_solver(
         cost_exponent=options.cost_exponent,
         every=max(1, min(options.every, (last - first) // DECISIONS)),
         measure=measure,
+        stated=limits,
     )
     return problem, solver

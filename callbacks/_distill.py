@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ssl_prune.utils.checks import check_number
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import evaluation, leaves
 
@@ -30,8 +31,7 @@ class Distillation:
 
     def __init__(self, weight: float, temperature: float) -> None:
         for name, number in (("weight", weight), ("temperature", temperature)):
-            if not isinstance(number, (int, float)) or not 0 < number < float("inf"):
-                raise ValueError(f"Distill: {name} must be a finite number above 0, got {number!r}")
+            check_number(number, f"Distill: {name}", above=0)
         self.weight, self.temperature = weight, temperature
         self.teacher: nn.Module | None = None
         self._handle: RemovableHandle | None = None

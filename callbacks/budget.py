@@ -28,6 +28,8 @@ from ssl_prune.utils.json_file import write_json
 
 __all__ = ["Budget"]
 
+METRIC = "val_acc"
+
 
 class Budget(pl.Callback, Writes):
     r"""Meet a stated size: beside `GroupLasso("coupled")` without a strength.
@@ -50,7 +52,7 @@ class Budget(pl.Callback, Writes):
         min_keep_ratio: share of each layer's channels that stay in any case, one at least; None: a tenth, where the stated
             size is at least twice that of the network with a tenth of each layer, else one; with a latency one.
         round_to: have widths go by so many channels, as `Slim(round_to=...)` leaves multiples of this: fewer save nothing.
-        score: which channels matter; default `TaylorGate`.
+        score: which channels matter, of weights and their gradients alone; default `TaylorGate`.
         cost_exponent: power of a channel's saving that its score is divided by, the smaller the less goes of layers that cost much;
             None: 1, and 0.5 with a latency, whose steps one such layer can take beyond the stated time.
         every: most optimizer steps between two decisions; fewer where the window has less than 60 times as many.
@@ -58,18 +60,27 @@ class Budget(pl.Callback, Writes):
         latency_batch: samples of the forward pass that is timed, the first that training reads.
         path: a `.json` file for the decisions, with every group's key and the step at which it went, and a picture beside
             it; relative to the trainer's `default_root_dir`.
-        metric: name of the logged value that the picture shows.
+        metric: name of a value that the LightningModule logs, which the picture shows and the file holds.
 
     Attributes:
         solver: what the run does, once training has started: `dead`, `history`, `projected`.
 
     Raises:
         TypeError: a score that is none, a path that is none.
-        ValueError: at construction, a number out of its range, an option that nothing would read; before the first step, no
-            group lasso to steer, a size met already or out of reach, a file that another callback writes.
+        ValueError: at construction, a number out of its range, an option that nothing would read, a score that needs a
+            `ScoreContext`; before the first step, no group lasso to steer, a size met already or out of reach, a window that
+            does not fit the run, a file that another callback writes.
 
     Warns:
-        UserWarning: at the end of the window, a latency that was not reached though all that may go is gone.
+        UserWarning: before the first step, parameters that are not trained; after validation, a `metric` that was not logged;
+            at the end of the window, a latency that was not reached though all that may go is gone.
+
+    Note:
+        Channels of frozen parameters (`requires_grad=False`) go like others, also where these stand in one group with
+        parameters that are trained. A score of gradients sees nothing of them, so they would go first: leave such layers out
+        with `GroupLasso("coupled", exclude=...)`, or score by `Magnitude()`.
+
+        A run with `fast_dev_run` has no steps for a window: all else is done, and no channel goes.
 
     Example:
         >>> Budget(macs=0.5).limits.kinds
@@ -92,7 +103,7 @@ class Budget(pl.Callback, Writes):
         lookahead: TimeLike = "0.05",
         latency_batch: int = 64,
         path: str | os.PathLike[str] | None = None,
-        metric: str = "val_acc",
+        metric: str = METRIC,
     ) -> None:
         super().__init__()
         self.limits = Limits(macs=macs, params=params, latency=latency, latency_ms=latency_ms)
@@ -106,7 +117,7 @@ class Budget(pl.Callback, Writes):
         if not measured:
             refuse_lost(self, "no latency is limited", "limit one", latency_batch=(latency_batch, 64))
         if path is None:
-            refuse_lost(self, "it is shown in the picture beside path", "give a path", metric=(metric, "val_acc"))
+            refuse_lost(self, "it is shown in the picture beside path", "give a path", metric=(metric, METRIC))
         if metric in RECORDED:
             raise ValueError(
                 f"Budget: metric={metric!r} would take the place of a decision in the file, whose keys are "
@@ -185,15 +196,22 @@ class Budget(pl.Callback, Writes):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what the picture shows."""
+        if trainer.sanity_checking:
+            return
         value = trainer.callback_metrics.get(self.metric)
-        if value is not None and not trainer.sanity_checking:
+        if value is not None:
             self.measured.append((int(trainer.global_step), float(value)))
+        else:
+            self._miss_metric(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the decisions and their picture."""
         path, solver = self.target(trainer), self.solver
         if path is None or solver is None or self.problem is None or not trainer.is_global_zero:
             return
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._miss_metric(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**budget_record(self.problem, solver), self.metric: self.measured})
         if solver.history and importlib.util.find_spec("matplotlib") is not None:
@@ -207,3 +225,12 @@ class Budget(pl.Callback, Writes):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         self.measured = [(int(step), float(value)) for step, value in state_dict["measured"]]
+
+    def _miss_metric(self, trainer: pl.Trainer) -> None:
+        """Say that there is no value of this name; the default one was not asked for."""
+        if not self.measured and self.metric != METRIC:
+            known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            pl.utilities.rank_zero_warn(
+                f"Budget: metric={self.metric!r} is not logged, expected one of what is: {known}; log it in validation_step, or "
+                "name another"
+            )

@@ -9,6 +9,7 @@ from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
 from ssl_prune.penalties import SparseGroupLasso
 from ssl_prune.schedules import Schedule
 from ssl_prune.timing import TimeLike
+from ssl_prune.utils.checks import check_number
 
 __all__ = ["GroupLasso"]
 
@@ -40,6 +41,9 @@ class GroupLasso(Penalise):
     Raises:
         ValueError: `size_norm` or `l1_ratio` out of its range, or an option that nothing would read; and see `Penalise`.
 
+    Warns:
+        UserWarning: see `Penalise`.
+
     Example:
         >>> GroupLasso("filter", strength=1e-3, include="conv*", freeze_at="0.7").strength
         0.001
@@ -65,6 +69,7 @@ class GroupLasso(Penalise):
         target_groups: int | None = None,
         module: str | None = None,
     ) -> None:
+        check_number(l1_ratio, f"{type(self).__name__}: l1_ratio", low=0, high=1)
         penalty = SparseGroupLasso(l1_ratio, size_norm) if l1_ratio else GroupLassoPenalty(size_norm)
         super().__init__(
             penalty,

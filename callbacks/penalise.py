@@ -14,7 +14,8 @@ from ssl_prune.groups import Coupled, Granularity, Partition, Patterns
 from ssl_prune.penalties import GroupLasso, Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers import GatedSolver, ProximalSolver, Solver, SubgradientSolver
-from ssl_prune.timing import Time, TimeLike
+from ssl_prune.timing import RunLength, Time, TimeLike
+from ssl_prune.utils.checks import check_number, check_whole
 
 __all__ = ["Penalise"]
 
@@ -48,7 +49,15 @@ class Penalise(StepCallback):
     Raises:
         TypeError: the penalty is none, or lacks what the options ask for.
         ValueError: at construction or in `setup`: a strength below zero, an unknown granularity, an option that nothing
-            would read, a pattern that matches nothing, no example input.
+            would read, a pattern that matches nothing, no example input; before the first step, as many `target_groups` as
+            there are groups.
+
+    Warns:
+        UserWarning: before the first step, a `freeze_at` after the end of the run.
+
+    Note:
+        A group goes as a whole, also what of it has `requires_grad=False`, where an optimizer holds it. Leave layers that
+        shall stay as they are out with `exclude`.
 
     Example:
         >>> from ssl_prune.penalties import GroupLasso
@@ -85,8 +94,8 @@ class Penalise(StepCallback):
             raise TypeError(
                 f'{who}: schedule must be an object of ssl_prune.schedules, such as Linear(end="5ep"), got {schedule!r}'
             )
-        if strength is not None and not (isinstance(strength, (int, float)) and 0 <= strength < float("inf")):
-            raise ValueError(f"{who}: strength must be a finite number >= 0, got {strength!r}")
+        if strength is not None:
+            check_number(strength, f"{who}: strength", low=0)
         if solver not in ("proximal", "subgradient", "gating"):
             raise ValueError(f'{who}: solver must be "proximal", "subgradient" or "gating", got {solver!r}')
         if solver == "gating" and not isinstance(penalty, GroupLasso):
@@ -97,12 +106,12 @@ class Penalise(StepCallback):
             raise ValueError(
                 f"{who}: preconditioned=True is a proximal map, got solver={solver!r}; leave one of them at its default"
             )
-        if threshold is not None and not 0 <= threshold < float("inf"):
-            raise ValueError(f"{who}: threshold must be a finite number >= 0, got {threshold!r}")
-        if factors is not None and (not isinstance(factors, int) or factors < 2):
-            raise ValueError(f"{who}: factors must be a whole number >= 2, got {factors!r}")
-        if target_groups is not None and (not isinstance(target_groups, int) or target_groups < 0):
-            raise ValueError(f"{who}: target_groups must be a number of groups >= 0, got {target_groups!r}")
+        if threshold is not None:
+            check_number(threshold, f"{who}: threshold", low=0)
+        if factors is not None:
+            check_whole(factors, f"{who}: factors", 2)
+        if target_groups is not None:
+            check_whole(target_groups, f"{who}: target_groups", 0, "groups")
         self.penalty, self.strength = penalty, None if strength is None else float(strength)
         self.solver_kind, self.schedule = solver, schedule
         self.preconditioned, self.threshold = preconditioned, threshold
@@ -134,11 +143,9 @@ class Penalise(StepCallback):
             assert budget is not None  # `on_fit_start` has seen one
             return budget.make_solver(trainer, pl_module, network, groups, network_of(pl_module, self.module))
         run = run_length(trainer)
-        options: dict[str, Any] = {
-            "freeze_at": None if self.freeze_at is None else self.freeze_at.first_step(run, self._of("freeze_at")),
-            "target_groups": self.target_groups,
-            "run": run,
-        }
+        freeze_at = None if self.freeze_at is None else self.freeze_at.first_step(run, self._of("freeze_at"))
+        self._check_freeze(trainer, groups, run, freeze_at)
+        options: dict[str, Any] = {"freeze_at": freeze_at, "target_groups": self.target_groups, "run": run}
         given = groups, self.penalty, self.strength, self.schedule
         if self.solver_kind == "proximal":
             return ProximalSolver(*given, preconditioned=self.preconditioned, **options)
@@ -169,6 +176,20 @@ class Penalise(StepCallback):
     def _identity(self) -> dict[str, Any]:
         own = super()._identity()
         return {"penalty": str(self.penalty), **own} if type(self) is Penalise else own
+
+    def _check_freeze(self, trainer: pl.Trainer, groups: Partition, run: RunLength, freeze_at: int | None) -> None:
+        """Say that a freeze never comes in this run, which may go on later; refuse one that leaves nothing to the penalty."""
+        trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if freeze_at is not None and run.steps is not None and freeze_at > run.steps and not trial:
+            pl.utilities.rank_zero_warn(
+                f'{self._of("freeze_at")}: got "{self.freeze_at}", which is step {freeze_at} of a run of {run.steps}, expected '
+                'a time in the run: nothing is frozen unless it goes on; give an earlier one, such as "0.7" of it'
+            )
+        if self.target_groups is not None and self.target_groups >= groups.num_groups:
+            raise ValueError(
+                f"{self._of('target_groups')}: got {self.target_groups} of the {groups.num_groups} {groups.kind} groups that "
+                "there are, so zeros would be frozen before the first step; expected fewer, or leave it out"
+            )
 
     def _of(self, option: str) -> str:
         return f"{type(self).__name__}: {option}"

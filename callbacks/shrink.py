@@ -16,6 +16,7 @@ from ssl_prune.shrinking import Lineage, check_optimizers, follow_checkpoints, t
 from ssl_prune.shrinking.rank_agreement import check_agreement
 from ssl_prune.sizes.remaining import remaining
 from ssl_prune.slimming import SlimPlan
+from ssl_prune.utils.checks import check_number, check_whole
 
 __all__ = ["Shrink"]
 
@@ -72,14 +73,11 @@ class Shrink(pl.Callback):
         if every_n_steps is None and every_n_epochs is None:
             every_n_epochs = 1
         for name, number in (("every_n_epochs", every_n_epochs), ("every_n_steps", every_n_steps)):
-            if number is not None and (not isinstance(number, int) or number < 1):
-                raise ValueError(f"Shrink: {name} must be a whole number >= 1, got {number!r}")
-        if not isinstance(min_gain, (int, float)) or not 0 <= min_gain < 1:
-            raise ValueError(f"Shrink: min_gain must be a share in [0, 1), got {min_gain!r}")
-        if not isinstance(round_to, int) or round_to < 1:
-            raise ValueError(f"Shrink: round_to must be a whole number of channels >= 1, got {round_to!r}")
-        if not tolerance >= 0:
-            raise ValueError(f"Shrink: tolerance must be a number >= 0, got {tolerance!r}")
+            if number is not None:
+                check_whole(number, f"Shrink: {name}", 1)
+        check_number(min_gain, "Shrink: min_gain", low=0, below=1, what="a share")
+        check_whole(round_to, "Shrink: round_to", 1, "channels")
+        check_number(tolerance, "Shrink: tolerance", low=0)
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.min_gain, self.round_to, self.tolerance, self.module = min_gain, round_to, tolerance, module
         self.history: list[tuple[int, float, float, float]] = []

@@ -23,6 +23,7 @@ from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import SlimResult, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
 from ssl_prune.slimming.plan.rounding import check_round_to
+from ssl_prune.utils.checks import check_number, check_whole
 from ssl_prune.utils.inputs import Inputs, uncompiled
 
 __all__ = ["Slim"]
@@ -74,14 +75,12 @@ class Slim(pl.Callback, Writes):
         unknown = [name for name in exports if name not in EXPORTS]
         if unknown or isinstance(exports, str):
             raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}")
-        if not tolerance >= 0:
-            raise ValueError(f"Slim: tolerance must be a number >= 0, got {tolerance!r}")
+        check_number(tolerance, "Slim: tolerance", low=0)
         if columns not in (True, False, "measured"):
             raise ValueError(f'Slim: columns must be true, false or "measured", got {columns!r}')
         check_threshold(threshold)
         check_round_to(round_to)
-        if not isinstance(latency_batch, int) or latency_batch < 0:
-            raise ValueError(f"Slim: latency_batch must be a number of samples >= 0, got {latency_batch!r}")
+        check_whole(latency_batch, "Slim: latency_batch", 0, "samples")
         self.exports = tuple(dict.fromkeys(exports))
         if path is None:
             refuse_lost(self, "exports lie beside the slim file", "give a path", exports=(self.exports, ()))

@@ -18,7 +18,7 @@ from ssl_prune.slimming.outcome.result import SlimResult
 from ssl_prune.slimming.settings import Settings
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.slimming.tracing import traced
-from ssl_prune.utils.inputs import Inputs
+from ssl_prune.utils.inputs import Inputs, check_example
 
 __all__ = ["slim"]
 
@@ -74,9 +74,9 @@ def slim(
     Raises:
         GraphError: neither tracer can follow the network on this example.
         SlimError: the network's own outputs are not finite, or no longer after the threshold.
-        TypeError: `example_inputs` is not a tensor, tuple or dict.
-        ValueError: `tolerance`, `columns`, `threshold`, `round_to` or `budget` is none of what is listed above, or the
-            budget is met already or out of reach.
+        TypeError: `model` is no network, or `example_inputs` is not a tensor, tuple or dict.
+        ValueError: `tolerance`, `columns`, `threshold`, `round_to` or `budget` is none of what is listed above, the
+            budget is met already or out of reach, or the example is empty.
 
     Example:
         >>> import torch
@@ -88,6 +88,7 @@ def slim(
     """
     settings = Settings(exact, tolerance, columns, round_to)
     check_threshold(threshold)
+    check_example(model, example_inputs)
     if data is not None and budget is None:
         raise ValueError('data: only used to choose for a budget; give one too, for example budget={"macs": 0.5}')
     subject = traced(model, example_inputs, graph)

@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, isfinite, pi
+from math import cos, pi
 
-from ssl_prune.timing import RunLength, Time, TimeLike
+from ssl_prune.timing import RunLength, Time, TimeLike, several
+from ssl_prune.utils.checks import check_number
 
 __all__ = ["Constant", "Cosine", "Cubic", "Inverse", "Linear", "Ramp", "Schedule", "Step"]
 
@@ -81,8 +82,7 @@ class Schedule(ABC):
         return Time.of(time, f"{type(self).__name__}: {name}")
 
     def _require(self, name: str, value: float) -> None:
-        if not isfinite(value) or value < 0:
-            raise ValueError(f"{type(self).__name__}: {name} must be a number >= 0, got {value!r}")
+        check_number(value, f"{type(self).__name__}: {name}", low=0)
 
 
 @lru_cache(maxsize=256)
@@ -239,7 +239,7 @@ class Step(Schedule):
     initial: float = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))  # a list from a YAML file
+        object.__setattr__(self, "milestones", several(self.milestones))  # a list from a YAML file
         super().__post_init__()
         self._require("gamma", self.gamma)
         self._require("initial", self.initial)

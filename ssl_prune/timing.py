@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias, Union
 
-__all__ = ["RunLength", "Time", "TimeLike"]
+from ssl_prune.utils.checks import check_number, check_whole
+
+__all__ = ["RunLength", "Time", "TimeLike", "several"]
 
 TimeLike: TypeAlias = Union[str, float, "Time"]  # what `Time.of` reads
 Unit = Literal["run", "ep", "it"]
@@ -35,10 +38,9 @@ class RunLength:
     steps_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 0:
-            raise ValueError(f"steps must be a number >= 0 or None, got {self.steps}")
-        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
-            raise ValueError(f"steps_per_epoch must be a number >= 1 or None, got {self.steps_per_epoch}")
+        for name, low in (("steps", 0), ("steps_per_epoch", 1)):
+            if getattr(self, name) is not None:
+                check_whole(getattr(self, name), name, low)
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,7 @@ class Time:
     def __post_init__(self) -> None:
         if self.unit not in ("run", "ep", "it"):
             raise ValueError(f'the unit of a time must be "run", "ep" or "it", got {self.unit!r}')
-        if not 0 <= self.amount < math.inf:
-            raise ValueError(f"a time must be a finite number >= 0, got {self}")
+        check_number(self.amount, "a time", low=0)
         if self.unit == "run" and self.amount > 1:
             raise ValueError(f"a share of the run must be in [0, 1], got {self}")
         if self.unit == "it" and self.amount != int(self.amount):
@@ -149,3 +150,13 @@ class Time:
 
     def __str__(self) -> str:
         return f"{self.amount:.15g}{'' if self.unit == 'run' else self.unit}"
+
+
+def several(times: TimeLike | Iterable[TimeLike]) -> tuple[TimeLike, ...]:
+    """A list of times as a tuple, one time by itself too; each is still to be read.
+
+    Example:
+        >>> several(["1ep", "3ep"]), several("1ep")
+        (('1ep', '3ep'), ('1ep',))
+    """
+    return tuple(times) if isinstance(times, Iterable) and not isinstance(times, str) else (times,)

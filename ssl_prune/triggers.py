@@ -13,7 +13,8 @@ from hashlib import blake2b
 from math import ceil
 
 from ssl_prune.schedules import Schedule
-from ssl_prune.timing import RunLength, Time, TimeLike
+from ssl_prune.timing import RunLength, Time, TimeLike, several
+from ssl_prune.utils.checks import check_number
 
 __all__ = ["At", "Every", "Stochastic", "Trigger"]
 
@@ -113,7 +114,7 @@ class At(Trigger):
     times: tuple[TimeLike, ...]
 
     def __post_init__(self) -> None:
-        given = (self.times,) if isinstance(self.times, (str, Time)) else tuple(self.times)
+        given = several(self.times)
         object.__setattr__(self, "times", given)  # a list from a YAML file
         if not given:
             raise ValueError("At: times must have at least one, got none")
@@ -161,5 +162,4 @@ class Stochastic(Trigger):
         return (int.from_bytes(digest) >> 11) * 2.0**-53 < probability
 
     def _check(self, probability: float) -> None:
-        if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
-            raise ValueError(f"Stochastic: probability must be in [0, 1], got {probability!r}")
+        check_number(probability, "Stochastic: probability", low=0, high=1)

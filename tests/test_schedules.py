@@ -66,6 +66,7 @@ def test_frozen_and_comparable() -> None:
         (Cubic, {"end": float("inf")}, "end: got inf"),
         (Cosine, {"end": "1", "initial": nan}, "initial must be"),
         (Step, {"milestones": ("3it", "2it")}, "milestones must rise"),
+        (Step, {"milestones": 3}, r"milestones\[0\]: got 3"),
         (Step, {"milestones": (3,)}, r"milestones\[0\]: got 3"),
         (Step, {"milestones": (), "gamma": -1}, "gamma must be"),
         (Inverse, {"power": -1}, "power must be"),

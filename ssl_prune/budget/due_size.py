@@ -23,15 +23,15 @@ def window_of(window: Ramp | tuple[TimeLike, TimeLike]) -> Ramp:
     """
     if isinstance(window, Ramp):
         if (window.initial, window.final) != (0, 1) or Time.of(window.warmup).amount:
-            raise ValueError(f"window: the share of the way must go from 0 to 1 without warmup, got {window}")
+            raise ValueError(f"Budget: window: the share of the way must go from 0 to 1 without warmup, got {window}")
         return window
     if not isinstance(window, (tuple, list)) or len(window) != 2:
         raise ValueError(
-            f'window must be two times, such as ("0.1", "0.65"), or a schedule from 0 to 1, got {window!r}'
+            f'Budget: window must be two times, such as ("0.1", "0.65"), or a schedule from 0 to 1, got {window!r}'
         )
-    first, last = (Time.of(time, "window") for time in window)
+    first, last = (Time.of(time, "Budget: window") for time in window)
     if first.unit == last.unit and first.amount >= last.amount:
-        raise ValueError(f"window: the last moment must be after the first, got {window!r}")
+        raise ValueError(f"Budget: window: the last moment must be after the first, got {window!r}")
     return Cosine(start=window[0], end=window[1])
 
 
@@ -45,9 +45,12 @@ def moments(window: Ramp, run: RunLength) -> tuple[int, int]:
         >>> moments(window_of(("0.1", "3ep")), RunLength(steps=100, steps_per_epoch=20))
         (10, 60)
     """
-    start, end = (Time.of(time).exact(run, "window") for time in (window.start, window.end))
+    start, end = (Time.of(time).exact(run, "Budget: window") for time in (window.start, window.end))
     if end - start < 1:
-        raise ValueError(f"the window has no step in a run of {run.steps} steps; train longer or widen it")
+        raise ValueError(
+            f"Budget: window: from step {float(start):g} to {float(end):g} there is no step in a run of {run.steps} steps; train "
+            "longer or widen it"
+        )
     return ceil(start), ceil(end)
 
 

@@ -92,7 +92,31 @@ class Limits:
             shares.append(1e-3 * self.latency_ms / dense["latency"])
         return {**found, "latency": min(shares)} if shares else found
 
+    def text(self, sizes: Mapping[str, float], limits: Mapping[str, float]) -> str:
+        """Sizes in words, each in the unit in which its limit was stated.
 
+        Args:
+            sizes: kind -> share of the dense network.
+            limits: kind -> the share that is the limit, see `shares`.
+
+        Example:
+            >>> limits = Limits(macs=0.5, params=100_000, latency_ms=0.8)
+            >>> limits.text({"macs": 0.25, "params": 0.25, "latency": 1.0}, {"macs": 0.5, "params": 0.125, "latency": 0.4})
+            '25.00% of the dense macs, 200,000 parameters, 2 ms'
+        """
+        found = []
+        for kind, share in sizes.items():
+            of_limit, stated = share / limits[kind], getattr(self, kind)
+            if kind == "latency" and self.latency_ms is not None and stated != limits[kind]:
+                found.append(f"{self.latency_ms * of_limit:.4g} ms")
+            elif stated is not None and stated > 1:
+                found.append(f"{round(stated * of_limit):,} {_UNITS[kind]}")
+            else:
+                found.append(f"{share:.2%} of the dense {kind}")
+        return ", ".join(found)
+
+
+_UNITS = {"macs": "multiply-accumulates", "params": "parameters"}
 _EXPECTED = {
     **dict.fromkeys(("macs", "params"), "a share of the dense network in (0, 1] or an absolute number above 1"),
     "latency": "a share of the dense network's in (0, 1]",

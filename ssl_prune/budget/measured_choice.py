@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_prune.budget.controller import Controller
+from ssl_prune.budget.limits import Limits
 
 __all__ = ["fit", "plan", "unmet"]
 
@@ -159,13 +160,14 @@ def _given_back(
     return chosen
 
 
-def unmet(controller: Controller, over: float) -> str:
-    """What to say of a measured size that is above its limit by so much; nothing if that is noise or less."""
+def unmet(controller: Controller, over: float, stated: Limits) -> str:
+    """What to say of a latency that is measured above its limit by such a share; nothing if that is noise or less."""
     if over <= NOISE * min(controller.limits.values()):
         return ""
     return (
-        f"Budget: without all that may go the network is still measured {over:.1%} of the dense one above what was stated, "
-        f"{controller.limits}. State a larger size, a lower min_keep_ratio, or exclude fewer layers"
+        "Budget: without all that may go the network is still measured "
+        f"{stated.text({'latency': over}, controller.limits)} above what was stated, "
+        f"{stated.text(controller.limits, controller.limits)}. State a larger size, a lower min_keep_ratio, or exclude fewer layers"
     )
 
 

@@ -8,6 +8,7 @@ from ssl_prune.budget.due_size import window_of
 from ssl_prune.schedules import Ramp
 from ssl_prune.scores import Score, TaylorGate
 from ssl_prune.timing import Time, TimeLike
+from ssl_prune.utils.checks import check_number, check_whole
 
 __all__ = ["BudgetOptions"]
 
@@ -28,7 +29,7 @@ class BudgetOptions:
 
     Raises:
         TypeError: a score that is none.
-        ValueError: a number out of its range.
+        ValueError: a number out of its range, or a score that needs a context.
 
     Example:
         >>> BudgetOptions(round_to=8).every
@@ -45,19 +46,20 @@ class BudgetOptions:
     latency_batch: int = 64
 
     def __post_init__(self) -> None:
-        if self.min_keep_ratio is not None and not 0 <= self.min_keep_ratio < 1:
-            raise ValueError(
-                f"Budget: min_keep_ratio must be a share of a layer's channels in [0, 1), got {self.min_keep_ratio!r}"
-            )
+        if self.min_keep_ratio is not None:
+            what = "a share of a layer's channels"
+            check_number(self.min_keep_ratio, "Budget: min_keep_ratio", low=0, below=1, what=what)
         if not Time.of(self.lookahead, "Budget: lookahead").amount:
             raise ValueError(f'Budget: lookahead must be a time above 0, such as "0.05", got {self.lookahead!r}')
-        if not 0 <= self.cost_exponent < float("inf"):
-            raise ValueError(f"Budget: cost_exponent must be a finite number >= 0, got {self.cost_exponent!r}")
+        check_number(self.cost_exponent, "Budget: cost_exponent", low=0)
         if not isinstance(self.score, Score):
             raise TypeError(
                 f"Budget: score must be a score of ssl_prune.scores, such as LayerwiseRank(), got {self.score!r}"
             )
+        if self.score.needs:
+            raise ValueError(
+                f"Budget: score needs what a budget does not know, {'; '.join(self.score.needs)} of a ScoreContext; expected "
+                "one of weights and their gradients alone, such as TaylorGate() or Magnitude()"
+            )
         for name, what in (("round_to", "channels"), ("every", "optimizer steps"), ("latency_batch", "samples")):
-            number = getattr(self, name)
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"Budget: {name} must be a whole number of {what} >= 1, got {number!r}")
+            check_whole(getattr(self, name), f"Budget: {name}", 1, what)

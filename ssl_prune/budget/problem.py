@@ -160,10 +160,13 @@ def make_problem(
     def size(dead: Tensor) -> dict[str, float]:
         return _shares(parts, sizes, times, dead)
 
+    def text(sizes: Mapping[str, float]) -> str:
+        return limits.text({kind: sizes[kind] for kind in shares}, shares)
+
     none = torch.zeros(parts.groups.num_groups, dtype=torch.bool)
     now, least = size(none), {}
     if all(now[kind] <= share for kind, share in shares.items()):
-        raise ValueError(f"Budget: {_text(shares)} is met already: the network is at {_text(now, shares)}")
+        raise ValueError(f"Budget: {limits.text(shares, shares)} is met already: the network is at {text(now)}")
     floors = (
         [(min_keep_ratio or 0.0, 1.0)]
         if min_keep_ratio is not None or times is not None
@@ -182,8 +185,8 @@ def make_problem(
             break
     else:
         raise ValueError(
-            f"Budget: {_text(shares)} cannot be reached: with what has to stay of each layer (min_keep_ratio={min_keep_ratio or 0.0}, "
-            f"round_to={round_to}) the network is at {_text(least, shares)}. State a larger size, a lower min_keep_ratio or "
+            f"Budget: {limits.text(shares, shares)} cannot be reached: with what has to stay of each layer (min_keep_ratio={min_keep_ratio or 0.0}, "
+            f"round_to={round_to}) the network is at {text(least)}. State a larger size, a lower min_keep_ratio or "
             "round_to, or exclude fewer layers"
         )
     return BudgetProblem(parts, sizes, times, controller)
@@ -195,7 +198,3 @@ def _blocks(parts: IndivisibleGroups, num_units: int, round_to: int) -> Tensor:
     most = torch.zeros(int(parts.groups.layer.max()) + 1, dtype=torch.long)
     most.scatter_reduce_(0, parts.groups.layer.cpu(), units, "amax")
     return torch.tensor([round_to // gcd(round_to, n) for n in most.tolist()])
-
-
-def _text(shares: Mapping[str, float], kinds: Mapping[str, float] | None = None) -> str:
-    return ", ".join(f"{shares[kind]:.2%} of the dense {kind}" for kind in (kinds or shares))

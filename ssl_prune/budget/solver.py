@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ssl_prune.budget.controller import Choice, Controller
 from ssl_prune.budget.due_size import due_share, moments
+from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import fit, plan, unmet
 from ssl_prune.errors import SlimError
@@ -24,6 +25,7 @@ from ssl_prune.scores import Score
 from ssl_prune.solvers.base import Solver
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.timing import RunLength, Time, TimeLike
+from ssl_prune.utils.checks import check_number, check_whole
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
@@ -54,6 +56,7 @@ class BudgetSolver(Solver):
         every: optimizer steps between two decisions.
         measure: says what sizes are estimates of: from dead groups ``(G,)`` to the shares that are left, for the network as it
             is at that moment, where these are at zero. Called a few times in the window, of what is to go in the end.
+        stated: the limits in the units in which messages speak of them; default shares.
 
     Attributes:
         first: the optimizer step at which the window begins.
@@ -81,6 +84,7 @@ class BudgetSolver(Solver):
         cost_exponent: float = 1.0,
         every: int = 10,
         measure: Callable[[Tensor], Mapping[str, float]] | None = None,
+        stated: Limits | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0, run=run)
         if self.groups.is_sharded:
@@ -88,12 +92,13 @@ class BudgetSolver(Solver):
                 f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget judges the "
                 "network as it would be cut; train with ddp or in one process, or give the penalty a strength instead"
             )
-        if every < 1 or cost_exponent < 0:
-            raise ValueError(f"every must be at least 1 and cost_exponent at least 0, got {every} and {cost_exponent}")
+        check_whole(every, "Budget: every", 1, "optimizer steps")
+        check_number(cost_exponent, "Budget: cost_exponent", low=0)
         self.score, self.controller, self.window = score, controller, window
         self.cost_exponent, self.every, self._saving, self._measure = cost_exponent, every, saving, measure
+        self._stated = Limits.of(controller.limits) if stated is None else stated
         self.first, self.last = moments(window, self.run)
-        self._ahead = max(1, round(Time.of(lookahead, "lookahead").exact(self.run, "lookahead")))
+        self._ahead = max(1, round(Time.of(lookahead, "Budget: lookahead").exact(self.run, "Budget: lookahead")))
         score.bind(groups)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
@@ -267,7 +272,7 @@ class BudgetSolver(Solver):
         self.projected += int(chosen.sum())
         self._remove(chosen, binding)
         self.groups.scale_((~self.dead).to(self.groups.norms()))
-        if self._measure is not None and (message := unmet(self.controller, self._excess(self.dead))):
+        if self._measure is not None and (message := unmet(self.controller, self._excess(self.dead), self._stated)):
             warnings.warn(message, stacklevel=2)
         self.freeze()
         self.strength = 0.0

@@ -62,7 +62,7 @@ def partition(
         `ShardedPartition`.
 
     Raises:
-        TypeError: a granularity that is none.
+        TypeError: a granularity or a model that is none.
         ValueError: an unknown granularity, a pattern without a match, a graph that is needed and missing, no group, or
             parameters that are sharded in a way that is not known.
 

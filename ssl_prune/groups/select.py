@@ -40,13 +40,15 @@ def select_layers(
 
     Raises:
         ValueError: a pattern or type matches no layer, or nothing is left.
-        TypeError: a pattern is neither a string nor a module type.
+        TypeError: the model is no module, or a pattern is neither a string nor a module type.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3), nn.Linear(3, 4))
         >>> list(select_layers(net, include=nn.Linear, exclude="3"))
         ['2']
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: got {model!r}, expected a network, an object of torch.nn.Module")
     layers = prunable_layers(model)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no convolution or linear layer, so nothing to group")

@@ -259,10 +259,7 @@ class Mask:
         self._hidden = hidden
 
     def _set(self, alive: Tensor, entries: Bits | None) -> None:
-        if alive.dtype != torch.bool or alive.shape != (self.groups.num_groups,):
-            raise ValueError(
-                f"alive must be ({self.groups.num_groups},) bool for {self.groups}, got {tuple(alive.shape)} {alive.dtype}"
-            )
+        states.check_bits(alive, (self.groups.num_groups,), f"{self.groups}: alive")
         states.check_entries(entries, self.groups)
         self._alive = alive.to(self.groups.members[0].values.device, copy=True)
         self._entries = None if entries is None else list(entries)

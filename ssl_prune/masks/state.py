@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.utils.bits import packed, unpacked
+from ssl_prune.utils.checks import check_state
 
 if TYPE_CHECKING:
     from ssl_prune.masks.mask import Mask
 
-__all__ = ["check_entries", "fitting", "saved", "taken_over"]
+__all__ = ["check_bits", "check_entries", "fitting", "saved", "taken_over"]
 
 
 def saved(mask: Mask, hidden: Sequence[Tensor] | None) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def fitting(
     Raises:
         ValueError: they are those of another partition.
     """
+    check_state(state, ["groups", "alive", "entries", "hidden", "forward", "gradient", "storage"], "Mask")
     members, entries, hidden = groups.members, state["entries"], state["hidden"]
     try:
         if state["groups"] != groups.num_groups:
@@ -93,7 +95,17 @@ def check_entries(entries: Sequence[Tensor | None] | None, groups: Partition) ->
     if len(entries) != len(groups.members):
         raise ValueError(f"entries must be one tensor or None a member: {len(groups.members)}, got {len(entries)}")
     for bits, member in zip(entries, groups.members, strict=True):
-        if bits is not None and (bits.dtype != torch.bool or bits.shape != member.values.shape):
-            raise ValueError(
-                f"{member.name}: entries must be {tuple(member.values.shape)} bool, got {tuple(bits.shape)} {bits.dtype}"
-            )
+        if bits is not None:
+            check_bits(bits, tuple(member.values.shape), f"{member.name}: entries")
+
+
+def check_bits(bits: object, shape: tuple[int, ...], name: str) -> None:
+    """Refuse what is no bool tensor of this shape.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(bits, Tensor):
+        raise ValueError(f"{name} must be a bool tensor of shape {shape}, got {bits!r}")
+    if bits.dtype != torch.bool or bits.shape != shape:
+        raise ValueError(f"{name} must be {shape} bool, got {tuple(bits.shape)} {bits.dtype}")

@@ -22,6 +22,7 @@ from ssl_prune.scores.gates import Gates
 from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.slimming.proof.outputs import Expected, verify
 from ssl_prune.slimming.work import is_large
+from ssl_prune.utils.checks import check_number, check_whole
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call
 
@@ -65,6 +66,8 @@ def apply_budget(
         >>> apply_budget(trace(net, x), net, x, Limits(params=0.5), [(x, y)])[1].groups
         {'0': 5}
     """
+    check_number(cost_exponent, "apply_budget: cost_exponent", low=0)
+    check_whole(round_to, "apply_budget: round_to", 1, "channels")
     changed = copied(model)
     problem = make_problem(
         graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to
@@ -89,7 +92,7 @@ def apply_budget(
             return problem.controller.excess(dead, measured=left)
 
         dead = plan(problem.controller, keys, none, excess)
-        if message := unmet(problem.controller, excess(dead)):
+        if message := unmet(problem.controller, excess(dead), limits):
             raise ValueError(message)
     groups.scale_((~dead).to(groups.dtype))
     expected = Expected(model, inputs, is_large(graph.program))

@@ -12,6 +12,7 @@ from ssl_prune.graph import ChannelGraph, ParameterAxis
 from ssl_prune.slimming.outcome.changes import ThresholdChange
 from ssl_prune.slimming.proof.outputs import Expected, verify
 from ssl_prune.slimming.work import is_large
+from ssl_prune.utils.checks import check_number
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs
 
@@ -27,9 +28,7 @@ def check_threshold(threshold: float) -> None:
     Raises:
         ValueError: not a finite number of at least 0.
     """
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-    if not number or not 0 <= threshold < math.inf:
-        raise ValueError(f"threshold: got {threshold!r}, expected a finite number of at least 0, for example 1e-4")
+    check_number(threshold, "threshold", low=0)
 
 
 def apply_threshold(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_prune.penalties.group_norm import GroupNormPenalty, SizeNorm
+from ssl_prune.utils.checks import check_number
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ class GroupMCP(GroupNormPenalty):
 
     def __post_init__(self) -> None:
         self._check_size_norm()
-        if not self.gamma > 0:
-            raise ValueError(f"gamma must be a number above 0, got {self.gamma!r}")
+        check_number(self.gamma, "gamma", above=0, infinite=True)
 
     def cost(self, norms: Tensor, weights: Tensor) -> Tensor:
         """``a t - t^2 / (2 gamma)``, constant from ``a gamma`` on."""

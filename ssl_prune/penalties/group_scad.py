@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_prune.penalties.group_norm import GroupNormPenalty, SizeNorm
+from ssl_prune.utils.checks import check_number
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,8 @@ class GroupSCAD(GroupNormPenalty):
 
     def __post_init__(self) -> None:
         self._check_size_norm()
-        if not self.a > 1 or not 0 < self.knee < float("inf"):
-            raise ValueError(
-                f"a must be a number above 1 and knee a finite number above 0, got {self.a!r} and {self.knee!r}"
-            )
+        check_number(self.a, "a", above=1, infinite=True)
+        check_number(self.knee, "knee", above=0)
 
     def cost(self, norms: Tensor, weights: Tensor) -> Tensor:
         """``a_g rho(t)``: ``t`` less the square of what is beyond the knee, constant from ``a k`` on."""

@@ -14,6 +14,7 @@ from ssl_prune.penalties.functional import soft_threshold
 from ssl_prune.penalties.group_lasso import GroupLasso
 from ssl_prune.penalties.group_norm import SizeNorm
 from ssl_prune.penalties.l1 import L1
+from ssl_prune.utils.checks import check_number
 
 if TYPE_CHECKING:
     from ssl_prune.groups import Partition
@@ -52,8 +53,7 @@ class SparseGroupLasso(Penalty):
     size_norm: SizeNorm = "none"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.l1_ratio <= 1:
-            raise ValueError(f"l1_ratio must be in [0, 1], got {self.l1_ratio}")
+        check_number(self.l1_ratio, "l1_ratio", low=0, high=1)
         GroupLasso(self.size_norm)  # checks the name
 
     @property

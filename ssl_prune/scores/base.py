@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ssl_prune.groups import Partition
 from ssl_prune.scores.context import ScoreContext
+from ssl_prune.utils.checks import check_number, check_state
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
@@ -36,6 +36,11 @@ class Score(ABC):
     """
 
     context = ScoreContext()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What of a context it cannot do without, each with its own name: ``"SecondOrder: curvature"``."""
+        return ()
 
     def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Take the groups to score.
@@ -104,7 +109,7 @@ class Sum(Score):
         weights: a number for each; default 1.
 
     Raises:
-        TypeError: something is no score.
+        TypeError: something is no score, or no list.
         ValueError: no score, another number of weights than of scores, or one that is not finite.
 
     Example:
@@ -121,6 +126,8 @@ class Sum(Score):
     """
 
     def __init__(self, scores: Sequence[Score], weights: Sequence[float] | None = None) -> None:
+        if not isinstance(scores, Sequence) or not isinstance(weights, Sequence | None):
+            raise TypeError(f"Sum: expected a list of scores and a list of weights, got {scores!r} and {weights!r}")
         weights = [1.0] * len(scores) if weights is None else weights
         if not scores or len(scores) != len(weights):
             raise ValueError(f"Sum: expected scores and a weight for each, got {len(scores)} and {len(weights)}")
@@ -128,10 +135,14 @@ class Sum(Score):
         for score, weight in zip(scores, weights, strict=True):
             if not isinstance(score, Score):
                 raise TypeError(f"Sum: scores must be scores of ssl_prune.scores, got {score!r}")
-            if not isfinite(weight):
-                raise ValueError(f"Sum: weights must be finite numbers, got {weight!r}")
+            check_number(weight, "Sum: each of weights")
             for term, factor in score.terms.items() if isinstance(score, Sum) else [(score, 1.0)]:
                 self.terms[term] = self.terms.get(term, 0.0) + factor * weight
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What each score needs."""
+        return tuple(need for score in self.terms for need in score.needs)
 
     def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Start anew on these groups."""
@@ -162,6 +173,7 @@ class Sum(Score):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError for another number of scores."""
+        check_state(state, ["terms"], "Sum")
         if len(state["terms"]) != len(self.terms):
             raise ValueError(f"Sum: the state is of {len(state['terms'])} scores, expected {len(self.terms)}")
         for score, own in zip(self.terms, state["terms"], strict=True):
@@ -194,8 +206,7 @@ class EMAScore(Score):
     """
 
     def __init__(self, decay: float = 0.98) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"{type(self).__name__}: decay must be in [0, 1), got {decay!r}")
+        check_number(decay, f"{type(self).__name__}: decay", low=0, below=1)
         self.decay = decay
 
     def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
@@ -227,6 +238,7 @@ class EMAScore(Score):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError for another number of groups."""
+        check_state(state, ["mean", "weight"], type(self).__name__)
         if state["mean"].shape != self._mean.shape:
             raise ValueError(
                 f"{type(self).__name__}: the state has {tuple(state['mean'].shape)} groups, expected "

@@ -30,6 +30,11 @@ class Gradient(Score):
     def __init__(self, name: str | None = None) -> None:
         self.name = name
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The gradient of the loss that it names."""
+        return () if self.name is None else (f'Gradient("{self.name}"): gradients["{self.name}"]',)
+
     def values(self) -> Tensor:
         """The norms now.
 

@@ -51,6 +51,11 @@ class LayerwiseRank(Score):
             )
         self.score = TaylorGate() if score is None else score
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the other score needs."""
+        return self.score.needs
+
     def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:
         """Start anew on these groups."""
         self.score.bind(groups, context=context)

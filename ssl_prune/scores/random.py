@@ -25,6 +25,8 @@ class Random(Score):
     """
 
     def __init__(self, seed: int = 0) -> None:
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise ValueError(f"Random: seed must be a whole number, got {seed!r}")
         self.seed = seed
 
     def bind(self, groups: Partition, *, context: ScoreContext | None = None) -> None:

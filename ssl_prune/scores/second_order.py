@@ -25,6 +25,11 @@ class SecondOrder(Score):
     Source: LeCun, Denker and Solla, Optimal Brain Damage (1989), equation 5.
     """
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The curvature."""
+        return ("SecondOrder: curvature",)
+
     def values(self) -> Tensor:
         """The saliencies of the weights as they are now.
 

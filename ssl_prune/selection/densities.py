@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from math import prod
 
+from ssl_prune.utils.checks import check_number, check_whole
+
 __all__ = ["DISTRIBUTIONS", "densities"]
 
 DISTRIBUTIONS = ("uniform", "er", "erk", "global")
@@ -57,13 +59,15 @@ def densities(
         )
     elif kind not in DISTRIBUTIONS:
         raise ValueError(f"densities: unknown kind {kind!r}; expected one of {', '.join(DISTRIBUTIONS)} or a mapping")
-    elif not isinstance(sparsity, (int, float)) or not 0 <= sparsity < 1:
-        raise ValueError(f"densities: sparsity must be in [0, 1), got {sparsity!r}")
+    else:
+        check_number(sparsity, "densities: sparsity", low=0, below=1)
+    for name, shape in shapes.items():
+        for size in shape:
+            check_whole(size, f"densities: each size in the shape {tuple(shape)} of {name}", 1)
     for name, density in given.items():
         if name not in shapes:
             raise ValueError(f"densities: {name} is none of the layers, which are {', '.join(shapes)}")
-        if not 0 <= density <= 1:
-            raise ValueError(f"densities: {name} must have a density in [0, 1], got {density!r}")
+        check_number(density, f"densities: {name}", low=0, high=1, what="a density")
     free = {name: tuple(shape) for name, shape in shapes.items() if name not in given}
     found = {**given, **(_solved({name: _raw(str(kind), name, shape) for name, shape in free.items()}, free, sparsity))}
     return {name: float(found[name]) for name in shapes}

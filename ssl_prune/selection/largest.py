@@ -27,7 +27,7 @@ def largest(scores: Tensor, k: int, seed: int = 0) -> Tensor:
         bool, shaped as `scores`, with exactly k True.
 
     Raises:
-        ValueError: fewer than k entries, or a score that is NaN.
+        ValueError: no tensor, fewer than k entries, or a score that is NaN.
 
     Example:
         >>> largest(torch.tensor([3.0, 1.0, 2.0, 1.0]), 2)
@@ -35,9 +35,11 @@ def largest(scores: Tensor, k: int, seed: int = 0) -> Tensor:
         >>> int(largest(torch.zeros(100), 30).sum())
         30
     """
+    if not isinstance(scores, Tensor):
+        raise ValueError(f"scores must be a tensor, such as torch.tensor([3.0, 1.0]), got {scores!r}")
     flat = scores.detach().reshape(-1)
-    if not 0 <= k <= len(flat):
-        raise ValueError(f"k must be from 0 to the {len(flat)} entries that there are, got {k}")
+    if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= len(flat):
+        raise ValueError(f"k must be from 0 to the {len(flat)} entries that there are, got {k!r}")
     if bool(flat.isnan().any()):
         raise ValueError(f"the score of entry {int(flat.isnan().nonzero()[0])} is NaN, so nothing can be chosen by it")
     if k == 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_prune.selection.largest import tie_keys
+from ssl_prune.utils.checks import check_number
 
 __all__ = ["KeepRules", "RemovalOrder"]
 
@@ -74,6 +75,7 @@ class KeepRules:
     def __init__(
         self, layer: Tensor, *, min_keep_ratio: float = 0.0, fixed: Tensor | None = None, block: Tensor | None = None
     ) -> None:
+        check_number(min_keep_ratio, "min_keep_ratio", low=0, high=1)
         self.layer = layer.cpu()
         self.fixed = torch.zeros(len(layer), dtype=torch.bool) if fixed is None else fixed.cpu()
         counts = torch.bincount(self.layer)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssl_prune.slimming.plan.rounding import check_round_to
+from ssl_prune.utils.checks import check_number
 
 __all__ = ["Settings"]
 
@@ -30,8 +31,7 @@ class Settings:
     training: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
-            raise ValueError(f"tolerance: got {self.tolerance}, expected a number of at least 0, for example 1e-4")
+        check_number(self.tolerance, "tolerance", low=0)
         if self.columns not in (True, False, "measured"):
             raise ValueError(f'columns: got {self.columns!r}, expected True, False or "measured"')
         check_round_to(self.round_to)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any, TypedDict
 
 import torch
@@ -15,13 +14,14 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Constant, Schedule
 from ssl_prune.solvers.binding import Binding
 from ssl_prune.solvers.step_hook import StepHook
-from ssl_prune.timing import RunLength
+from ssl_prune.timing import RunLength, Time, TimeLike
+from ssl_prune.utils.checks import check_number, check_state, check_whole
 
 
 class SolverOptions(TypedDict, total=False):
     """What every solver takes by name, see `Solver`."""
 
-    freeze_at: int | None
+    freeze_at: int | TimeLike | None
     target_groups: int | None
     run: RunLength | None
 
@@ -34,7 +34,8 @@ class Solver(StepHook, ABC):
         penalty: for strength 1.
         strength: weight of the penalty in the objective; multiplied by the learning rate of each step.
         schedule: a factor on it over time; default 1 throughout.
-        freeze_at: the optimizer step, counted from 0, from which on the zeros are frozen and the strength is 0; default never.
+        freeze_at: the optimizer step, counted from 0, from which on the zeros are frozen and the strength is 0, or a time
+            such as "0.5" or "5ep" in `run`; default never.
         target_groups: freeze as soon as no more than this many groups are alive; default never.
         run: how long the run is, for times of the schedule; default no known end.
 
@@ -50,14 +51,12 @@ class Solver(StepHook, ABC):
         strength: float,
         schedule: Schedule | None = None,
         *,
-        freeze_at: int | None = None,
+        freeze_at: int | TimeLike | None = None,
         target_groups: int | None = None,
         run: RunLength | None = None,
     ) -> None:
-        if freeze_at is not None and freeze_at < 0:
-            raise ValueError(f"freeze_at must be an optimizer step >= 0 or None, got {freeze_at}")
-        if target_groups is not None and target_groups < 0:
-            raise ValueError(f"target_groups must be a number of groups >= 0 or None, got {target_groups}")
+        if target_groups is not None:
+            check_whole(target_groups, "target_groups", 0, "groups")
         if not isinstance(penalty, Penalty):
             raise TypeError(f"penalty must be an object of ssl_prune.penalties, such as GroupLasso(), got {penalty!r}")
         if schedule is not None and not isinstance(schedule, Schedule):
@@ -68,9 +67,9 @@ class Solver(StepHook, ABC):
         self.penalty = penalty
         self.strength = strength
         self.schedule = schedule or Constant()
-        self.freeze_at = freeze_at
-        self.target_groups = target_groups
         self.run = run or RunLength()
+        self.freeze_at = None if freeze_at is None else _step(freeze_at, self.run)
+        self.target_groups = target_groups
         self._left: int | None = None
 
     @property
@@ -80,8 +79,7 @@ class Solver(StepHook, ABC):
 
     @strength.setter
     def strength(self, strength: float) -> None:
-        if not isfinite(strength) or strength < 0:
-            raise ValueError(f"strength must be a finite number >= 0, got {strength}")
+        check_number(strength, "strength", low=0)
         self._strength = float(strength)
 
     @property
@@ -123,6 +121,7 @@ class Solver(StepHook, ABC):
         Raises:
             ValueError: the frozen zeros are those of another partition, or not in the parameters.
         """
+        check_state(state, ["step_counts", "strength"], type(self).__name__)
         super().load_state_dict(state)
         self.strength = state["strength"]
         if self.mask is None or not self._only_in_zeros(state):
@@ -169,3 +168,11 @@ class Solver(StepHook, ABC):
 
     def _few_enough(self) -> bool:
         return self.target_groups is not None and self.groups.at_most(self.target_groups)
+
+
+def _step(freeze_at: int | TimeLike, run: RunLength) -> int:
+    """The optimizer step of `freeze_at`, which is one or a time."""
+    if isinstance(freeze_at, int):
+        check_whole(freeze_at, "freeze_at", 0, "optimizer steps")
+        return freeze_at
+    return Time.of(freeze_at, "freeze_at").first_step(run, "freeze_at")

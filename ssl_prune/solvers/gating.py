@@ -15,6 +15,7 @@ from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver, SolverOptions
 from ssl_prune.solvers.binding import Binding, refuse_fused
 from ssl_prune.solvers.gates import Gates
+from ssl_prune.utils.checks import check_number, check_whole
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
@@ -87,10 +88,8 @@ class GatedSolver(Solver):
         super().__init__(groups, penalty, strength, schedule, **shared)
         if not isinstance(penalty, GroupLasso):
             raise TypeError(f"gates make a group lasso, expected GroupLasso() as the penalty, got {penalty!r}")
-        if not isinstance(factors, int) or factors < 2:
-            raise ValueError(f"factors must be a whole number >= 2, got {factors!r}")
-        if not 0 <= threshold < float("inf"):
-            raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")
+        check_whole(factors, "factors", 2)
+        check_number(threshold, "threshold", low=0)
         if self.groups.is_sharded:
             raise ValueError(
                 f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: take the proximal solver"

@@ -13,6 +13,7 @@ from ssl_prune.groups import Partition
 from ssl_prune.groups.shards import on_shards
 from ssl_prune.masks import Mask
 from ssl_prune.solvers.binding import Binding, bind, skipped
+from ssl_prune.utils.checks import check_state
 
 if TYPE_CHECKING:
     from ssl_prune.shrinking.index_maps import Source
@@ -133,8 +134,9 @@ class StepHook:
         """Take over what `state_dict` returned, before or after `attach`.
 
         Raises:
-            ValueError: the mask is that of another partition.
+            ValueError: it is no such state, or the mask is that of another partition.
         """
+        check_state(state, ["step_counts"], type(self).__name__)
         mask = self._mask_of(state)
         self._counts = list(state["step_counts"])
         self._counts += [0] * (len(self._optimizers) - len(self._counts))

@@ -15,6 +15,7 @@ from ssl_prune.penalties import Penalty
 from ssl_prune.schedules import Schedule
 from ssl_prune.solvers.base import Solver, SolverOptions
 from ssl_prune.solvers.binding import Binding, refuse_fused
+from ssl_prune.utils.checks import check_number
 
 
 class SubgradientSolver(Solver):
@@ -65,8 +66,7 @@ class SubgradientSolver(Solver):
         **shared: Unpack[SolverOptions],
     ) -> None:
         super().__init__(groups, penalty, strength, schedule, **shared)
-        if not 0 <= threshold < float("inf"):
-            raise ValueError(f"threshold must be a finite number >= 0, got {threshold}")
+        check_number(threshold, "threshold", low=0)
         self.threshold = threshold
         self._just_below: dict[torch.dtype, float] = {}
         self._only = None if thresholded is None else {id(p) for p in thresholded}

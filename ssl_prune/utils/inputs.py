@@ -1,5 +1,6 @@
 """Example inputs: a tensor, a tuple or list of positional arguments, or a dict of keyword arguments."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ __all__ = [
     "attributes_restored",
     "batch_of",
     "call",
+    "check_example",
     "evaluation",
     "leaves",
     "map_tensors",
@@ -46,6 +48,47 @@ def as_call(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
         f"example inputs: got {type(inputs).__name__}, expected a tensor, a tuple of positional arguments or a dict "
         "of keyword arguments; for example slim(model, torch.randn(1, 3, 32, 32))"
     )
+
+
+def check_example(model: nn.Module, inputs: Inputs) -> None:
+    """Refuse an example that holds nothing, of which everything that is compared would be equal.
+
+    Args:
+        model: the network; one that takes no inputs has an empty example.
+        inputs: the example.
+
+    Raises:
+        TypeError: `model` is no network, or `inputs` is not a tensor, tuple or dict.
+        ValueError: no argument where the network needs some, or tensors without an entry, such as a batch of none.
+
+    Example:
+        >>> check_example(nn.Linear(2, 1), torch.zeros(0, 2))
+        Traceback (most recent call last):
+        ...
+        ValueError: example inputs: got tensors of shapes (0, 2) without an entry, expected at least one sample for Linear
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: got {model!r}, expected a network, an object of torch.nn.Module")
+    args, kwargs = as_call(inputs)
+    if not args and not kwargs:
+        needed = [p.name for p in inspect.signature(model.forward).parameters.values() if _is_needed(p)]
+        if needed:
+            raise ValueError(
+                f"example inputs: got {inputs!r}, expected what {type(model).__name__} is called with: {', '.join(needed)}; "
+                "for example slim(model, torch.randn(1, 3, 32, 32))"
+            )
+    tensors = leaves((args, kwargs))
+    if tensors and not any(tensor.numel() for tensor in tensors):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ValueError(
+            f"example inputs: got tensors of shapes {shapes} without an entry, expected at least one sample for "
+            f"{type(model).__name__}"
+        )
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variadic
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:

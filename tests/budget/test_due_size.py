@@ -48,8 +48,8 @@ def test_moments_between_steps_are_those_after_them():
 @pytest.mark.parametrize(
     ("window", "options", "message"),
     [
-        (("0.5", "0.51"), {}, "the window has no step in a run of 40 steps"),
-        (("3ep", "10it"), {}, "the window has no step"),
+        (("0.5", "0.51"), {}, "window: from step 20 to 20.4 there is no step in a run of 40 steps"),
+        (("3ep", "10it"), {}, "window: from step 30 to 10 there is no step"),
         (("0.5", "0.2"), {}, "window: the last moment must be after the first"),
         ((0.1, 0.65), {}, r"window: got 0\.1, expected a time with its unit"),
         (("0.1",), {}, "window must be two times"),
@@ -60,5 +60,5 @@ def test_moments_between_steps_are_those_after_them():
     ],
 )
 def test_what_is_no_window_is_refused(window, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^Budget: .*{message}"):
         solver(window, **options)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_prune.budget.controller import Controller
+from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measured_choice import fit, plan, unmet
 
 
@@ -131,8 +132,10 @@ def test_out_of_reach_takes_all_that_floors_allow():
     machine = Machine(WIDTHS, 0.5, lambda dead, layer: 0.9, min_keep_ratio=0.25)
     chosen = fit(machine.controller, machine.keys(), machine.none, machine.excess, 0.02)
     assert torch.bincount(machine.layer[~chosen]).tolist() == [8, 8, 16]
-    assert "measured 40.0% of the dense one above what was stated, {'latency': 0.5}" in unmet(machine.controller, 0.4)
-    assert not unmet(machine.controller, 0.004)
+    said = unmet(machine.controller, 0.4, Limits(latency=0.5))
+    assert "measured 40.00% of the dense latency above what was stated, 50.00% of the dense latency" in said
+    assert "measured 1.6 ms above what was stated, 2 ms" in unmet(machine.controller, 0.4, Limits(latency_ms=2))
+    assert not unmet(machine.controller, 0.004, Limits(latency=0.5))
 
 
 def test_groups_named_first_go_first():

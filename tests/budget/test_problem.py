@@ -53,6 +53,28 @@ def test_times_may_need_all_but_one_channel(monkeypatch):
     assert least.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (Limits(params=10**6), "Budget: 1,000,000 parameters is met already: the network is at 5,743 parameters"),
+        (Limits(macs=20), "Budget: 20 multiply-accumulates cannot be reached: .* is at 24 multiply-accumulates"),
+        (Limits(latency_ms=50), "Budget: 50 ms is met already: the network is at 40 ms"),
+        (Limits(latency_ms=2), "Budget: 2 ms cannot be reached: .* is at 4 ms"),
+        (
+            Limits(latency=0.05, latency_ms=20),
+            "Budget: 5.00% of the dense latency cannot be .* is at 10.00% of the dense",
+        ),
+    ],
+)
+def test_a_size_is_spoken_of_in_its_own_unit(monkeypatch, limits, words):
+    monkeypatch.setattr(problem, "latency_left", lambda *args: 0.1)
+    monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda *args, **kwargs: 0.04)
+    net = network()
+    graph = trace(net, X[:1])
+    with pytest.raises(ValueError, match=words):
+        make_problem(graph, net, partition(net, "coupled", graph=graph), limits, inputs=X[:1])
+
+
 def test_a_floor_that_is_stated_is_kept_or_refused():
     assert least(0.5, min_keep_ratio=0.0) == [1, 1]
     assert least(0.5, min_keep_ratio=0.25) == [25, 9]

@@ -1,6 +1,7 @@
 """A stated size is met, and what cannot be met is refused before training."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,13 +12,13 @@ from wide import Wide, adamw
 from ssl_prune import SlimError, cost
 from ssl_prune._lightning import pl
 from ssl_prune.budget.record import RECORDED
-from ssl_prune.callbacks import Budget, GroupLasso, Penalise, Slim
+from ssl_prune.callbacks import Budget, Distill, GroupLasso, Penalise, Slim
 from ssl_prune.callbacks._timed import LatencyMeasurement
 from ssl_prune.groups import Coupled
 from ssl_prune.models import ViT
 from ssl_prune.penalties import GroupLasso as GroupLassoPenalty
 from ssl_prune.schedules import Cosine
-from ssl_prune.scores import Magnitude
+from ssl_prune.scores import Gradient, LayerwiseRank, Magnitude, SecondOrder
 
 
 class Lit(wide.Lit):
@@ -158,7 +159,11 @@ REFUSED = [
     (lambda: [GroupLasso("coupled"), Budget(macs=0.3, min_keep_ratio=0.9)], "cannot be reached"),
     (lambda: [GroupLasso("coupled"), Budget(macs=1.0)], "is met already"),
     (lambda: [GroupLasso("coupled"), Budget(params=10**9)], "is met already"),
-    (lambda: [GroupLasso("coupled"), Budget(macs=0.5, window=("0.1", "0.1001"))], "the window has no step"),
+    (lambda: [GroupLasso("coupled"), Budget(macs=0.5, window=("0.1", "0.1001"))], "Budget: window: .* no step"),
+    (
+        lambda: [GroupLasso("coupled"), Budget(macs=0.5, window=("0.1", "3ep"))],
+        "Budget: window: it ends at step 60 of a run of 40",
+    ),
 ]
 
 
@@ -202,6 +207,12 @@ def test_a_run_without_an_end_is_refused(trainer):
         ({"macs": 0.5, "cost_exponent": float("inf")}, "cost_exponent must be"),
         ({"macs": 0.5, "cost_exponent": float("nan")}, "cost_exponent must be"),
         ({"macs": -1}, "macs must be"),
+        (
+            {"macs": 0.5, "score": Gradient("task")},
+            r'Budget: score needs .* Gradient\("task"\): gradients\["task"\] of',
+        ),
+        ({"macs": 0.5, "score": Magnitude() + SecondOrder()}, "Budget: score needs .* SecondOrder: curvature of"),
+        ({"macs": 0.5, "score": LayerwiseRank(SecondOrder())}, "Budget: score needs .* SecondOrder: curvature of"),
     ],
 )
 def test_numbers_out_of_range_are_refused(options, message):
@@ -304,8 +315,39 @@ def test_a_latency_that_cannot_be_reached_is_said(trainer, monkeypatch, smallest
         with pytest.raises(ValueError, match=r"cannot be reached: .* is at 90.00% of the dense latency"):
             fit(Lit(), loader())
     else:
-        with pytest.warns(UserWarning, match="still measured 40.0% of the dense one above what was stated"):
+        with pytest.warns(UserWarning, match="still measured 40.00% of the dense latency above what was stated, 50"):
             fit(Lit(), loader())
+
+
+@pytest.mark.parametrize(("window", "batches"), [(("0.1", "0.65"), True), (("1ep", "5ep"), 3), (("10it", "99it"), 2)])
+def test_a_dry_run_passes_and_leaves_all_channels(trainer, tmp_path, caplog, window, batches):
+    lit, budget = Lit(), Budget(macs=0.5, window=window, lookahead="2ep", path="budget.json")
+    with caplog.at_level("INFO"):
+        trainer(GroupLasso("coupled"), budget, Distill(), fast_dev_run=batches).fit(lit, loader())
+    assert "Budget: fast_dev_run is too short" in caplog.text
+    assert budget.solver.step_count == int(batches)
+    assert not budget.solver.dead.any()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_metric_that_nothing_logs_is_said():
+    run = SimpleNamespace(sanity_checking=False, global_step=3, callback_metrics={"val_loss": torch.tensor(0.5)})
+    budget = Budget(macs=0.5, path="budget.json", metric="val_f1")
+    with pytest.warns(
+        UserWarning, match=r"Budget: metric='val_f1' is not logged, expected one of what is: val_loss; log"
+    ):
+        budget.on_validation_end(run, None)
+    known = Budget(macs=0.5, path="budget.json", metric="val_loss")
+    for callback in (known, Budget(macs=0.5)):  # the default is not asked for
+        callback.on_validation_end(run, None)
+    assert known.measured == [(3, 0.5)]
+
+
+def test_frozen_layers_are_said(trainer):
+    lit = Lit()
+    lit.net.conv2.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"Budget: conv2.weight is not trained .*, 1 such .* with exclude"):
+        trainer(GroupLasso("coupled"), Budget(macs=0.8), fast_dev_run=True).fit(lit, loader())
 
 
 def test_times_of_several_processes_are_refused(trainer, monkeypatch):

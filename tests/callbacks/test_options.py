@@ -76,7 +76,7 @@ PENALTY = {
     "preconditioned": True,
     "threshold": 0.05,
     "freeze_at": "0.5",
-    "target_groups": 1000,
+    "target_groups": 17,  # of 18 neurons
     "module": "net.body",
 }
 
@@ -154,22 +154,26 @@ SUBGRADIENT = {"solver": "subgradient"}
 SLIM = tuple(OPTIONS[Slim].keys() - {"exact"})  # which acts where the proof fails
 BUDGET = {"macs": 0.6, "window": (0, "0.9")}
 CONTEXTS = {
-    "L1, proximal": Context(L1, {"strength": 0.05}, refused=("threshold",)),
+    "L1, proximal": Context(L1, {"strength": 0.05}, refused=("threshold",), changed={"target_groups": 97}),
     "L1, subgradient": Context(
-        L1, {"strength": 0.05, **SUBGRADIENT}, refused=("preconditioned",), changed={"solver": "proximal"}
+        L1,
+        {"strength": 0.05, **SUBGRADIENT},
+        refused=("preconditioned",),
+        changed={"solver": "proximal"},
+        only=tuple(PENALTY.keys() - {"target_groups"}),
     ),
     "GroupLasso, proximal": Context(
-        GroupLasso, {"granularity": "neuron", "strength": 0.1}, refused=("threshold", "factors")
+        GroupLasso, {"granularity": "neuron", "strength": 3.0}, refused=("threshold", "factors")
     ),
     "GroupLasso, gating": Context(
         GroupLasso,
         {"granularity": "neuron", "strength": 5.0, "solver": "gating"},
         refused=("preconditioned", "l1_ratio"),
-        only=("preconditioned", "l1_ratio", "threshold", "factors", "size_norm", "freeze_at", "target_groups"),
+        only=("preconditioned", "l1_ratio", "threshold", "factors", "size_norm", "freeze_at"),
     ),
     "Penalise, proximal": Context(
         Penalise,
-        {"penalty": GroupLassoPenalty("sqrt"), "granularity": "neuron", "strength": 0.1},
+        {"penalty": GroupLassoPenalty("sqrt"), "granularity": "neuron", "strength": 1.0},
         refused=("threshold", "factors"),
     ),
     "Penalise, gating": Context(
@@ -183,6 +187,7 @@ CONTEXTS = {
         {"granularity": "neuron", "strength": 0.1, **SUBGRADIENT},
         refused=("preconditioned", "factors"),
         changed={"solver": "proximal"},
+        only=tuple(OPTIONS[GroupLasso].keys() - {"target_groups"}),
     ),
     "GroupLasso, single entries": Context(
         GroupLasso,

@@ -201,7 +201,8 @@ def test_a_gated_run_that_stopped_goes_on_to_the_same_numbers(kit, trainer, tmp_
 
     whole, callback = fit(5)
     assert callback.solver.frozen
-    fit(2)
+    with pytest.warns(UserWarning, match='freeze_at: got "3ep"'):
+        fit(2)
     again, _ = fit(5, ckpt_path=tmp_path / "2.ckpt")
     assert torch.equal(kit.flat(whole), kit.flat(again))
 

@@ -150,6 +150,27 @@ def test_parameters_that_are_flattened(kit, name):
         L1(0.1).setup(trainer, kit.Lit(), "fit")
 
 
+@pytest.mark.parametrize("freeze_at", ["4it", "1.5ep"])
+def test_a_freeze_after_the_end_is_said(kit, trainer, freeze_at):
+    words = rf'GroupLasso: freeze_at: got "{freeze_at}", which is step 4 of a run of 3, expected a time in the run'
+    with pytest.warns(UserWarning, match=words):
+        trainer(GroupLasso("filter", 0.1, freeze_at=freeze_at)).fit(kit.Lit(), kit.loader())
+
+
+@pytest.mark.parametrize("count", [11, 99])
+def test_a_freeze_before_the_first_step_is_refused(kit, trainer, count):
+    with pytest.raises(
+        ValueError, match=f"GroupLasso: target_groups: got {count} of the 11 filter groups that there are"
+    ):
+        trainer(GroupLasso("filter", 0.1, target_groups=count), Never()).fit(kit.Lit(), kit.loader())
+
+
+def test_a_dry_run_is_too_short_for_a_freeze(kit, trainer):
+    callback = GroupLasso("filter", 0.1, freeze_at="5ep")
+    trainer(callback, fast_dev_run=True).fit(kit.Lit(), kit.loader())
+    assert not callback.solver.frozen
+
+
 def test_a_share_of_a_run_without_an_end(kit, trainer):
     with pytest.raises(ValueError, match=r'GroupLasso: freeze_at: "0\.5" is a share of a run without an end'):
         trainer(GroupLasso("filter", 0.1, freeze_at="0.5"), Never(), epochs=-1).fit(kit.Lit(), kit.loader())

@@ -284,7 +284,7 @@ def test_too_little_to_gain_is_left(trainer):
         ({"every_n_steps": 1.5}, r"every_n_steps must be a whole number >= 1, got 1.5"),
         ({"min_gain": 1.0}, r"min_gain must be a share in \[0, 1\), got 1.0"),
         ({"min_gain": float("nan")}, r"min_gain must be a share"),
-        ({"tolerance": -1}, r"tolerance must be a number >= 0"),
+        ({"tolerance": -1}, r"tolerance must be a finite number >= 0"),
         ({"round_to": 0}, r"round_to must be a whole number of channels >= 1, got 0"),
         ({"round_to": "measured"}, r"round_to must be a whole number of channels"),
     ],

@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from ssl_prune.groups import select_layers
+from ssl_prune.groups import partition, select_layers
 
 
 @pytest.fixture
@@ -42,6 +42,12 @@ def test_nothing_left(net: nn.Module) -> None:
 def test_nothing_to_group() -> None:
     with pytest.raises(ValueError, match="ReLU has no convolution or linear layer"):
         select_layers(nn.ReLU())
+
+
+@pytest.mark.parametrize("wrong", ["net", None, nn.Linear])
+def test_what_is_no_network_is_refused(wrong: object) -> None:
+    with pytest.raises(TypeError, match=r"model: got .*, expected a network, an object of torch.nn.Module"):
+        partition(wrong, "weight")  # type: ignore[arg-type]
 
 
 def test_a_module_is_not_a_pattern(net: nn.Module) -> None:

@@ -289,8 +289,10 @@ def test_a_state_of_another_partition_is_refused(new_net):
 @pytest.mark.parametrize(
     ("alive", "options", "message"),
     [
-        (torch.ones(5), {}, r"alive must be \(5,\) bool .*, got \(5,\) torch.float32"),
+        (torch.ones(5), {}, r"5 unit groups.*: alive must be \(5,\) bool, got \(5,\) torch.float32"),
         (torch.ones(4, dtype=torch.bool), {}, r"got \(4,\) torch.bool"),
+        ([True] * 5, {}, r"alive must be a bool tensor of shape \(5,\), got \[True"),
+        (ALIVE, {"entries": [None, [True]]}, r"a.bias: entries must be a bool tensor of shape \(6,\), got \[True"),
         (ALIVE, {"storage": "sparse"}, 'storage must be "zero" or "dense", got \'sparse\''),
         (ALIVE, {"entries": [None]}, "one tensor or None a member: 2, got 1"),
         (ALIVE, {"entries": [None, torch.ones(6)]}, r"a.bias: entries must be \(6,\) bool, got \(6,\) torch.float32"),

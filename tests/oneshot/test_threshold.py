@@ -171,7 +171,7 @@ def test_files_and_the_json_report(tmp_path):
 
 @pytest.mark.parametrize("wrong", [-1e-9, float("nan"), float("inf"), "1e-4", True, None])
 def test_what_is_no_threshold_is_refused(wrong):
-    with pytest.raises(ValueError, match="threshold: got"):
+    with pytest.raises(ValueError, match="threshold must be a finite number >= 0, got"):
         slim(nn.Linear(2, 2), torch.randn(1, 2), threshold=wrong)
 
 

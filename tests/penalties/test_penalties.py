@@ -322,7 +322,7 @@ def test_group_norms_fall_as_the_step_grows(make: Make) -> None:
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
 def test_bad_ratio(ratio: float) -> None:
-    with pytest.raises(ValueError, match=r"l1_ratio must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"l1_ratio must be a number in \[0, 1\]"):
         SparseGroupLasso(ratio)
 
 
@@ -364,7 +364,7 @@ def test_large_groups_are_not_shrunk_and_small_ones_die(make: Make, penalty: Pen
         (lambda: GroupMCP(gamma=0.0), "gamma must be"),
         (lambda: GroupMCP(gamma=float("nan")), "gamma must be"),
         (lambda: GroupSCAD(a=1.0), "a must be"),
-        (lambda: GroupSCAD(knee=0.0), "knee a finite"),
+        (lambda: GroupSCAD(knee=0.0), "knee must be a finite"),
         (lambda: GroupMCP(size_norm="log"), "size_norm must be"),  # type: ignore[arg-type]
         (lambda: GroupSCAD(size_norm="log"), "size_norm must be"),  # type: ignore[arg-type]
     ],

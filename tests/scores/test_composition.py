@@ -90,7 +90,8 @@ def test_arithmetic_is_a_sum():
     [
         (lambda: Sum([]), ValueError, "expected scores and a weight for each, got 0 and 0"),
         (lambda: Sum([Magnitude()], [1.0, 2.0]), ValueError, "got 1 and 2"),
-        (lambda: Sum([Magnitude()], [float("nan")]), ValueError, "weights must be finite numbers, got nan"),
+        (lambda: Sum([Magnitude()], [float("nan")]), ValueError, "each of weights must be a finite number, got nan"),
+        (lambda: Sum(Magnitude()), TypeError, "expected a list of scores"),
         (lambda: Sum(["magnitude"]), TypeError, "must be scores of ssl_prune.scores, got 'magnitude'"),
     ],
 )
@@ -200,3 +201,25 @@ def test_initial_weights_follow_a_cut(score):
     }
     score.rebind(carry(groups, origin, smaller), origin=origin)
     torch.testing.assert_close(score.values()[rows], before[rows])
+
+
+@pytest.mark.parametrize(
+    ("score", "needs"),
+    [
+        (Magnitude() + Movement() + Gradient() - InitialMagnitude(), ()),
+        (Gradient("task"), ('Gradient("task"): gradients["task"]',)),
+        (Magnitude() + 0.5 * SecondOrder(), ("SecondOrder: curvature",)),
+        (LayerwiseRank(Gradient("a") + SecondOrder()), ('Gradient("a"): gradients["a"]', "SecondOrder: curvature")),
+    ],
+)
+def test_what_a_score_needs_of_a_context_is_what_it_cannot_do_without(score, needs):
+    assert score.needs == needs
+    net = made()
+    groups = partition(net, "neuron")
+    net(X).sum().backward()
+    score.bind(groups)
+    if needs:
+        with pytest.raises(ValueError, match="ScoreContext"):
+            score.values()
+    else:
+        assert score.values().isfinite().all()

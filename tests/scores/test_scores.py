@@ -211,7 +211,7 @@ def test_random_scores_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, math.nan])
 def test_a_decay_that_is_none_is_refused(decay):
-    with pytest.raises(ValueError, match="decay must be in"):
+    with pytest.raises(ValueError, match="decay must be a number in"):
         TaylorGate(decay)
 
 

@@ -96,14 +96,18 @@ def test_the_whole_has_its_sparsity_and_no_layer_more_than_all(kind, shapes, tho
     ("arguments", "message"),
     [
         (("ERK", LENET_5, 0.9), "unknown kind 'ERK'; expected one of uniform, er, erk, global"),
-        (("erk", LENET_5, 1.0), r"sparsity must be in \[0, 1\), got 1.0"),
-        (("erk", LENET_5), "sparsity must be in .* got None"),
+        (("erk", LENET_5, 1.0), r"sparsity must be a number in \[0, 1\), got 1.0"),
+        (("erk", LENET_5), "sparsity must be a number in .* got None"),
+        (
+            ("uniform", {"fc": (10, 0)}, 0.9),
+            r"each size in the shape \(10, 0\) of fc must be a whole number >= 1, got 0",
+        ),
         (("global", LENET_5, 0.9), "has none before there are scores"),
         (("er", {"bias": (10,)}, 0.9), r"bias has the shape \(10,\), expected \(out, in, ...\)"),
         (({"conv1": 0.5}, LENET_5), "stated densities need one for conv2"),
         ((dict.fromkeys(LENET_5, 0.5), LENET_5, 0.5), "sparsity must be left out, got 0.5"),
         (({**dict.fromkeys(LENET_5, 0.5), "fc9": 1.0}, LENET_5), "fc9 is none of the layers, which are conv1"),
-        ((dict.fromkeys(LENET_5, 1.5), LENET_5), r"conv1 must have a density in \[0, 1\], got 1.5"),
+        ((dict.fromkeys(LENET_5, 1.5), LENET_5), r"conv1 must be a density in \[0, 1\], got 1.5"),
     ],
 )
 def test_what_is_no_distribution_is_refused(arguments, message) -> None:

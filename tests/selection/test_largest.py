@@ -45,13 +45,15 @@ def test_the_shape_stays_and_nothing_is_counted_twice() -> None:
     assert largest(scores.half(), 1).tolist() == [[False, False], [False, True]]
 
 
-@pytest.mark.parametrize("k", [-1, 5])
-def test_a_number_that_there_is_not_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k must be from 0 to the 4 entries that there are, got {k}"):
-        largest(torch.zeros(2, 2), k)
+@pytest.mark.parametrize("k", [-1, 5, 1.5, "1", True])
+def test_a_number_that_there_is_not_is_refused(k: object) -> None:
+    with pytest.raises(ValueError, match=f"k must be from 0 to the 4 entries that there are, got {k!r}"):
+        largest(torch.zeros(2, 2), k)  # type: ignore[arg-type]
 
 
 def test_scores_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"scores must be a tensor.*got \[3.0, 1.0\]"):
+        largest([3.0, 1.0], 1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the score of entry 1 is NaN"):
         largest(torch.tensor([1.0, float("nan")]), 1)
 

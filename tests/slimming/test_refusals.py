@@ -35,7 +35,7 @@ def mlp(dead=0, **more):
 
 @pytest.mark.parametrize("tolerance", [-1e-9, float("nan")])
 def test_a_negative_tolerance(tolerance):
-    with pytest.raises(ValueError, match=r"tolerance: got .*expected"):
+    with pytest.raises(ValueError, match=r"tolerance must be a finite number >= 0, got"):
         slim(mlp(), torch.randn(2, 4), tolerance=tolerance)
 
 
@@ -43,6 +43,37 @@ def test_a_negative_tolerance(tolerance):
 def test_an_input_of_another_type(wrong):
     with pytest.raises(TypeError, match=type(wrong).__name__):
         slim(mlp(), wrong)
+
+
+@pytest.mark.parametrize("none", [(), [], {}])
+def test_an_example_without_an_argument(none):
+    with pytest.raises(ValueError, match=r"example inputs: got .*, expected what Sequential is called with: input"):
+        slim(mlp(), none)
+
+
+@pytest.mark.parametrize("none", [torch.zeros(0, 4), [torch.zeros(0, 4)], {"input": torch.zeros(0, 4)}])
+def test_an_example_without_a_sample(none):
+    with pytest.raises(ValueError, match=r"example inputs: got tensors of shapes \(0, 4\) without an entry"):
+        slim(mlp(), none)
+
+
+@pytest.mark.parametrize("wrong", ["net", nn.Linear])
+def test_what_is_no_network(wrong):
+    with pytest.raises(TypeError, match=r"model: got .*, expected a network"):
+        slim(wrong, torch.randn(2, 4))
+
+
+def test_a_network_without_inputs_has_an_empty_example():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows, self.net = nn.Parameter(torch.randn(3, 4)), mlp()
+
+        def forward(self):
+            return self.net(self.rows)
+
+    net = Table()
+    assert torch.equal(slim(net, ()).model(), net())
 
 
 def test_an_input_of_another_shape():

@@ -8,7 +8,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from ssl_prune.penalties import L1, GroupLasso, Penalty, SparseGroupLasso
 from ssl_prune.schedules import Linear
 from ssl_prune.solvers import ProximalSolver
-from ssl_prune.timing import RunLength
+from ssl_prune.timing import RunLength, Time
 
 NewNet = Callable[[], Any]
 OPTIMIZERS: list[tuple[type[Optimizer], dict[str, Any]]] = [
@@ -73,6 +73,18 @@ def test_state_of_dead_groups_is_cleared_once(new_net: NewNet, kind: type[Optimi
         for value in tensors:
             assert not value[2].any()
             assert value[[0, 1, 3, 4, 5]].any()
+
+
+@pytest.mark.parametrize("time", ["0.7", "1.75ep", "7it", 7, Time(7, "it")])
+def test_a_time_of_the_run_is_a_step(new_net: NewNet, time: Any) -> None:
+    net = new_net()
+    solver = ProximalSolver(net.units(), GroupLasso(), 0.1, freeze_at=time, run=RunLength(10, 4))
+    optimizer = SGD(net.parameters(), lr=0.1)
+    solver.attach(optimizer)
+    train(net, optimizer, range(6))
+    assert not solver.frozen
+    train(net, optimizer, range(6, 7))
+    assert solver.frozen
 
 
 def test_a_solver_frozen_from_step_0_freezes_at_attach(new_net: NewNet) -> None:
@@ -196,5 +208,5 @@ def test_target_groups_do_not_take_tiny_weights_for_zeros(new_net: NewNet) -> No
 
 
 def test_target_groups_are_a_number_of_groups(new_net: NewNet) -> None:
-    with pytest.raises(ValueError, match="target_groups must be a number of groups >= 0 or None, got -1"):
+    with pytest.raises(ValueError, match="target_groups must be a whole number of groups >= 0, got -1"):
         ProximalSolver(new_net().units(), GroupLasso(), 1.0, target_groups=-1)
