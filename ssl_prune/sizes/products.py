@@ -2,14 +2,21 @@
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 __all__ = ["Products"]
 
+Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
+
 
 class Products:
     """``Σ_l scale_l · Π_k alive(set_lk)`` over sets of units; unit -1 is always alive.
+
+    Arrays are numpy's: a budget asks for hundreds of sums of a few hundred numbers at each decision.
 
     Args:
         num_units: U.
@@ -27,8 +34,8 @@ class Products:
         self._scale: list[float] = []
         self._sets: list[list[Tensor]] = []
         self._owner: list[str | None] = []
-        self._grouped: list[tuple[int, int, Tensor]] = []
-        self._ready: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._grouped: list[tuple[int, int, Places]] = []
+        self._ready: tuple[Array, Places, Places, Array] | None = None
 
     def add(self, scale: float, sets: Sequence[Tensor], groups: int = 1, owner: str | None = None) -> None:
         """One more product.
@@ -41,7 +48,7 @@ class Products:
             owner: module with which it goes.
         """
         if groups > 1:
-            self._grouped.append((len(self._sets), len(sets) - 1, sets[-1].cpu().view(groups, -1)))
+            self._grouped.append((len(self._sets), len(sets) - 1, sets[-1].cpu().view(groups, -1).numpy()))
         self._scale.append(float(scale))
         self._sets.append([units.cpu() for units in sets])
         self._owner.append(owner)
@@ -56,47 +63,51 @@ class Products:
         """
         scale = self._tables()[0]
         if gone:
-            scale = scale * torch.tensor([owner not in gone for owner in self._owner])
-        return float((scale * self._counts(alive, self._round).prod(1)).sum())
+            scale = scale * np.array([owner not in gone for owner in self._owner])
+        return float((scale * self._counts(self._flags(alive), self._round).prod(1)).sum())
 
     def each(self, alive: Tensor) -> Tensor:
         """``(U,)`` by how much the sum falls with each unit that is alive."""
         scale, units, place, _ = self._tables()
-        counts, divisors = self._counts(alive), self._divisors(alive)
+        flags = self._flags(alive)
+        counts, divisors = self._counts(flags), self._divisors(flags)
         wide = counts.shape[1]
         others = [counts[:, [k for k in range(wide) if k != own]].prod(1) for own in range(wide)]
-        each = scale[:, None] * torch.stack(others, 1) / divisors
-        found = torch.zeros(self._num + 1, dtype=torch.float64).index_add_(0, units, each.flatten()[place])
-        return found[:-1] * alive
+        each = scale[:, None] * np.stack(others, 1) / divisors
+        found = np.bincount(units, each.ravel()[place], minlength=self._num + 1)
+        return torch.from_numpy(found[:-1] * flags[:-1])
 
-    def _counts(self, alive: Tensor, round_to: int = 1) -> Tensor:
+    def _counts(self, flags: Array, round_to: int = 1) -> Array:
         """(L, K) units of each set that are alive; 1 where a product has fewer sets."""
         _, units, place, most = self._tables()
-        counts = torch.zeros(most.numel(), dtype=torch.float64).index_add_(0, place, self._flags(alive)[units])
-        counts = counts.view_as(most) / self._divisors(alive)
-        return torch.minimum((counts / round_to).ceil() * round_to, most) if round_to > 1 else counts
+        counts = np.bincount(place, flags[units], minlength=most.size).reshape(most.shape)
+        if self._grouped:
+            counts = counts / self._divisors(flags)
+        return np.minimum(np.ceil(counts / round_to) * round_to, most) if round_to > 1 else counts
 
-    def _divisors(self, alive: Tensor) -> Tensor:
+    def _divisors(self, flags: Array) -> Array:
         """(L, K) groups of each set of which something is alive."""
-        divisors = torch.ones_like(self._tables()[3])
+        divisors = np.ones_like(self._tables()[3])
         for row, column, units in self._grouped:
-            divisors[row, column] = max(1.0, float(self._flags(alive)[units].amax(1).sum()))
+            divisors[row, column] = max(1.0, flags[units].max(1).sum())
         return divisors
 
-    def _flags(self, alive: Tensor) -> Tensor:
-        return torch.cat([alive.cpu(), torch.ones(1, dtype=torch.bool)]).double()
+    def _flags(self, alive: Tensor) -> Array:
+        flags = np.ones(self._num + 1)
+        flags[:-1] = alive.cpu().numpy()
+        return flags
 
-    def _tables(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _tables(self) -> tuple[Array, Places, Places, Array]:
         """(L,) scales, (N,) units of all sets, (N,) in which of the L · K each is, and (L, K) how many each has at most."""
         if self._ready is None:
             wide = max((len(sets) for sets in self._sets), default=1) or 1
             full = [[*sets, *[torch.tensor([-1])] * (wide - len(sets))] for sets in self._sets]
             flat = [units for sets in full for units in sets]
-            lengths = torch.tensor([len(units) for units in flat], dtype=torch.long)
-            units = torch.cat(flat) if flat else torch.zeros(0, dtype=torch.long)
-            place = torch.arange(len(flat)).repeat_interleave(lengths)
-            most = lengths.double().view(-1, wide)
+            lengths = np.array([len(units) for units in flat], dtype=np.int64)
+            units = torch.cat(flat).numpy() if flat else np.zeros(0, dtype=np.int64)
+            place = np.arange(len(flat)).repeat(lengths)
+            most = lengths.astype(np.float64).reshape(-1, wide)
             for row, column, members in self._grouped:
                 most[row, column] = members.shape[1]
-            self._ready = torch.tensor(self._scale, dtype=torch.float64), units % (self._num + 1), place, most
+            self._ready = np.array(self._scale), units % (self._num + 1), place, most
         return self._ready
