@@ -2,6 +2,8 @@
 
 from torch import fx
 
+from ssl_prune.errors import first_line
+
 __all__ = ["fault", "name_of"]
 
 RAISE = False  # what a rule raises goes on; the tests set it
@@ -15,9 +17,7 @@ def fault(node: fx.Node, error: Exception) -> str:
     """
     if RAISE:
         raise error
-    return (
-        f"the rule of operator {name_of(node)} failed with {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    )
+    return f"the rule of operator {name_of(node)} failed with {type(error).__name__}: {first_line(error)}"
 
 
 def name_of(node: fx.Node) -> str:

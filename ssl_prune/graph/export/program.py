@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ssl_prune.errors import GraphError
+from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.export.functionalize import functional
 from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
 
@@ -70,7 +70,7 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
             shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
             raise GraphError(
                 f"{type(model).__name__}: torch.export could not trace the forward pass on inputs of shape {shapes}: "
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Check that the example "
+                f"{type(error).__name__}: {first_line(error)}. Check that the example "
                 "input is what the network takes; control flow that depends on data cannot be traced"
             ) from error
     for node in graph.nodes:

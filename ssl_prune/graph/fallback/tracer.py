@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.errors import GraphError
+from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.graph.fallback.control_flow import Answers, explore
 from ssl_prune.graph.fallback.per_channel_ops import LAYERS, WRITERS, is_own, layer_axes, operator_problem
@@ -65,7 +65,7 @@ def by_autograd(
         except Exception as error:
             if place:  # only the example must be an input that the network takes
                 continue
-            raise GraphError(_message(model, refusal, f"{type(error).__name__}: {_first_line(error)}")) from error
+            raise GraphError(_message(model, refusal, f"{type(error).__name__}: {first_line(error)}")) from error
         if exploration.missed is not None:
             raise GraphError(
                 _message(model, refusal, f"too many ways through the Python code ({exploration.missed}) to try all")
@@ -80,10 +80,6 @@ def _message(model: nn.Module, refusal: str, problem: str) -> str:
         f"{first}{type(model).__name__}: the second tracer, torch-pruning's autograd graph, failed too: {problem}. Check "
         "that the example input is what the network takes, and that its outputs depend on its weights through autograd"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else ""
 
 
 def _called(model: nn.Module, inputs: Inputs) -> set[str]:
