@@ -123,8 +123,12 @@ class ChannelGraph:
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
-        """``(U,)`` name of the first module that writes each unit."""
+        """``(U,)`` name of the first module that writes each unit: of contractions, else of what a table holds."""
         layers = [""] * self.num_units
+        for axis in reversed(self.axes):
+            if axis.role == "writer":
+                for unit in axis.units[axis.units >= 0].tolist():
+                    layers[unit] = axis.name.rpartition(".")[0]
         for reader in reversed(self.readers):
             for unit in reader.written[reader.written >= 0].tolist():
                 layers[unit] = reader.module

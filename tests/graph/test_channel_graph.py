@@ -60,6 +60,11 @@ def test_unit_layer_is_the_first_writer(resnet, cat):
         assert len(graph.unit_layer) == graph.num_units
 
 
+def test_units_that_no_contraction_writes_are_their_tables():
+    graph = trace(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 3), nn.Linear(3, 2)), torch.arange(5))
+    assert graph.unit_layer == ("0",) * 4 + ("1",) * 3
+
+
 def test_the_stage_is_one_set_of_units(resnet):
     units = {(a.name, a.axis): a.units.tolist() for a in resnet.axes}
     assert units["conv1.weight", 0] == units["layer1.0.conv2.weight", 0] == units["layer2.0.shortcut.0.weight", 1]

@@ -123,7 +123,7 @@ class ValuePass(Execution):
         for axes in self._watched.get(node, ()):
             self.channels[node, axes] = _channels(result, axes)
         if getattr(node.target, "overloadpacket", None) is torch.ops.aten.embedding:
-            self.silent[node] = (result.value == 0).flatten(0, -2).all(0).cpu()
+            self.silent[node] = (result.value == 0).reshape(-1, result.value.shape[-1]).all(0).cpu()
         if module_of(node) and result.value.dim() > 1 and not bool(base(result.varies).any()):
             constant = _channels(result, (1,))
             if bool(constant.uniform.all()):

@@ -170,3 +170,25 @@ def test_nor_where_everything_is_constant():
     dead_filters(net[0], [0.5, 0.0])
     found = seen(net, torch.randn(2, 3, 6, 6), "3")
     assert found.varies.tolist() == [True, False]
+
+
+class Chosen(nn.Module):
+    """One row of a table, added to every channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.table, self.b = nn.Linear(3, 4), nn.Embedding(5, 4), nn.Linear(4, 2)
+        self.register_buffer("row", torch.tensor(2))
+
+    def forward(self, x):
+        return self.b(self.a(x) + self.table(self.row))
+
+
+def test_one_row_of_a_table():
+    net = Chosen()
+    dead_filters(net.a, [0.5])
+    with torch.no_grad():
+        net.table.weight[:, 0] = 0.25
+    found = seen(net, torch.randn(2, 3), "b")
+    assert found.varies.tolist() == [False, True, True, True]
+    assert found.constant[0] == 0.75
