@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune import cost
+from ssl_prune import cost, slim
 from ssl_prune.graph import trace
+from ssl_prune.slimming import tracing
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.slimming.tracing import traced
 
@@ -80,6 +81,12 @@ def test_the_graph_says_which_tracer_followed():
     by_autograd = traced(Branching(), x)
     assert "torch.export could not trace" in by_autograd.graph.refusal
     assert traced(Branching(), x, by_autograd.graph).graph.refusal == by_autograd.graph.refusal
+
+
+def test_an_option_that_needs_a_program_is_refused_before_the_second_tracer(monkeypatch):
+    monkeypatch.setattr(tracing, "by_autograd", None)
+    with pytest.raises(ValueError, match=r"columns: not available .*torch\.export could not trace.*Leave it out"):
+        slim(Branching(), torch.randn(2, 4), columns=True)
 
 
 def test_a_graph_that_was_traced_before_is_taken(subject):

@@ -28,6 +28,10 @@ from ssl_prune.utils.inputs import Inputs, call, evaluation, leaves, map_tensors
 __all__ = ["by_autograd"]
 
 
+class _RefusedError(Exception):
+    """The forward itself goes no further; its error is the cause."""
+
+
 def by_autograd(
     model: nn.Module, example_inputs: Inputs, *, more: Sequence[Inputs] = (), refusal: str = ""
 ) -> AutogradGraph:
@@ -61,11 +65,12 @@ def by_autograd(
         if place and _called(model, inputs) <= reached:
             continue
         try:
-            exploration = explore(partial(_way, model, inputs, ties))
+            exploration = explore(partial(_way, model, inputs, ties), refuses=_RefusedError)
         except Exception as error:
-            if place:  # only the example must be an input that the network takes
+            if place and isinstance(error, _RefusedError):  # only the example must be an input that the network takes
                 continue
-            raise GraphError(_message(model, refusal, f"{type(error).__name__}: {first_line(error)}")) from error
+            cause = error.__cause__ or error
+            raise GraphError(_message(model, refusal, f"{type(cause).__name__}: {first_line(cause)}")) from cause
         if exploration.missed is not None:
             raise GraphError(
                 _message(model, refusal, f"too many ways through the Python code ({exploration.missed}) to try all")
@@ -109,7 +114,10 @@ def _way(model: nn.Module, inputs: Inputs, ties: Ties, answers: Answers) -> None
     def forward(network: nn.Module, inputs: Inputs) -> Any:
         nonlocal record, inner
         with calls(network) as record, internal_nodes(layers) as inner, operations, answers:
-            return call(network, inputs)
+            try:
+                return call(network, inputs)
+            except Exception as error:
+                raise _RefusedError from error
 
     def roots(output: Any) -> list[Tensor]:
         outputs = leaves(output)
@@ -119,7 +127,7 @@ def _way(model: nn.Module, inputs: Inputs, ties: Ties, answers: Answers) -> None
         ends = [t * 1 for t in (*outputs, *escaped) if t.grad_fn is not None]
         hidden.extend(ends[len(ends) - len(escaped) :])
         if not ends:
-            raise GraphError("no output depends on a parameter through autograd")
+            raise _RefusedError from GraphError("no output depends on a parameter through autograd")
         return ends
 
     with torch.enable_grad(), torch.inference_mode(False), torch.random.fork_rng(devices=[]):
