@@ -135,9 +135,14 @@ class ChannelGraph:
         return tuple(layers)
 
     @cached_property
+    def layers_at(self) -> dict[fx.Node, Reader]:
+        """Node -> the contraction with a weight of its own that it is."""
+        return {reader.node: reader for reader in self.readers if reader.weight is not None}
+
+    @cached_property
     def bypassed(self) -> tuple[str, ...]:
         """Contraction modules without which an input still reaches every output: those that a shortcut bypasses."""
-        nodes = {reader.node: reader.module for reader in self.readers if reader.weight is not None}
+        nodes = {node: reader.module for node, reader in self.layers_at.items()}
         count: dict[str, int] = {}
         for module in nodes.values():
             count[module] = count.get(module, 0) + 1

@@ -1,5 +1,7 @@
 """What the graph says about layers: shortcuts, normalisations, writers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -58,6 +60,23 @@ def test_unit_layer_is_the_first_writer(resnet, cat):
     assert cat.unit_layer == ("a", "a", "b", "b", "b")
     for graph in (resnet, cat):
         assert len(graph.unit_layer) == graph.num_units
+
+
+class Once(tuple):
+    """Counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+
+def test_layers_are_looked_up_without_a_search(resnet):
+    graph = replace(resnet, readers=Once(resnet.readers))
+    assert [graph.layers_at[reader.node] for reader in resnet.readers] == list(resnet.readers)
+    assert all(graph.layers_at[node].node is node for node in graph.layers_at)
+    assert graph.readers.times == 1
 
 
 def test_units_that_no_contraction_writes_are_their_tables():
