@@ -72,7 +72,7 @@ def slim(
         The slim network (ordinary modules, same class), the plan and the report.
 
     Raises:
-        GraphError: neither tracer can follow the network on this example.
+        GraphError: neither tracer can follow the network on this example, or `graph` is that of another network.
         SlimError: the network's own outputs are not finite, or no longer after the threshold.
         TypeError: `example_inputs` is not a tensor, tuple or dict.
         ValueError: `tolerance`, `columns`, `threshold`, `round_to` or `budget` is none of what is listed above, or the

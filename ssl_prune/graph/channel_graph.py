@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor, fx
 
 from ssl_prune.graph.export.program import Program, module_of
@@ -12,6 +13,13 @@ from ssl_prune.graph.labels.label_types import Role
 from ssl_prune.graph.labels.pin_reasons import Causes
 
 __all__ = ["ChannelGraph", "ParameterAxis", "Reader"]
+
+aten = torch.ops.aten
+_NORMS = {
+    aten.batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training, aten.instance_norm,
+    aten.layer_norm, aten.native_layer_norm, aten.rms_norm, aten._fused_rms_norm, aten.group_norm,
+    aten.native_group_norm,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,11 @@ class ChannelGraph:
         for reader in self.readers:
             if reader.weight is None:
                 continue
-            users = [module_of(u) for u in reader.node.users if "norm" in str(u.target) and u.args[0] is reader.node]
+            users = [
+                module_of(user)
+                for user in reader.node.users
+                if getattr(user.target, "overloadpacket", None) in _NORMS and user.args[0] is reader.node
+            ]
             found[reader.module] = tuple(dict.fromkeys(users))
         return found
 

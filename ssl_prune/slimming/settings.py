@@ -1,5 +1,6 @@
 """What is asked of a cut."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,8 +31,10 @@ class Settings:
     training: bool = False
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
-            raise ValueError(f"tolerance: got {self.tolerance}, expected a number of at least 0, for example 1e-4")
+        if not 0 <= self.tolerance < math.inf:
+            raise ValueError(
+                f"tolerance: got {self.tolerance}, expected a finite number of at least 0, for example 1e-4"
+            )
         if self.columns not in (True, False, "measured"):
             raise ValueError(f'columns: got {self.columns!r}, expected True, False or "measured"')
         check_round_to(self.round_to)

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph import ChannelGraph, by_export
+from ssl_prune.graph.export.program import Program
 from ssl_prune.graph.fallback.tracer import by_autograd
 from ssl_prune.slimming.fallback.trials import trial_inputs
 from ssl_prune.slimming.subject import Subject
-from ssl_prune.utils.inputs import Inputs
+from ssl_prune.utils.inputs import Inputs, as_call
+from ssl_prune.utils.tensors import named_tensors
 
 __all__ = ["traced"]
 
@@ -25,7 +28,7 @@ def traced(model: nn.Module, inputs: Inputs, graph: ChannelGraph | None = None, 
         options: names of what is asked for that needs a program.
 
     Raises:
-        GraphError: neither tracer can follow the network.
+        GraphError: neither tracer can follow the network, or the graph is that of another one.
         ValueError: there is no program for an option.
     """
     refusal = None if graph is None else graph.refusal
@@ -41,4 +44,28 @@ def traced(model: nn.Module, inputs: Inputs, graph: ChannelGraph | None = None, 
     if graph is None or refusal is not None:
         more = [trial for _, trial in trial_inputs(inputs)[1:]]
         graph = by_autograd(model, inputs, more=more, refusal=refusal or "")
+    else:
+        _check(graph.program, model, inputs)
     return Subject(graph, model, inputs)
+
+
+def _check(program: Program, model: nn.Module, inputs: Inputs) -> None:
+    """Refuse the program of another network, or of another number of inputs."""
+    tensors, again = named_tensors(model), "Trace the network again, or leave the graph out"
+    for node in program.graph.nodes:
+        name = program.tensors.get(node.name) if node.op == "placeholder" else None
+        if name is not None:
+            shape, found = tuple(node.meta["val"].shape), tensors.get(name)
+            if found is None or tuple(found.shape) != shape:
+                got = "none" if found is None else f"one of shape {tuple(found.shape)}"
+                raise GraphError(
+                    f"{name}: got {got} in this {type(model).__name__}, the graph expects shape {shape}. {again}"
+                )
+    more = [name for name, _ in model.named_parameters() if name not in program.parameters]
+    if more:
+        raise GraphError(f"{more[0]}: the graph is of a network without it, got a {type(model).__name__}. {again}")
+    given = len(pytree.tree_leaves(as_call(inputs)))
+    if given != len(program.inputs):
+        raise GraphError(
+            f"{type(model).__name__}: got {given} inputs, the graph expects {len(program.inputs)}. {again}"
+        )

@@ -52,6 +52,19 @@ def test_followers_are_norms_right_after(resnet, cat):
     assert cat.followers == {"a": (), "b": (), "c": ()}  # the norm reads the concatenation, not one of them
 
 
+def test_the_length_of_a_vector_is_no_norm():
+    class Unit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm = nn.Linear(3, 4), nn.LayerNorm(4)
+
+        def forward(self, x):
+            y = self.a(x)
+            return self.norm(y) + y / torch.linalg.vector_norm(y)
+
+    assert trace(Unit(), torch.randn(2, 3)).followers == {"a": ("norm",)}
+
+
 def test_unit_layer_is_the_first_writer(resnet, cat):
     assert (
         resnet.unit_layer

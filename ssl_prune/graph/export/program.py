@@ -79,7 +79,7 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
         if not all(isinstance(size, int) for size in sizes):
             raise GraphError(
                 f"{module_of(node) or type(model).__name__}: {node.target} has a result whose size depends on the data, "
-                "which has no rule here"
+                "only fixed sizes have a rule here. Write it with a mask, such as torch.where, in place of a choice of rows"
             )
     tensors, constants, inputs, parameters = {}, {}, [], set()
     for spec in exported.graph_signature.input_specs:
@@ -96,7 +96,8 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
             constants[name] = exported.constants[spec.target]
         else:
             raise GraphError(
-                f"{type(model).__name__}: the forward pass takes a {spec.kind.name}, which has no rule here"
+                f"{type(model).__name__}: the forward pass takes a {spec.kind.name} ({name}), which has no rule here, only "
+                "parameters, buffers, constants and inputs have. Make it a buffer of its module, or an input"
             )
     mutated = frozenset(exported.graph_signature.buffers_to_mutate.values())
     return Program(graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
