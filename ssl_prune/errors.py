@@ -26,7 +26,7 @@ class GraphError(SlimError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, to be said within another message: its first line, or "" of one without a text.
+    r"""What an error says, to be said within another message: its first line, or "" of one without a text.
 
     Example:
         >>> first_line(ValueError("too narrow\nsee above")), first_line(AssertionError())

@@ -21,7 +21,7 @@ class VGG16BN(nn.Module):
         num_classes: outputs of the last layer.
 
     Raises:
-        ValueError: the image is smaller than 32 pixels.
+        ValueError: the image is smaller than 32 pixels, or the width is not above 0.
 
     Example:
         >>> import torch
