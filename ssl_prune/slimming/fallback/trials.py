@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError, first_line
 from ssl_prune.graph.fallback.control_flow import Answer, Answers, explore
-from ssl_prune.slimming.proof.outputs import Proof, all_finite, finite_error, fresh_inputs, largest, spread
+from ssl_prune.slimming.proof.differences import all_finite, finite_error, largest
+from ssl_prune.slimming.proof.outputs import Proof, fresh_inputs, spread
 from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
 from ssl_prune.utils.tensors import run_aside
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.proof.outputs import fresh_inputs, largest, relative_error
+from ssl_prune.slimming.proof.differences import largest, relative_error
+from ssl_prune.slimming.proof.outputs import fresh_inputs
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.files import beside, replacing
 from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors

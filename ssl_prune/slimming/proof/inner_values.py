@@ -9,7 +9,7 @@ from ssl_prune.errors import GraphError
 from ssl_prune.graph.export.interpreter import Execution
 from ssl_prune.graph.export.program import export, module_of
 from ssl_prune.graph.rules import has_rule
-from ssl_prune.slimming.proof.outputs import same
+from ssl_prune.slimming.proof.differences import same
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.inputs import evaluation, full_precision
 from ssl_prune.utils.tensors import named_tensors

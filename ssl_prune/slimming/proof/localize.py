@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import visible
-from ssl_prune.slimming.proof.outputs import finite_error
+from ssl_prune.slimming.proof.differences import finite_error
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
 from ssl_prune.utils.tensors import run_aside

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.proof.outputs import Expected, finite_error, fresh_inputs, relative_error, verify
+from ssl_prune.slimming.proof.differences import finite_error, relative_error
+from ssl_prune.slimming.proof.outputs import Expected, fresh_inputs, verify
 
 
 class Fixed(nn.Module):
