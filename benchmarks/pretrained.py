@@ -25,7 +25,7 @@ from ssl_prune import load_slim, save_slim, slim
 from ssl_prune.checkpoints import load_weights
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.latency import compare_latency
-from ssl_prune.slimming.proof.outputs import relative_error
+from ssl_prune.slimming.proof.differences import relative_error
 from ssl_prune.utils.inputs import evaluation
 from ssl_prune.utils.table import table
 

@@ -1,6 +1,6 @@
 """What the library raises when it refuses: each message names the layer or the key, and the way out."""
 
-__all__ = ["GraphError", "SlimError"]
+__all__ = ["GraphError", "SlimError", "first_line"]
 
 
 class SlimError(RuntimeError):
@@ -23,3 +23,13 @@ class GraphError(SlimError):
         >>> issubclass(GraphError, SlimError)
         True
     """
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says, to be said within another message: its first line, or "" of one without a text.
+
+    Example:
+        >>> first_line(ValueError("too narrow\nsee above")), first_line(AssertionError())
+        ('too narrow', '')
+    """
+    return str(error).partition("\n")[0]

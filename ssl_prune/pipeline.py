@@ -72,7 +72,7 @@ def slim(
         The slim network (ordinary modules, same class), the plan and the report.
 
     Raises:
-        GraphError: neither tracer can follow the network on this example.
+        GraphError: neither tracer can follow the network on this example, or `graph` is that of another network.
         SlimError: the network's own outputs are not finite, or no longer after the threshold.
         TypeError: `model` is no network, or `example_inputs` is not a tensor, tuple or dict.
         ValueError: `tolerance`, `columns`, `threshold`, `round_to` or `budget` is none of what is listed above, the
@@ -91,14 +91,8 @@ def slim(
     check_example(model, example_inputs)
     if data is not None and budget is None:
         raise ValueError('data: only used to choose for a budget; give one too, for example budget={"macs": 0.5}')
-    subject = traced(model, example_inputs, graph)
-    if subject.graph.refusal is not None:
-        asked = (("threshold", threshold), ("round_to", round_to != 1), ("columns", columns), ("budget", budget))
-        for name, wanted in asked:
-            if wanted:
-                raise ValueError(
-                    f"{name}: not available for a network that only the second tracer follows ({subject.graph.refusal})"
-                )
+    asked = {"threshold": threshold, "round_to": round_to != 1, "columns": columns, "budget": budget}
+    subject = traced(model, example_inputs, graph, [name for name, wanted in asked.items() if wanted])
     subject, small = _small_to_zero(subject, threshold)
     subject, sized = _least_to_zero(subject, budget, data, round_to)
     result = compiled(subject, settings)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import Tensor, fx
 
 from ssl_prune.graph.export.program import Program, module_of
@@ -12,6 +13,13 @@ from ssl_prune.graph.labels.label_types import Role
 from ssl_prune.graph.labels.pin_reasons import Causes
 
 __all__ = ["ChannelGraph", "ParameterAxis", "Reader"]
+
+aten = torch.ops.aten
+_NORMS = {
+    aten.batch_norm, aten._native_batch_norm_legit, aten._native_batch_norm_legit_no_training, aten.instance_norm,
+    aten.layer_norm, aten.native_layer_norm, aten.rms_norm, aten._fused_rms_norm, aten.group_norm,
+    aten.native_group_norm,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,17 +131,26 @@ class ChannelGraph:
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
-        """``(U,)`` name of the first module that writes each unit."""
+        """``(U,)`` name of the first module that writes each unit: of contractions, else of what a table holds."""
         layers = [""] * self.num_units
+        for axis in reversed(self.axes):
+            if axis.role == "writer":
+                for unit in axis.units[axis.units >= 0].tolist():
+                    layers[unit] = axis.name.rpartition(".")[0]
         for reader in reversed(self.readers):
             for unit in reader.written[reader.written >= 0].tolist():
                 layers[unit] = reader.module
         return tuple(layers)
 
     @cached_property
+    def layers_at(self) -> dict[fx.Node, Reader]:
+        """Node -> the contraction with a weight of its own that it is."""
+        return {reader.node: reader for reader in self.readers if reader.weight is not None}
+
+    @cached_property
     def bypassed(self) -> tuple[str, ...]:
         """Contraction modules without which an input still reaches every output: those that a shortcut bypasses."""
-        nodes = {reader.node: reader.module for reader in self.readers if reader.weight is not None}
+        nodes = {node: reader.module for node, reader in self.layers_at.items()}
         count: dict[str, int] = {}
         for module in nodes.values():
             count[module] = count.get(module, 0) + 1
@@ -153,7 +170,11 @@ class ChannelGraph:
         for reader in self.readers:
             if reader.weight is None:
                 continue
-            users = [module_of(u) for u in reader.node.users if "norm" in str(u.target) and u.args[0] is reader.node]
+            users = [
+                module_of(user)
+                for user in reader.node.users
+                if getattr(user.target, "overloadpacket", None) in _NORMS and user.args[0] is reader.node
+            ]
             found[reader.module] = tuple(dict.fromkeys(users))
         return found
 

@@ -1,23 +1,24 @@
-"""Rules that fail: a fault of this library, which its own tests raise; elsewhere what the rule was for is kept."""
+"""What fails by a fault of this library: its own tests raise it; elsewhere a slower or coarser way is gone instead."""
 
 from torch import fx
 
+from ssl_prune.errors import first_line
+
 __all__ = ["fault", "name_of"]
 
-RAISE = False  # what a rule raises goes on; the tests set it
+RAISE = False  # what our own code raises goes on; the tests set it
 
 
-def fault(node: fx.Node, error: Exception) -> str:
-    """What the report says where the rule of an operator has failed.
+def fault(what: fx.Node | str, error: Exception) -> str:
+    """What the report says where the rule of an operator, or another part that can be done without, has failed.
 
     Raises:
         Exception: the error itself, under the tests.
     """
     if RAISE:
         raise error
-    return (
-        f"the rule of operator {name_of(node)} failed with {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    )
+    name = what if isinstance(what, str) else f"the rule of operator {name_of(what)}"
+    return f"{name} failed with {type(error).__name__}: {first_line(error)}"
 
 
 def name_of(node: fx.Node) -> str:

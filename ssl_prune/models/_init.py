@@ -1,8 +1,10 @@
-"""How the networks draw their first weights, and a check they share."""
+"""How the networks draw their first weights, and checks they share."""
+
+import math
 
 from torch import nn
 
-__all__ = ["caffe_xavier_init", "check_dropout", "he_init"]
+__all__ = ["caffe_xavier_init", "check_dropout", "check_width", "he_init"]
 
 
 def he_init(model: nn.Module) -> None:
@@ -39,3 +41,10 @@ def check_dropout(dropout: tuple[float, float]) -> tuple[float, float]:
     if not (0 <= first < 1 and 0 <= second < 1):
         raise ValueError(f"dropout is {dropout}, expected two probabilities in [0, 1).")
     return first, second
+
+
+def check_width(width: float) -> float:
+    """A factor on the channels above 0, or a `ValueError`."""
+    if not 0 < width < math.inf:
+        raise ValueError(f"width is {width}, expected a factor above 0; 1 is the published network.")
+    return width

@@ -17,8 +17,11 @@ class ConvNet(nn.Module):
 
     Args:
         in_channels: channels of the image.
-        image_size: height and width of the image in pixels.
+        image_size: height and width of the image in pixels, at least 8.
         num_classes: outputs of the last layer.
+
+    Raises:
+        ValueError: the image is too small for three poolings.
 
     Example:
         >>> import torch
@@ -30,6 +33,8 @@ class ConvNet(nn.Module):
 
     def __init__(self, in_channels: int = 3, image_size: int = 32, num_classes: int = 10) -> None:
         super().__init__()
+        if image_size < 8:
+            raise ValueError(f"ConvNet: image_size is {image_size}, expected at least 8: three poolings halve it.")
         self.input_shape = (in_channels, image_size, image_size)
         side = image_size
         for _ in range(3):

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_prune.models._init import he_init
+from ssl_prune.models._init import check_width, he_init
 
 __all__ = ["InvertedResidual", "MobileNetV1", "MobileNetV2"]
 
@@ -35,6 +35,9 @@ class MobileNetV1(nn.Module):
         image_size: height and width of the image in pixels.
         num_classes: outputs of the last layer.
 
+    Raises:
+        ValueError: the width is not above 0.
+
     Example:
         >>> import torch
         >>> MobileNetV1(width=0.25)(torch.zeros(2, 3, 32, 32)).shape
@@ -46,7 +49,7 @@ class MobileNetV1(nn.Module):
     def __init__(self, width: float = 1.0, in_channels: int = 3, image_size: int = 32, num_classes: int = 10) -> None:
         super().__init__()
         self.input_shape = (in_channels, image_size, image_size)
-        before = scaled(32, width)
+        before = scaled(32, check_width(width))
         layers = [nn.Sequential(*conv_bn(in_channels, before, 3), nn.ReLU())]
         for filters, stride in V1:
             channels = scaled(filters, width)
@@ -102,6 +105,9 @@ class MobileNetV2(nn.Module):
         image_size: height and width of the image in pixels.
         num_classes: outputs of the last layer.
 
+    Raises:
+        ValueError: the width is not above 0.
+
     Example:
         >>> import torch
         >>> MobileNetV2(width=0.25)(torch.zeros(2, 3, 32, 32)).shape
@@ -113,7 +119,7 @@ class MobileNetV2(nn.Module):
     def __init__(self, width: float = 1.0, in_channels: int = 3, image_size: int = 32, num_classes: int = 10) -> None:
         super().__init__()
         self.input_shape = (in_channels, image_size, image_size)
-        before = scaled(32, width)
+        before = scaled(32, check_width(width))
         self.stem = nn.Sequential(*conv_bn(in_channels, before, 3), nn.ReLU6())
         blocks = []
         for expansion, filters, count, stride in V2:

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ssl_prune.models._init import he_init
+from ssl_prune.models._init import check_width, he_init
 
 __all__ = ["VGG16BN"]
 
@@ -21,7 +21,7 @@ class VGG16BN(nn.Module):
         num_classes: outputs of the last layer.
 
     Raises:
-        ValueError: the image is smaller than 32 pixels.
+        ValueError: the image is smaller than 32 pixels, or the width is not above 0.
 
     Example:
         >>> import torch
@@ -36,6 +36,7 @@ class VGG16BN(nn.Module):
         super().__init__()
         if image_size < 32:
             raise ValueError(f"VGG16BN: image_size is {image_size}, expected at least 32: five poolings halve it.")
+        check_width(width)
         self.input_shape = (in_channels, image_size, image_size)
         layers: list[nn.Module] = []
         before = in_channels

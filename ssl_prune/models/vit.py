@@ -21,7 +21,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        if width % heads:
+        if heads < 1 or width % heads:
             raise ValueError(f"Attention: {heads} heads do not divide a width of {width}.")
         self.head_dim = width // heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -73,7 +73,7 @@ class ViT(nn.Module):
         num_classes: outputs of the last layer.
 
     Raises:
-        ValueError: the patch does not divide the image, or the heads the width.
+        ValueError: the patch does not divide the image, or the heads the width, or there are no hidden units.
 
     Example:
         >>> ViT(width=32, depth=1, heads=4)(torch.zeros(2, 3, 32, 32)).shape
@@ -94,12 +94,15 @@ class ViT(nn.Module):
         num_classes: int = 10,
     ) -> None:
         super().__init__()
-        if image_size % patch:
+        if patch < 1 or image_size % patch:
             raise ValueError(f"ViT: patches of {patch} pixels do not divide an image of {image_size}.")
+        hidden = 4 * width if hidden is None else hidden
+        if hidden < 1:
+            raise ValueError(f"ViT: hidden is {hidden}, expected at least 1, or None for four times the width.")
         self.input_shape = (in_channels, image_size, image_size)
         self.embed = nn.Conv2d(in_channels, width, patch, patch)
         self.position = nn.Parameter(torch.randn(1, (image_size // patch) ** 2, width) * 0.02)
-        self.blocks = nn.Sequential(*(TransformerBlock(width, heads, hidden or 4 * width) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads, hidden) for _ in range(depth)))
         self.norm, self.fc = nn.LayerNorm(width), nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

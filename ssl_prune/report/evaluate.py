@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.report.run import Evaluation
-from ssl_prune.slimming.proof.outputs import relative_error
+from ssl_prune.slimming.proof.differences import relative_error
 from ssl_prune.utils.inputs import call, evaluation, map_tensors
 
 __all__ = ["evaluate"]

@@ -87,7 +87,7 @@ class Products:
 
     def _divisors(self, flags: Array) -> Array:
         """(L, K) groups of each set of which something is alive."""
-        divisors = np.ones_like(self._tables()[3])
+        divisors: Array = np.ones(self._tables()[3].shape)
         for row, column, units in self._grouped:
             divisors[row, column] = max(1.0, flags[units].max(1).sum())
         return divisors

@@ -138,8 +138,8 @@ def _without_computed_weights(compiler: Compiler, settings: Settings) -> SlimRes
     model, inputs = compiler.subject.model, compiler.subject.inputs
     plans = {name: ModulePlan(becomes={"kind": "Plain"}) for name in compiler.computing}
     first = SlimPlan(plans, shapes_of(model))
-    plain = first.apply(model, shared=True)
     try:
+        plain = first.apply(model, shared=True)
         then = compiled(Subject(by_export(plain, inputs), plain, inputs), settings)
     except SlimError:
         return None

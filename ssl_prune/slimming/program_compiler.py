@@ -44,7 +44,7 @@ class ProgramCompiler(Compiler):
 
     @property
     def slow(self) -> bool:
-        """By its operators, or as its run has shown."""
+        """By its operators."""
         return self._first.expected.slow
 
     @property

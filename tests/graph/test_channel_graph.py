@@ -1,5 +1,7 @@
 """What the graph says about layers: shortcuts, normalisations, writers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -50,6 +52,19 @@ def test_followers_are_norms_right_after(resnet, cat):
     assert cat.followers == {"a": (), "b": (), "c": ()}  # the norm reads the concatenation, not one of them
 
 
+def test_the_length_of_a_vector_is_no_norm():
+    class Unit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm = nn.Linear(3, 4), nn.LayerNorm(4)
+
+        def forward(self, x):
+            y = self.a(x)
+            return self.norm(y) + y / torch.linalg.vector_norm(y)
+
+    assert trace(Unit(), torch.randn(2, 3)).followers == {"a": ("norm",)}
+
+
 def test_unit_layer_is_the_first_writer(resnet, cat):
     assert (
         resnet.unit_layer
@@ -58,6 +73,28 @@ def test_unit_layer_is_the_first_writer(resnet, cat):
     assert cat.unit_layer == ("a", "a", "b", "b", "b")
     for graph in (resnet, cat):
         assert len(graph.unit_layer) == graph.num_units
+
+
+class Once(tuple):
+    """Counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+
+def test_layers_are_looked_up_without_a_search(resnet):
+    graph = replace(resnet, readers=Once(resnet.readers))
+    assert [graph.layers_at[reader.node] for reader in resnet.readers] == list(resnet.readers)
+    assert all(graph.layers_at[node].node is node for node in graph.layers_at)
+    assert graph.readers.times == 1
+
+
+def test_units_that_no_contraction_writes_are_their_tables():
+    graph = trace(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 3), nn.Linear(3, 2)), torch.arange(5))
+    assert graph.unit_layer == ("0",) * 4 + ("1",) * 3
 
 
 def test_the_stage_is_one_set_of_units(resnet):

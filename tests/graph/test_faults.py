@@ -7,8 +7,10 @@ from torch.nn import functional as F
 
 from ssl_prune import slim
 from ssl_prune.graph import faults, trace
+from ssl_prune.graph.export import program
 from ssl_prune.graph.labels import rule_registry as registry
 from ssl_prune.slimming.analysis import constants
+from ssl_prune.slimming.subject import Subject
 
 
 class Net(nn.Module):
@@ -62,6 +64,26 @@ def test_a_user_sees_which_rule_failed_and_how(pooled, monkeypatch):
     (kept,) = [kept for kept in result.report.kept if kept.layer == "a"]
     assert kept.count == 2
     assert "the rule of operator avg_pool2d.default failed with KeyError: 'broken on purpose'" in kept.reason
+
+
+def test_a_program_whose_writes_cannot_be_renamed_is_taken_apart_by_torch(monkeypatch):
+    net, x = Net(lambda y, table: y).eval(), torch.randn(2, 3, 6, 6)
+    monkeypatch.setattr(program, "functional", broken)
+    with pytest.raises(KeyError, match="broken on purpose"):
+        trace(net, x)
+    monkeypatch.setattr(faults, "RAISE", False)
+    assert trace(net, x).refusal is None
+
+
+def test_a_short_cut_that_fails_is_not_taken(monkeypatch):
+    net, x = Net(lambda y, table: y).eval(), torch.randn(2, 3, 6, 6)
+    subject = Subject(trace(net, x), net, x)
+    monkeypatch.setattr(constants, "LARGE", 0)
+    monkeypatch.setattr(constants, "skipped", broken)
+    with pytest.raises(KeyError, match="broken on purpose"):
+        constants.ValuePass(subject, [])
+    monkeypatch.setattr(faults, "RAISE", False)
+    assert constants.ValuePass(subject, []).output_varies
 
 
 @pytest.mark.parametrize(

@@ -140,10 +140,29 @@ def test_mobilenetv2_parameters_of_a_published_width():
 def test_too_small_images_are_refused():
     with pytest.raises(ValueError, match="image_size is 8, expected at least 16"):
         models.LeNet5(image_size=8)
+    with pytest.raises(ValueError, match="image_size is 7, expected at least 8"):
+        models.ConvNet(image_size=7)
+    assert models.ConvNet(image_size=8)(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
     with pytest.raises(ValueError, match="expected at least 32"):
         models.VGG16BN(image_size=8)
     with pytest.raises(ValueError, match="3 stages in blocks and 2 in widths"):
         models.ResNet((1, 1, 1), (8, 16))
+
+
+@pytest.mark.parametrize("build", [models.MobileNetV1, models.MobileNetV2, models.VGG16BN])
+@pytest.mark.parametrize("width", [0.0, -1.0, float("nan")])
+def test_a_width_that_is_none_is_refused(build, width):
+    with pytest.raises(ValueError, match=f"width is {width}, expected a factor above 0"):
+        build(width=width)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [({"hidden": 0}, "hidden is 0, expected at least 1"), ({"patch": 0}, "patches of 0"), ({"heads": 0}, "0 heads")],
+)
+def test_a_transformer_of_nothing_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        models.ViT(depth=1, **wrong)
 
 
 @pytest.mark.parametrize("build", [models.LeNet5, models.LeNet300100])

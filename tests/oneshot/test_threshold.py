@@ -12,7 +12,7 @@ from ssl_prune import SlimError, load_slim, save_slim, slim
 from ssl_prune.graph import trace
 from ssl_prune.oneshot.threshold import apply_threshold
 from ssl_prune.report.run import RunReport
-from ssl_prune.slimming.proof.outputs import relative_error
+from ssl_prune.slimming.proof.differences import relative_error
 
 T = 1e-3
 

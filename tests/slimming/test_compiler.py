@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 import ssl_prune
+from ssl_prune.errors import SlimError
 from ssl_prune.slimming.compiler import compiled
 from ssl_prune.slimming.fallback.compiler import TrialCompiler
+from ssl_prune.slimming.modules import replacements
 from ssl_prune.slimming.program_compiler import ProgramCompiler
 from ssl_prune.slimming.settings import Settings
 from ssl_prune.slimming.tracing import traced
@@ -79,6 +82,18 @@ def test_both_give_one_kind_of_report(compiler):
     assert report.removed == {"first": 3}
     assert [layer.after for layer in report.layers] == [(3, 4), (2, 3)]
     assert (report.because is None) == (report.tracer == "torch.export") == isinstance(compiler, ProgramCompiler)
+
+
+def test_computed_weights_that_cannot_be_written_plainly_stay(monkeypatch):
+    def refuse(*_):
+        raise SlimError("on purpose")
+
+    net, x = Plain(), torch.randn(3, 4)
+    parametrizations.spectral_norm(net.first)
+    monkeypatch.setattr(replacements, "plain", refuse)
+    result = compiled(traced(net, x), Settings())
+    assert parametrize.is_parametrized(result.model.first)
+    assert result.report.refused is None
 
 
 def rooms(path):

@@ -33,8 +33,8 @@ def mlp(dead=0, **more):
     return net
 
 
-@pytest.mark.parametrize("tolerance", [-1e-9, float("nan")])
-def test_a_negative_tolerance(tolerance):
+@pytest.mark.parametrize("tolerance", [-1e-9, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none(tolerance):
     with pytest.raises(ValueError, match=r"tolerance must be a finite number >= 0, got"):
         slim(mlp(), torch.randn(2, 4), tolerance=tolerance)
 

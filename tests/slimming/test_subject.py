@@ -1,13 +1,16 @@
 """A network with its graph and example: listed once, run without a trace."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
-from ssl_prune import cost
+from ssl_prune import cost, slim
+from ssl_prune.errors import GraphError
 from ssl_prune.graph import trace
+from ssl_prune.slimming import tracing
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.slimming.tracing import traced
 
@@ -45,6 +48,11 @@ def subject():
     return Subject(trace(net, x.clone()), net, x)
 
 
+@pytest.fixture(scope="module")
+def chain():
+    return trace(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.zeros(2, 4))
+
+
 def test_tensors_are_the_networks_own_under_all_their_names(subject):
     net = subject.model
     assert subject.tensors["first.weight"] is subject.tensors["again.weight"] is net.first.weight
@@ -80,6 +88,30 @@ def test_the_graph_says_which_tracer_followed():
     by_autograd = traced(Branching(), x)
     assert "torch.export could not trace" in by_autograd.graph.refusal
     assert traced(Branching(), x, by_autograd.graph).graph.refusal == by_autograd.graph.refusal
+
+
+def test_an_option_that_needs_a_program_is_refused_before_the_second_tracer(monkeypatch):
+    monkeypatch.setattr(tracing, "by_autograd", None)
+    with pytest.raises(ValueError, match=r"columns: not available .*torch\.export could not trace.*Leave it out"):
+        slim(Branching(), torch.randn(2, 4), columns=True)
+
+
+def two(*widths):
+    return nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
+
+
+@pytest.mark.parametrize(
+    ("net", "inputs", "message"),
+    [
+        (two(4, 5, 2), torch.zeros(2, 4), r"0\.weight: got one of shape \(5, 4\) .* expects shape \(3, 4\)"),
+        (two(4, 3), torch.zeros(2, 4), r"1\.weight: got none in this Sequential, the graph expects shape \(2, 3\)"),
+        (two(4, 3, 2, 2), torch.zeros(2, 4), r"2\.weight: the graph is of a network without it"),
+        (two(4, 3, 2), (torch.zeros(2, 4),) * 2, "Sequential: got 2 inputs, the graph expects 1"),
+    ],
+)
+def test_the_graph_of_another_network_is_refused(chain, net, inputs, message):
+    with pytest.raises(GraphError, match=f"{message}.*Trace the network again"):
+        slim(net, inputs, graph=chain)
 
 
 def test_a_graph_that_was_traced_before_is_taken(subject):

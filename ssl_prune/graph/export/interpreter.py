@@ -42,7 +42,10 @@ class Interpretation(fx.Interpreter):
             GraphError: the node is no operator, and no parameter, buffer, constant, input or output.
         """
         if n.op not in ("placeholder", "call_function", "output"):
-            raise GraphError(f"{module_of(n)}: a {n.op} node ({n.name}) has no rule here")
+            raise GraphError(
+                f"{module_of(n) or 'the network'}: a {n.op} node ({n.name}) has no rule here, only operators, tensors and "
+                "inputs have. Write torch.cond and the like with torch.where"
+            )
         self.node = n
         return super().run_node(n)
 

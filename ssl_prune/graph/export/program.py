@@ -1,15 +1,18 @@
 """A network as a flat, functional list of ATen operators, from `torch.export`."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ssl_prune.errors import GraphError
+from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.export.functionalize import functional
+from ssl_prune.graph.faults import fault
 from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
 
 __all__ = [
@@ -60,25 +63,23 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
     quiet = warnings.catch_warnings()
     with evaluation(model), attributes_restored(model), torch.random.fork_rng(devices=[]), quiet, uncompiled():
         warnings.simplefilter("ignore")
-        try:
+        with _refusing(model, (args, kwargs)):
             exported = torch.export.export(model, args, kwargs, strict=False)
+        try:
             graph = functional(exported.graph, has_rule)
-            if graph is None:
-                exported = exported.run_decompositions({})
-                graph = exported.graph
         except Exception as error:
-            shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-            raise GraphError(
-                f"{type(model).__name__}: torch.export could not trace the forward pass on inputs of shape {shapes}: "
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}. Check that the example "
-                "input is what the network takes; control flow that depends on data cannot be traced"
-            ) from error
+            fault("the renaming of what operators write in place", error)
+            graph = None
+        if graph is None:
+            with _refusing(model, (args, kwargs)):
+                exported = exported.run_decompositions({})
+            graph = exported.graph
     for node in graph.nodes:
         sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
         if not all(isinstance(size, int) for size in sizes):
             raise GraphError(
                 f"{module_of(node) or type(model).__name__}: {node.target} has a result whose size depends on the data, "
-                "which has no rule here"
+                "only fixed sizes have a rule here. Write it with a mask, such as torch.where, in place of a choice of rows"
             )
     tensors, constants, inputs, parameters = {}, {}, [], set()
     for spec in exported.graph_signature.input_specs:
@@ -95,10 +96,25 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
             constants[name] = exported.constants[spec.target]
         else:
             raise GraphError(
-                f"{type(model).__name__}: the forward pass takes a {spec.kind.name}, which has no rule here"
+                f"{type(model).__name__}: the forward pass takes a {spec.kind.name} ({name}), which has no rule here, only "
+                "parameters, buffers, constants and inputs have. Make it a buffer of its module, or an input"
             )
     mutated = frozenset(exported.graph_signature.buffers_to_mutate.values())
     return Program(graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
+
+
+@contextmanager
+def _refusing(model: nn.Module, inputs: Any) -> Iterator[None]:
+    """Say on which network and inputs torch failed."""
+    try:
+        yield
+    except Exception as error:
+        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        raise GraphError(
+            f"{type(model).__name__}: torch.export could not trace the forward pass on inputs of shape {shapes}: "
+            f"{type(error).__name__}: {first_line(error)}. Check that the example input is what the network takes; "
+            "control flow that depends on data cannot be traced"
+        ) from error
 
 
 def module_of(node: fx.Node) -> str:

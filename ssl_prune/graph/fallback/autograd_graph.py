@@ -40,7 +40,7 @@ class Layer:
 
     @property
     def depthwise(self) -> bool:
-        """Each channel is read alone."""
+        """A convolution of several groups: each channel is read alone, or what the groups read stays."""
         return self.groups > 1
 
 

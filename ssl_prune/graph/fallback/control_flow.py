@@ -108,17 +108,18 @@ class Exploration:
     missed: str | None
 
 
-def explore(run: Callable[[Answers], Result], limit: int = 16) -> Exploration:
+def explore(run: Callable[[Answers], Result], limit: int = 16, refuses: type[Exception] = Exception) -> Exploration:
     """Run code with every combination of answers to its questions, up to `limit`; new answers at a place come first.
 
-    Ways that raise are left out: the code itself refuses them.
+    Ways that the code itself refuses are left out.
 
     Args:
         run: runs the code once under the answers it is given, which it must enter.
         limit: most ways to look at.
+        refuses: what `run` raises where the code refuses a way.
 
     Raises:
-        Exception: what the natural way raises.
+        Exception: what the natural way raises, and anything that is no refusal.
 
     Example:
         >>> def run(answers):
@@ -140,7 +141,7 @@ def explore(run: Callable[[Answers], Result], limit: int = 16) -> Exploration:
         answers = Answers(given)
         try:
             result = run(answers)
-        except Exception:
+        except refuses:
             if not given:
                 raise
             continue

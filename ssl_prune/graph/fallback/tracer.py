@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.errors import GraphError
+from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.graph.fallback.control_flow import Answers, explore
 from ssl_prune.graph.fallback.per_channel_ops import LAYERS, WRITERS, is_own, layer_axes, operator_problem
@@ -26,6 +26,10 @@ from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call, evaluation, leaves, map_tensors
 
 __all__ = ["by_autograd"]
+
+
+class _RefusedError(Exception):
+    """The forward itself goes no further; its error is the cause."""
 
 
 def by_autograd(
@@ -61,11 +65,12 @@ def by_autograd(
         if place and _called(model, inputs) <= reached:
             continue
         try:
-            exploration = explore(partial(_way, model, inputs, ties))
+            exploration = explore(partial(_way, model, inputs, ties), refuses=_RefusedError)
         except Exception as error:
-            if place:  # only the example must be an input that the network takes
+            if place and isinstance(error, _RefusedError):  # only the example must be an input that the network takes
                 continue
-            raise GraphError(_message(model, refusal, f"{type(error).__name__}: {_first_line(error)}")) from error
+            cause = error.__cause__ or error
+            raise GraphError(_message(model, refusal, f"{type(cause).__name__}: {first_line(cause)}")) from cause
         if exploration.missed is not None:
             raise GraphError(
                 _message(model, refusal, f"too many ways through the Python code ({exploration.missed}) to try all")
@@ -80,10 +85,6 @@ def _message(model: nn.Module, refusal: str, problem: str) -> str:
         f"{first}{type(model).__name__}: the second tracer, torch-pruning's autograd graph, failed too: {problem}. Check "
         "that the example input is what the network takes, and that its outputs depend on its weights through autograd"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else ""
 
 
 def _called(model: nn.Module, inputs: Inputs) -> set[str]:
@@ -113,7 +114,10 @@ def _way(model: nn.Module, inputs: Inputs, ties: Ties, answers: Answers) -> None
     def forward(network: nn.Module, inputs: Inputs) -> Any:
         nonlocal record, inner
         with calls(network) as record, internal_nodes(layers) as inner, operations, answers:
-            return call(network, inputs)
+            try:
+                return call(network, inputs)
+            except Exception as error:
+                raise _RefusedError from error
 
     def roots(output: Any) -> list[Tensor]:
         outputs = leaves(output)
@@ -123,7 +127,7 @@ def _way(model: nn.Module, inputs: Inputs, ties: Ties, answers: Answers) -> None
         ends = [t * 1 for t in (*outputs, *escaped) if t.grad_fn is not None]
         hidden.extend(ends[len(ends) - len(escaped) :])
         if not ends:
-            raise GraphError("no output depends on a parameter through autograd")
+            raise _RefusedError from GraphError("no output depends on a parameter through autograd")
         return ends
 
     with torch.enable_grad(), torch.inference_mode(False), torch.random.fork_rng(devices=[]):

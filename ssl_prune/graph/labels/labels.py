@@ -33,8 +33,8 @@ class Labels:
         self.contractions: list[Contraction] = []
         self.pins: dict[str, list[Tensor]] = {}
         self.virtual: list[Tensor] = []
-        self.strict: list[tuple[Tensor, bool]] = []
-        self.together: list[tuple[Tensor, Tensor]] = []
+        self.equals: list[tuple[Tensor, bool]] = []
+        self.alikes: list[tuple[Tensor, Tensor]] = []
         self.levels: list[Tensor] = []
         self.reason: str | None = None  # the first one since it was last set to None
         self.tensors = {
@@ -136,7 +136,7 @@ class Labels:
 
     def equal(self, labels: Tensor, vanish: bool = False) -> None:
         """Rows of `labels`, (n, m), that must keep equally many each; or none, where they may `vanish`."""
-        self.strict.append((labels, vanish))
+        self.equals.append((labels, vanish))
 
     def level(self, labels: Tensor) -> None:
         """Rows of `labels`, (n, m), that keep equally many each where their module stays what it is."""
@@ -144,7 +144,7 @@ class Labels:
 
     def alike(self, first: Tensor, second: Tensor) -> None:
         """Row i of `first`, (n, m), may vanish as a whole if and only if row i of `second`, (n, k), does."""
-        self.together.append((first, second))
+        self.alikes.append((first, second))
 
     def new_virtual(self, count: int) -> Tensor:
         """Fresh labels of units that no parameter writes, such as attention heads."""

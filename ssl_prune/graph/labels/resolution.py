@@ -51,9 +51,9 @@ def resolved(done: LabelPass) -> ChannelGraph:
     parameters = tuple(axis for axis in kept if axis.name in program.parameters)
     buffers = tuple(axis for axis in kept if axis.name not in program.parameters)
     boxes = {node: found for node, ids in done.boxes.items() if bool(((found := units(ids)) >= 0).any())}
-    equal = tuple((found, vanish) for ids, vanish in labels.strict if bool(((found := units(ids)) >= 0).any()))
+    equal = tuple((found, vanish) for ids, vanish in labels.equals if bool(((found := units(ids)) >= 0).any()))
     level = tuple(found for ids in labels.levels if bool(((found := units(ids)) >= 0).any()))
-    alike = tuple((units(a), units(b)) for a, b in labels.together)
+    alike = tuple((units(a), units(b)) for a, b in labels.alikes)
     alike = tuple((a, b) for a, b in alike if bool((a >= 0).any() | (b >= 0).any()))
     return ChannelGraph(
         program,

@@ -17,8 +17,9 @@ class UnionFind:
     Label 0 is pinned: whatever joins it can never be removed. Label -1 is a wildcard (constants, padding): it joins
     nothing.
 
-    Which set was pinned when is remembered: paths are never compressed, so that the last label before 0 names the set
-    as it stood then. `pinned` lists these sets beside the labels they met and what `now` held.
+    Which set was pinned when is remembered: beside paths that are compressed whenever they are followed stand those that
+    never are, so that the last label before 0 names the set as it stood then. `pinned` lists these sets beside the labels
+    they met and what `now` held.
 
     Example:
         >>> sets = UnionFind()
@@ -29,8 +30,8 @@ class UnionFind:
     """
 
     def __init__(self) -> None:
-        self._memory = torch.zeros(1, dtype=torch.long)
-        self._parent = self._memory  # as much of it as is in use
+        self._memory = torch.zeros(2, 1, dtype=torch.long)
+        self._parent, self._above = self._memory  # as much of it as is in use; the second is compressed
         self.now: Any = None
         self.pinned: list[tuple[Tensor, Tensor, Any]] = []
 
@@ -42,20 +43,21 @@ class UnionFind:
         """`count` fresh labels, each a set of its own."""
         start = len(self._parent)
         labels = torch.arange(start, start + count)
-        if start + count > len(self._memory):
-            self._memory = torch.cat([self._parent, labels, torch.zeros_like(self._parent)])
-        self._parent = self._memory[: start + count]
-        self._parent[start:] = labels
+        if start + count > self._memory.shape[1]:
+            used = torch.stack([self._parent, self._above])
+            self._memory = torch.cat([used, labels.expand(2, -1), torch.zeros_like(used)], 1)
+        self._memory[:, start : start + count] = labels
+        self._parent, self._above = self._memory[:, : start + count]
         return labels
 
     def find(self, labels: Tensor) -> Tensor:
         """The root of each label, shaped as `labels`; wildcards stay wildcards."""
-        roots = torch.where(labels >= 0, self._parent[labels.clamp(min=0)], labels)
-        while True:
-            above = torch.where(roots >= 0, self._parent[roots.clamp(min=0)], roots)
-            if torch.equal(above, roots):
-                return roots
+        known = labels.clamp(min=0)
+        roots = self._above[known]
+        while not torch.equal(above := self._above[roots], roots):
             roots = above
+        self._above[known] = roots
+        return torch.where(labels >= 0, roots, labels)
 
     def unite(self, first: Tensor, second: Tensor) -> None:
         """Join `first[i]` with `second[i]` for every i; shapes broadcast; pairs with a wildcard are skipped."""
@@ -78,7 +80,8 @@ class UnionFind:
                 met = torch.where(roots[0, lost] == PINNED, pairs[0, lost], pairs[1, lost])
                 self.pinned.append((high[lost], met, self.now))
             # A root may meet several smaller ones: it takes the smallest, the next round joins the others.
-            self._parent.scatter_reduce_(0, high[apart], low[apart], "amin")
+            for paths in (self._parent, self._above):
+                paths.scatter_reduce_(0, high[apart], low[apart], "amin")
             pairs, roots = pairs[:, apart], roots[:, apart]
 
     def before_pinned(self, labels: Tensor) -> Tensor:

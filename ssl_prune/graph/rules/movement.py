@@ -172,17 +172,18 @@ def _glu(labels: Labels, node: fx.Node, x: Any, dim: int = -1) -> Any:
 
 @rule(aten.im2col)
 def _im2col(labels: Labels, node: fx.Node, x: Tensor, kernel: list[int], *args: Any) -> Tensor:
-    """``(N, C, H, W)`` to ``(N, C · kernel, L)``: a channel becomes a run of rows."""
-    channels = labels.channels(x, 1)
-    runs = channels.repeat_interleave(kernel[0] * kernel[1])
-    return labels.spread(node, runs, 1)
+    """``(N, C, H, W)`` to ``(N, C · kernel, L)``, N perhaps missing: a channel becomes a run of rows."""
+    axis = x.dim() - 3
+    runs = labels.channels(x, axis).repeat_interleave(kernel[0] * kernel[1])
+    return labels.spread(node, runs, axis)
 
 
 @rule(aten.col2im)
 def _col2im(labels: Labels, node: fx.Node, x: Tensor, size: Any, kernel: list[int], *args: Any) -> Tensor:
-    runs = labels.channels(x, 1).view(-1, kernel[0] * kernel[1])
+    axis = x.dim() - 2
+    runs = labels.channels(x, axis).view(-1, kernel[0] * kernel[1])
     labels.unite(runs, runs[:, :1])
-    return labels.spread(node, runs[:, 0], 1)
+    return labels.spread(node, runs[:, 0], axis)
 
 
 @rule(aten.grid_sampler, aten.grid_sampler_2d)

@@ -26,6 +26,8 @@ aten = torch.ops.aten
 def reduce(labels: Labels, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
     """Keep the labels of the axes that stay."""
     shape = labels.shape(node)
+    if _packet(node) is aten.linalg_vector_norm:
+        args = args[1:]  # its order comes before its axes
     dims = kwargs.get("dim", next((a for a in args if isinstance(a, (list, tuple))), args[0] if args else None))
     if not isinstance(x, Tensor):
         labels.pin(node, "a parameter is reduced", x)

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from ssl_prune.graph.export.interpreter import Execution
 from ssl_prune.graph.export.macs import LARGE, program_macs
 from ssl_prune.graph.export.program import module_of
-from ssl_prune.graph.faults import fault
+from ssl_prune.graph.faults import fault, name_of
 from ssl_prune.graph.labels.broadcast import base, collapse
 from ssl_prune.slimming.analysis.dependence import varying
 from ssl_prune.slimming.analysis.dependence_masks import uniform
@@ -25,6 +25,10 @@ from ssl_prune.slimming.analysis.skip_products import skipped
 from ssl_prune.slimming.subject import Subject
 
 __all__ = ["ChannelValues", "ValuePass"]
+
+
+class _NoiseRefusedError(Exception):
+    """An operator that does not take noise where the network has other numbers."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,10 @@ class ValuePass(Execution):
         with torch.no_grad():
             try:
                 self.run()
-            except Exception:  # an operator that does not take zeros where the network has other numbers
+            except _NoiseRefusedError:
                 self._quick = False
+                for found in (self.channels, self.constants, self.silent, self.failed):
+                    found.clear()
                 self.run()
 
     def placeholder(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -85,11 +91,16 @@ class ValuePass(Execution):
         node = self.node
         if getattr(target, "__name__", "") == "getitem":
             return self._watch(node, args[0][args[1]])
-        short = skipped(node, args, kwargs) if self._quick else None
+        short = self._short(node, args, kwargs) if self._quick else None
         if short is not None:
             return self._watch(node, Known(short[0], collapse(short[1].expand(short[0].shape))))
         plain_args, plain_kwargs = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, (args, kwargs))
-        value = super().call_function(target, plain_args, plain_kwargs)
+        try:
+            value = super().call_function(target, plain_args, plain_kwargs)
+        except Exception as error:
+            if self._quick:
+                raise _NoiseRefusedError from error
+            raise
         known = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Known)]
         free = bool(known) and all(k.free for k in known)
         before = next((self.failed[used] for used in node.all_input_nodes if used in self.failed), None)
@@ -117,13 +128,20 @@ class ValuePass(Execution):
         known = [leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Known)]
         self.output_varies = any(bool(base(k.varies).any()) for k in known)
 
+    def _short(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+        try:
+            return skipped(node, args, kwargs)
+        except Exception as error:
+            fault(f"the short cut of operator {name_of(node)}", error)
+            return None
+
     def _watch(self, node: fx.Node, result: Any) -> Any:
         if not isinstance(result, Known):
             return result
         for axes in self._watched.get(node, ()):
             self.channels[node, axes] = _channels(result, axes)
         if getattr(node.target, "overloadpacket", None) is torch.ops.aten.embedding:
-            self.silent[node] = (result.value == 0).flatten(0, -2).all(0).cpu()
+            self.silent[node] = (result.value == 0).reshape(-1, result.value.shape[-1]).all(0).cpu()
         if module_of(node) and result.value.dim() > 1 and not bool(base(result.varies).any()):
             constant = _channels(result, (1,))
             if bool(constant.uniform.all()):

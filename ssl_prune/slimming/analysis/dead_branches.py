@@ -171,13 +171,12 @@ def _written(graph: ChannelGraph, node: fx.Node) -> Tensor | None:
 
 
 def _writer(graph: ChannelGraph, node: fx.Node) -> Reader | None:
-    readers = {reader.node: reader for reader in graph.readers if reader.weight is not None}
-    while node not in readers:
+    while node not in graph.layers_at:
         inputs = [n for n in node.all_input_nodes if n.op == "call_function"]
         if not inputs:
             return None
         node = inputs[0]
-    return readers[node]
+    return graph.layers_at[node]
 
 
 def _channels_second(graph: ChannelGraph, node: fx.Node) -> bool:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.errors import SlimError
+from ssl_prune.errors import SlimError, first_line
 from ssl_prune.graph.fallback.control_flow import Answer, Answers, explore
-from ssl_prune.slimming.proof.outputs import Proof, fresh_inputs, largest, relative_error
+from ssl_prune.slimming.proof.differences import all_finite, finite_error, largest
+from ssl_prune.slimming.proof.outputs import Proof, fresh_inputs, spread
 from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
 from ssl_prune.utils.tensors import run_aside
 
@@ -47,10 +48,11 @@ def trial_inputs(inputs: Inputs) -> list[tuple[str, Inputs]]:
 
 def _farther(sign: int) -> Any:
     def move(tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point() or not tensor.numel():
+        if tensor.is_complex():
+            return torch.complex(move(tensor.real), move(tensor.imag))
+        if not tensor.is_floating_point():
             return tensor
-        spread = tensor.double().std(correction=0).item() or 1.0
-        return (tensor * 3 + sign * 2 * spread).to(tensor)
+        return (tensor * 3 + sign * 2 * spread(tensor)[1]).to(tensor)
 
     return move
 
@@ -84,8 +86,7 @@ class Trials:
                 limit = 16 if what in ("the example", "large input 4") else 1
                 exploration = explore(partial(self._run, model, trial), limit)
                 for way, (answers, (outputs, inside)) in enumerate(exploration.ways):
-                    finite = all(bool(t.isfinite().all()) for t in outputs if t.is_floating_point())
-                    if not finite and way == 0 and not what.startswith("large"):
+                    if not all_finite(outputs) and way == 0 and not what.startswith("large"):
                         raise SlimError(
                             f"{self._name}: the network's own outputs are not finite on {what}, so nothing can be "
                             "compared. Look for NaN or infinite weights or statistics"
@@ -107,8 +108,8 @@ class Trials:
                 try:
                     outputs, inside = self._run(cut, trial.inputs, answers)
                 except Exception as error:
-                    line = (str(error).splitlines() or [""])[0]
-                    return Proof(math.inf, f"{trial.what}: the cut network raises {type(error).__name__}: {line}")
+                    said = f"{type(error).__name__}: {first_line(error)}"
+                    return Proof(math.inf, f"{trial.what}: the cut network raises {said}")
                 if not self._same_answers(trial.answers, tuple(answers.taken)):
                     return Proof(math.inf, f"{trial.what}: the Python code of the cut network takes another way")
                 for where, expected, got in (
@@ -117,7 +118,7 @@ class Trials:
                 ):
                     if [t.shape for t in expected] != [t.shape for t in got]:
                         return Proof(math.inf, f"{trial.what}: {where} of other shapes")
-                    error_here = largest(_error(e, g) for e, g in zip(expected, got, strict=True))
+                    error_here = largest(finite_error(e, g) for e, g in zip(expected, got, strict=True))
                     worst = largest((worst, error_here))
                     if not error_here <= self._tolerance:  # NaN is no number that is allowed
                         return Proof(worst, f"{trial.what}: {where} differ by {error_here:.2e} of their size")
@@ -188,13 +189,3 @@ def _that_run(model: nn.Module, trials: list[tuple[str, Inputs]], inputs: Inputs
         except Exception:  # an input out of its domain, or a network of one batch size only
             continue
         yield what, trial
-
-
-def _error(expected: Tensor, got: Tensor) -> float:
-    """`relative_error` of the finite part; inf where only one is finite."""
-    if not expected.is_floating_point():
-        return 0.0 if torch.equal(expected, got) else math.inf
-    finite = expected.isfinite()
-    if not torch.equal(finite, got.isfinite()):
-        return math.inf
-    return relative_error(expected[finite], got[finite])

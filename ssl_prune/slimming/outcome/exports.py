@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.proof.outputs import fresh_inputs, largest, relative_error
+from ssl_prune.slimming.proof.differences import largest, relative_error
+from ssl_prune.slimming.proof.outputs import fresh_inputs
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.files import beside, replacing
 from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
@@ -119,7 +120,10 @@ def export_state_dict(
     state = model.state_dict()
     other = [name for name, value in state.items() if not isinstance(value, Tensor)]
     if other:
-        raise SlimError(f"state_dict: {other[0]} is a {type(state[other[0]]).__name__}, only tensors can be written")
+        raise SlimError(
+            f"state_dict: {other[0]} is a {type(state[other[0]]).__name__}, only tensors can be written. Keep it in an "
+            "attribute and not in get_extra_state"
+        )
     with replacing(path) as part, evaluation(model):
         # Tied tensors are written under each of their names, as load_state_dict wants them.
         save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, part)
@@ -130,9 +134,10 @@ def export_state_dict(
         with evaluation(loaded):
             problem = _difference(model, lambda inputs: leaves(call(loaded, inputs)), example_inputs, tolerance, False)
         if problem:
-            raise SlimError(f"state_dict: {problem}; nothing was written")
+            raise SlimError(f"state_dict: {problem}; nothing was written. {_WAY_OUT}")
 
 
+_WAY_OUT = "Allow it with a larger tolerance, or write a slim file with save_slim"
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 
@@ -236,7 +241,7 @@ def _proven(
                 return
     problem = _difference(model, write(*as_call(inputs), None), inputs, tolerance, False)
     if problem:
-        raise SlimError(f"{what}: {problem}; nothing was written")
+        raise SlimError(f"{what}: {problem}; nothing was written. {_WAY_OUT}")
 
 
 def _difference(model: nn.Module, run: _Run, inputs: Inputs, tolerance: float, any_batch: bool) -> str | None:

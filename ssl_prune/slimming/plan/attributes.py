@@ -84,7 +84,7 @@ def guessed_attributes(subject: Subject, dead: Tensor) -> dict[str, dict[str, An
         mask = stays[units]
         if bool(mask.all()) and units.dim() < 2:
             continue
-        scopes = {(modules_of(n) or ("",))[-1] for n in (node, *node.users)}
+        scopes = dict.fromkeys((modules_of(n) or ("",))[-1] for n in (node, *node.users))
         full = node.meta["val"]
         if not isinstance(full, Tensor):
             continue

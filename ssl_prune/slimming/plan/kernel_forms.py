@@ -21,7 +21,8 @@ from ssl_prune.slimming.modules.cropped_conv import CroppedConv, CroppedConv1d, 
 from ssl_prune.slimming.plan.constant_folding import gathered
 from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan
 from ssl_prune.slimming.subject import Subject
-from ssl_prune.utils.inputs import Inputs, call, evaluation
+from ssl_prune.utils.inputs import Inputs, evaluation
+from ssl_prune.utils.tensors import run_aside
 
 __all__ = ["Choice", "Form", "cropped", "fastest", "forms", "kernel_forms", "smallest"]
 
@@ -158,7 +159,7 @@ def _calls(network: nn.Module, inputs: Inputs, names: Sequence[str]) -> dict[str
     hooks = [network.get_submodule(name).register_forward_pre_hook(note(name)) for name in names]
     try:
         with evaluation(network):
-            call(network, inputs)
+            run_aside(network, inputs)
     finally:
         for hook in hooks:
             hook.remove()

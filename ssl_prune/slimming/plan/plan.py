@@ -203,7 +203,10 @@ class SlimPlan:
         modules = dict(model.named_modules())
         for name in self.modules:
             if name not in modules:
-                raise SlimError(f"{name}: the plan cuts a module that this {type(model).__name__} does not have")
+                raise SlimError(
+                    f"{name}: not in this {type(model).__name__}; the plan cuts a module of that name. Build the same dense "
+                    "network as at training"
+                )
 
 
 def shapes_of(model: nn.Module) -> dict[str, list[int]]:

@@ -79,26 +79,33 @@ def practical_widths(live: Liveness, dead: Tensor, round_to: RoundTo, branches: 
     check_round_to(round_to)
     if round_to == 1 or not bool(dead.any()):
         return Widths(dead, {})
-    axes = _Axes(live, branches)
+    gone = gone_modules(live) if branches else frozenset()
+    found = _found(live, gone)
+    if not found:
+        return Widths(dead, {})
+    axes = _Axes(live, found, gone)
     if round_to == "measured":
         return _measured(live, dead, axes)
     return axes.rounded(dead, round_to)
 
 
-class _Axes:
-    """The widths of a network: which units lie how often on which axis of a convolution's or linear layer's weight."""
+def _found(live: Liveness, gone: frozenset[str]) -> list[Tensor]:
+    """Units on each axis of a convolution's or linear layer's weight."""
+    weights = {reader.weight for reader in live.subject.graph.readers}
+    found: dict[bytes, Tensor] = {}  # many axes are alike: a layer's rows and the next one's columns
+    for axis in live.subject.graph.axes:
+        if axis.name in weights and axis.name.rpartition(".")[0] not in gone:
+            found.setdefault(axis.units.cpu().numpy().tobytes(), axis.units.cpu())
+    return list(found.values())
 
-    def __init__(self, live: Liveness, branches: bool) -> None:
-        graph = live.subject.graph
-        self.gone = gone_modules(live) if branches else frozenset()
-        weights = {reader.weight for reader in graph.readers}
-        found: dict[bytes, Tensor] = {}  # many axes are alike: a layer's rows and the next one's columns
-        for axis in graph.axes:
-            if axis.name in weights and axis.name.rpartition(".")[0] not in self.gone:
-                found.setdefault(axis.units.cpu().numpy().tobytes(), axis.units.cpu())
-        self._live, size = live, graph.num_units
-        self.dense = [len(units) for units in found.values()]
-        counts = [torch.bincount(units[units >= 0], minlength=size) for units in found.values()]
+
+class _Axes:
+    """The widths of a network: which units lie how often on which of the axes `found`."""
+
+    def __init__(self, live: Liveness, found: list[Tensor], gone: frozenset[str]) -> None:
+        self._live, self.gone, size = live, gone, live.subject.graph.num_units
+        self.dense = [len(units) for units in found]
+        counts = [torch.bincount(units[units >= 0], minlength=size) for units in found]
         # Units that lie on the same axes are as good as each other: one column of `add` stands for all of them.
         self.add, self.kind = torch.unique(torch.stack(counts), dim=1, return_inverse=True)
         self._read = read_by_needed(live)
@@ -229,7 +236,7 @@ def _timed_call(reader: Reader, live: Liveness, dead: Tensor) -> tuple[Any, tupl
     rows, columns = int(stays[reader.written].sum()), int(stays[reader.read].sum())
     weight = live.weights[reader.weight]
     shape, source = list(weight.shape), list(reader.source.meta["val"].shape)
-    source[-1 if packet is aten.linear else 1] = columns
+    source[reader.source_axes[0]] = columns
     if reader.depthwise:
         shape[0], args[_GROUPS] = rows, columns
     elif reader.grouped:

@@ -9,6 +9,7 @@ from ssl_prune.errors import GraphError
 from ssl_prune.graph.export.interpreter import Execution
 from ssl_prune.graph.export.program import export, module_of
 from ssl_prune.graph.rules import has_rule
+from ssl_prune.slimming.proof.differences import same
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.inputs import evaluation, full_precision
 from ssl_prune.utils.tensors import named_tensors
@@ -82,11 +83,15 @@ def _compare(
         got = _chosen(got, units, last, compared[here])
     elif wanted.shape != got.shape:
         return None  # computed from parameters: what reads it shows whether it is right
+    if wanted.is_complex():
+        wanted, got = (torch.view_as_real(t.to(wanted.dtype).resolve_conj()) for t in (wanted, got))
     if not wanted.is_floating_point() or not wanted.numel():
         return None
     scale, error = _size(wanted), _size(wanted - got)
     if not (math.isfinite(scale) and math.isfinite(error)):
         finite = wanted.isfinite()
+        if not same(wanted[~finite], got[~finite]):
+            return "a value is infinite or NaN in other places"
         scale, error = (_size(t[finite]) for t in (wanted, wanted - got))
     if not error <= tolerance * scale:
         return f"a value differs by {error / scale if scale else error:.1e} of its size"

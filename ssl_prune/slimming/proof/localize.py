@@ -8,6 +8,7 @@ from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import visible
+from ssl_prune.slimming.proof.differences import finite_error
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
 from ssl_prune.utils.tensors import run_aside
@@ -48,11 +49,10 @@ def first_difference(subject: Subject, cut: nn.Module, tolerance: float) -> str 
         if wrong or not _own(cut, name):
             return
         for want, got in zip(expected.get((name, call), []), leaves(out), strict=False):
-            if want.shape == got.shape and want.is_floating_point() and want.numel():
-                scale = want.abs().max().item()
-                if not (want - got).abs().max().item() <= tolerance * max(scale, 1e-30):
-                    wrong.append(name)
-                    return
+            number = want.is_floating_point() or want.is_complex()
+            if number and want.shape == got.shape and not finite_error(want, got) <= tolerance:
+                wrong.append(name)
+                return
 
     with evaluation(cut):
         _run(cut, inputs, compare)

@@ -1,17 +1,18 @@
 """The proof: the slim network and the sparse one are run on several inputs and their outputs compared."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ssl_prune.errors import SlimError
+from ssl_prune.errors import SlimError, first_line
+from ssl_prune.slimming.proof.differences import all_finite, largest, relative_error
 from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
 from ssl_prune.utils.tensors import run_aside
 
-__all__ = ["Expected", "Proof", "fresh_inputs", "largest", "relative_error", "verify"]
+__all__ = ["Expected", "Proof", "fresh_inputs", "spread", "verify"]
 
 
 @dataclass(frozen=True)
@@ -32,43 +33,32 @@ class Proof:
         return self.failure is None
 
 
-def relative_error(expected: Tensor, got: Tensor) -> float:
-    r"""max|f(x) − g(x)| / max|f(x)|, computed in float64.
-
-    Returns:
-        The error; 0 for two empty or all-zero tensors, inf where only one is finite.
+def spread(tensor: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of the finite entries of a real tensor, 0 and 1 where there are none; never 0 wide.
 
     Example:
-        >>> relative_error(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 3.0]))
-        0.25
+        >>> spread(torch.tensor([1.0, 3.0, -torch.inf]))
+        (2.0, 1.0)
     """
-    difference = (expected.double() - got.double()).abs().max().item() if expected.numel() else 0.0
-    scale = expected.double().abs().max().item() if expected.numel() else 0.0
-    if not math.isfinite(difference):
-        return math.inf
-    return difference / scale if scale else (0.0 if difference == 0 else math.inf)
-
-
-def largest(errors: Iterable[float]) -> float:
-    """The largest of some errors: 0 of none, NaN where one is NaN, which Python's `max` may pass over.
-
-    Example:
-        >>> largest([0.5, float("nan"), 0.25])
-        nan
-    """
-    return float(torch.tensor([0.0, *errors], dtype=torch.float64).max())
+    known = tensor[tensor.isfinite()].double()
+    return (known.mean().item(), known.std(correction=0).item() or 1.0) if known.numel() else (0.0, 1.0)
 
 
 def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
-    """Inputs of the same shapes and types: normal with the example's mean and spread, integers within its range."""
+    """Inputs of the same shapes and types: normal with the example's mean and spread, integers within its range.
+
+    Entries that are not finite, as of a mask to be added, stay as they are.
+    """
 
     generator = torch.Generator().manual_seed(seed)
 
     def draw(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return torch.complex(draw(tensor.real), draw(tensor.imag))
         if tensor.is_floating_point():
-            mean, spread = tensor.double().mean().item(), tensor.double().std(correction=0).item()
-            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * (spread or 1.0) + mean
-            return noise.to(tensor)
+            mean, wide = spread(tensor)
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * wide + mean
+            return torch.where(tensor.isfinite(), noise.to(tensor), tensor)
         if tensor.dtype == torch.bool or not tensor.numel():
             return tensor
         low, high = int(tensor.min()), int(tensor.max())
@@ -148,7 +138,7 @@ def verify(
     worst = 0.0
     with evaluation(sparse), evaluation(slim):
         for what, trial, wanted in expected or Expected(sparse, inputs):
-            if not all(bool(t.isfinite().all()) for t in wanted if t.is_floating_point()):
+            if not all_finite(wanted):
                 raise SlimError(
                     f"{type(sparse).__name__}: the network's own outputs are not finite on {what}, so nothing can be "
                     "compared. Look for NaN or infinite weights or statistics"
@@ -156,9 +146,7 @@ def verify(
             try:
                 got = leaves(run_aside(slim, trial))
             except Exception as error:
-                return Proof(
-                    math.inf, f"{what}: the cut network raises {type(error).__name__}: {str(error).splitlines()[0]}"
-                )
+                return Proof(math.inf, f"{what}: the cut network raises {type(error).__name__}: {first_line(error)}")
             if [t.shape for t in wanted] != [t.shape for t in got]:
                 return Proof(
                     math.inf,
@@ -199,7 +187,7 @@ def _taken(sparse: nn.Module, trial: Inputs) -> list[Tensor] | None:
         outputs = leaves(run_aside(sparse, trial))
     except Exception:  # a network of one batch size, or of one input size
         return None
-    return outputs if all(bool(t.isfinite().all()) for t in outputs if t.is_floating_point()) else None
+    return outputs if all_finite(outputs) else None
 
 
 def _batch(first: Inputs, second: Inputs) -> Inputs:

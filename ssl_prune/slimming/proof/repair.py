@@ -36,6 +36,9 @@ def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
         whole: what came of it when nothing was kept.
     """
     none = torch.zeros_like(attempt.live.alive)
+    measured = attempt.columns == "measured"
+    if measured:
+        attempt = replace(attempt, columns=False)  # forms are timed once, in the end
     found = _search(attempt, whole, SEARCH, kin=True)
     if found is None:
         attempt = replace(attempt, branches=False, columns=None, guess=False)
@@ -53,7 +56,11 @@ def repair(attempt: Attempt, whole: Outcome) -> tuple[Tensor, Outcome]:
             keep, dead, outcome = alone
         del alone, found
     del whole  # each holds a network
-    return _win_back(attempt, keep & attempt.without(none), dead, outcome)
+    dead, outcome = _win_back(attempt, keep & attempt.without(none), dead, outcome)
+    if measured and attempt.columns is not None:
+        timed = replace(attempt, columns="measured")(dead)
+        outcome = timed if timed.proof.holds else outcome
+    return dead, outcome
 
 
 def _search(attempt: Attempt, whole: Outcome, work: float, kin: bool) -> tuple[Tensor, Tensor, Outcome] | None:

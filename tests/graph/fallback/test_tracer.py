@@ -8,6 +8,7 @@ from ssl_prune.errors import GraphError
 from ssl_prune.graph import by_export, trace
 from ssl_prune.graph.fallback.autograd_graph import AutogradGraph
 from ssl_prune.graph.fallback.control_flow import Answers, explore
+from ssl_prune.graph.fallback.ties import Ties
 from ssl_prune.graph.fallback.tracer import by_autograd
 from ssl_prune.groups import partition
 
@@ -91,6 +92,37 @@ def test_the_coupled_penalty_reaches_both_branches():
     net = branching()
     groups = partition(net, "coupled", example_inputs=torch.randn(2, 4))
     assert groups.sizes.tolist() == [10, 10, 10]
+
+
+def refuses(s, x):
+    if x.sum() > 1e30:
+        raise ValueError("too much")
+    return s.b(s.a(x))
+
+
+def depends_on_nothing(s, x):
+    return torch.zeros(2, 2) if x.sum() > 1e30 else s.b(s.a(x))
+
+
+@pytest.mark.parametrize("forward", [refuses, depends_on_nothing])
+def test_a_way_that_the_code_refuses_is_left_out(forward):
+    graph = by_autograd(Net(forward, a=nn.Linear(4, 3), b=nn.Linear(3, 2)), torch.randn(2, 4))
+    assert (graph.num_units, graph.ways) == (3, 1)
+
+
+@pytest.mark.parametrize("example", [True, False], ids=["of the example", "of another input"])
+def test_a_way_that_this_library_does_not_follow_is_not(example, monkeypatch):
+    saw, net, x = Ties.saw, branching(), torch.ones(2, 4)
+    other = Net(lambda s, x: s.a(x) if x.shape[0] == 2 else s.b(s.a(x)), a=nn.Linear(4, 3), b=nn.Linear(3, 2))
+
+    def once(self, *args):
+        if self._ways:
+            raise KeyError("broken on purpose")
+        saw(self, *args)
+
+    monkeypatch.setattr(Ties, "saw", once)
+    with pytest.raises(GraphError, match="KeyError: 'broken on purpose'"):
+        by_autograd(net, x) if example else by_autograd(other, x, more=[torch.ones(3, 4)])
 
 
 def test_the_first_tracer_comes_first():

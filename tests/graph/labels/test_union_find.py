@@ -1,12 +1,23 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from ssl_prune.graph.labels.union_find import PINNED, WILDCARD, UnionFind
 
 SIZE = 12
 labels = st.integers(min_value=-1, max_value=SIZE)
 rounds = st.lists(st.lists(st.tuples(labels, labels), max_size=8), max_size=5)
+
+
+class Looks(TorchFunctionMode):
+    """Counts how often all labels are compared with those above them."""
+
+    number = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.number += func is torch.equal
+        return func(*args, **(kwargs or {}))
 
 
 class Naive:
@@ -85,3 +96,26 @@ def test_empty_requests():
     sets.pin(nothing)
     assert sets.find(nothing).shape == (0,)
     assert sets.new(0).shape == (0,)
+
+
+def test_a_long_path_is_followed_once():
+    """Layers registered in reverse are united from the last label to the first."""
+    sets = fresh()
+    with Looks() as looks:
+        for label in range(SIZE, 1, -1):
+            sets.unite(torch.tensor([label]), torch.tensor([label - 1]))
+        assert sets.find(torch.arange(1, SIZE + 1)).tolist() == [1] * SIZE
+        deep, looks.number = looks.number, 0
+        sets.find(torch.arange(1, SIZE + 1))
+    assert deep > looks.number == 1
+
+
+def test_how_a_label_was_pinned_outlives_the_paths():
+    """Labels 2 and 3 were one set, and 5 another, when they met label 0."""
+    sets = fresh()
+    sets.unite(torch.tensor([3]), torch.tensor([2]))
+    sets.pin(torch.tensor([5]))
+    sets.pin(torch.tensor([3]))
+    gone = torch.tensor([2, 3, 5])
+    assert sets.find(gone).tolist() == [PINNED] * 3
+    assert sets.before_pinned(gone).tolist() == [2, 2, 5]

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssl_prune.graph import trace
+from ssl_prune.graph import faults, trace
+from ssl_prune.slimming.analysis import constants
 from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.slimming.subject import Subject
 
@@ -170,3 +171,64 @@ def test_nor_where_everything_is_constant():
     dead_filters(net[0], [0.5, 0.0])
     found = seen(net, torch.randn(2, 3, 6, 6), "3")
     assert found.varies.tolist() == [True, False]
+
+
+@pytest.fixture
+def picky(monkeypatch):
+    """Runs of an operator that raises at what it is given first, of a network whose rule fails the first time."""
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2)), torch.randn(2, 3)
+    runs, rule = [], constants.varying
+
+    def step(self, target, args, kwargs):
+        if "sigmoid" in str(target):
+            runs.append(self._quick)
+            if len(runs) == 1:
+                raise ValueError("not these numbers")
+        return target(*args, **kwargs)
+
+    def varying(node, *args):
+        if not runs:
+            raise KeyError("only at first")
+        return rule(node, *args)
+
+    monkeypatch.setattr(constants.Execution, "call_function", step)
+    monkeypatch.setattr(constants, "varying", varying)
+    monkeypatch.setattr(constants, "skipped", lambda *_: None)
+    monkeypatch.setattr(faults, "RAISE", False)
+    return Subject(trace(net, x), net, x), runs
+
+
+def test_an_operator_that_does_not_take_noise_is_given_the_numbers(picky, monkeypatch):
+    subject, runs = picky
+    monkeypatch.setattr(constants, "LARGE", 0)
+    assert not constants.ValuePass(subject, []).failed  # what failed in the first run did not in the second
+    assert runs == [True, False]
+
+
+def test_an_operator_that_fails_on_the_numbers_is_run_once(picky):
+    subject, runs = picky
+    with pytest.raises(ValueError, match="not these numbers"):
+        constants.ValuePass(subject, [])
+    assert runs == [False]
+
+
+class Chosen(nn.Module):
+    """One row of a table, added to every channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.table, self.b = nn.Linear(3, 4), nn.Embedding(5, 4), nn.Linear(4, 2)
+        self.register_buffer("row", torch.tensor(2))
+
+    def forward(self, x):
+        return self.b(self.a(x) + self.table(self.row))
+
+
+def test_one_row_of_a_table():
+    net = Chosen()
+    dead_filters(net.a, [0.5])
+    with torch.no_grad():
+        net.table.weight[:, 0] = 0.25
+    found = seen(net, torch.randn(2, 3), "b")
+    assert found.varies.tolist() == [False, True, True, True]
+    assert found.constant[0] == 0.75

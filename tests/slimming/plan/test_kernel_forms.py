@@ -221,6 +221,25 @@ def test_measured_really_measures():
     assert type(result.model[2]) is nn.Conv2d
 
 
+def test_the_example_that_layers_are_timed_on_is_left_as_it_was():
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 2)
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x):
+            self.count += 1
+            return self.a(x.add_(1))
+
+    net, x = Writing(), torch.randn(3, 4)
+    before = x.clone()
+    (met,) = columns._calls(net, x, ["a"])["a"]
+    assert torch.equal(met, before + 1)
+    assert torch.equal(x, before)
+    assert net.count == 0
+
+
 def test_another_word_is_refused():
     with pytest.raises(ValueError, match=r"columns.*'auto'.*measured"):
         slim(nn.Linear(2, 2), torch.randn(1, 2), columns="auto")

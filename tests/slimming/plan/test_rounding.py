@@ -13,8 +13,11 @@ from torch import nn
 from ssl_prune import slim
 from ssl_prune.graph import trace
 from ssl_prune.models import ResNet20
+from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.slimming.plan import rounding as module
+from ssl_prune.slimming.plan.planner import removable
 from ssl_prune.slimming.plan.rounding_search import fewest
+from ssl_prune.slimming.subject import Subject
 
 
 def chain(dead1=(), dead2=()):
@@ -263,6 +266,39 @@ def test_measured_for_real_is_exact():
     fresh = torch.randn(3, 3, 6, 6)
     with torch.no_grad():
         torch.testing.assert_close(result.model.eval()(fresh), net.eval()(fresh), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_of_an_image_without_a_batch_axis_come_first(monkeypatch):
+    seen = timed(monkeypatch, lambda rows, columns: 1.0)
+    net = nn.Sequential(nn.Conv2d(3, 9, 3), nn.ReLU(), nn.Conv2d(9, 4, 1)).double()
+    with torch.no_grad():
+        net[0].weight[:2], net[0].bias[:2] = 0, 0
+    assert slim(net, image()[0], round_to="measured").model[0].out_channels == 7
+    assert seen
+
+
+class Factors(nn.Module):
+    """Two tables whose rows are multiplied: units without a layer that has a width."""
+
+    def __init__(self):
+        super().__init__()
+        self.u, self.v = nn.Embedding(10, 8), nn.Embedding(12, 8)
+
+    def forward(self, i, j):
+        return (self.u(i) * self.v(j)).sum(-1)
+
+
+def test_units_on_no_layer_have_no_width():
+    net, ids = Factors(), torch.arange(5)
+    with torch.no_grad():
+        net.u.weight[:, :3], net.v.weight[:, :3] = 0, 0
+    live = liveness(Subject(trace(net, (ids, ids)), net, (ids, ids)))
+    dead = removable(live, branches=True)
+    assert int(dead.sum()) == 3
+    for round_to in (4, "measured"):
+        widths = module.practical_widths(live, dead, round_to, branches=True)
+        assert torch.equal(widths.dead, dead)
+        assert widths.reasons == {}
 
 
 @pytest.mark.parametrize("wrong", [0, -8, 8.0, True, False, "eight", None, math.inf])

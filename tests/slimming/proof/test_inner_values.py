@@ -8,7 +8,7 @@ from torch import nn
 
 from ssl_prune.graph import trace
 from ssl_prune.graph.export.program import module_of
-from ssl_prune.slimming.proof.inner_values import inner_difference
+from ssl_prune.slimming.proof.inner_values import _compare, inner_difference
 from ssl_prune.slimming.subject import Subject
 
 DEAD = torch.tensor([False, True, False, False])
@@ -106,3 +106,22 @@ def test_a_program_of_other_operators_is_not_compared():
     cut = narrowed(subject.model, ~DEAD)
     cut[3] = nn.Tanh()
     assert found(subject, cut) is None
+
+
+def compared(wanted, got):
+    """Whether a value is taken for the same, of a network without dead units."""
+    everywhere = torch.ones(1, dtype=torch.bool)
+    return _compare(torch.tensor(wanted), torch.tensor(got), None, everywhere, everywhere, 1e-3) is None
+
+
+@pytest.mark.parametrize("wrong", [5.0, -torch.inf, torch.nan])
+def test_what_is_infinite_stays_so(wrong):
+    assert compared([1.0, torch.inf, torch.nan], [1.0, torch.inf, torch.nan])
+    assert not compared([1.0, torch.inf, torch.nan], [1.0, wrong, torch.nan])
+    assert not compared([1.0, torch.nan], [1.0, torch.inf])
+
+
+@pytest.mark.parametrize("wrong", [1 + 9j, 9 + 1j])
+def test_both_parts_of_a_complex_value_count(wrong):
+    assert compared([1 + 1j, 2j], [1 + 1j, 2j])
+    assert not compared([1 + 1j, 2j], [wrong, 2j])

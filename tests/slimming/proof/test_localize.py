@@ -74,6 +74,25 @@ def test_nan_differs(subject):
     assert first_difference(subject, cut, 1e9) == "blocks.1"
 
 
+class Masked(nn.Module):
+    """Scores of which those of later tokens are minus infinity."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(5, 5).triu(1).bool())
+        self.scale = scale
+
+    def forward(self, x):
+        return (self.scale * x @ x.T).masked_fill(self.mask, -torch.inf)
+
+
+def test_an_infinity_in_both_is_no_difference(subject):
+    net, x = nn.Sequential(Masked(), nn.Softmax(-1)), torch.randn(5, 3)
+    masked = Subject(subject.graph, net, x)
+    assert first_difference(masked, deepcopy(net), 1e-4) is None
+    assert first_difference(masked, nn.Sequential(Masked(2.0), nn.Softmax(-1)), 1e-4) == "0"
+
+
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_innermost_that_raises_is_named(subject, number):
     cut = deepcopy(subject.model)

@@ -11,8 +11,8 @@ from ssl_prune.errors import SlimError
 from ssl_prune.slimming.fallback import trials
 from ssl_prune.slimming.fallback.trials import Trials
 from ssl_prune.slimming.outcome import exports
-from ssl_prune.slimming.proof import inner_values, outputs
-from ssl_prune.slimming.proof.outputs import largest
+from ssl_prune.slimming.proof import differences, inner_values, outputs
+from ssl_prune.slimming.proof.differences import largest
 
 X = torch.randn(2, 3)
 
@@ -40,10 +40,10 @@ def _last_is_nan(value):
 @pytest.fixture
 def unguarded(monkeypatch):
     """Nothing is told from NaN or infinity any more."""
-    for module in (outputs, trials, inner_values):
+    for module in (differences, trials, inner_values):
         monkeypatch.setattr(module, "math", SimpleNamespace(inf=math.inf, isfinite=lambda _: True))
-    monkeypatch.setattr(trials, "_error", outputs.relative_error)
-    assert math.isnan(outputs.relative_error(X, X * torch.nan))
+    monkeypatch.setattr(trials, "finite_error", differences.relative_error)
+    assert math.isnan(differences.relative_error(X, X * torch.nan))
 
 
 @pytest.mark.parametrize("everywhere", [True, False])

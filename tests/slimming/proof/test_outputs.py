@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ssl_prune.errors import SlimError
-from ssl_prune.slimming.proof.outputs import Expected, relative_error, verify
+from ssl_prune.slimming.proof.differences import finite_error, relative_error
+from ssl_prune.slimming.proof.outputs import Expected, fresh_inputs, verify
 
 
 class Fixed(nn.Module):
@@ -185,3 +186,59 @@ def test_what_is_not_finite_is_infinitely_wrong(wrong):
     x = torch.randn(2, 3)
     assert relative_error(net(x), other(x)) == float("inf")
     assert not verify(net, other, x, 1e9).holds
+
+
+COMPLEX = torch.tensor([1 + 1j, 2 - 1j])
+
+
+def test_an_imaginary_part_counts():
+    assert relative_error(COMPLEX, COMPLEX) == 0
+    assert relative_error(COMPLEX, COMPLEX + 1j) == pytest.approx(1 / 5**0.5)
+
+    class Turned(nn.Module):
+        def forward(self, x):
+            return x + 1j
+
+    assert not verify(nn.Identity(), Turned(), COMPLEX, 0.1).holds
+
+
+def test_an_imaginary_part_that_is_not_finite_is_refused():
+    x = COMPLEX * torch.tensor(complex(1, torch.inf))
+    with pytest.raises(SlimError, match="not finite"):
+        verify(nn.Identity(), nn.Identity(), x, 1e-4)
+
+
+def test_an_error_without_a_text_is_no_proof():
+    class Bare(nn.Module):
+        def forward(self, x):
+            raise AssertionError
+
+    assert "raises AssertionError" in verify(nn.Identity(), Bare(), torch.ones(1, 2), 1e-4).failure
+
+
+def test_fresh_inputs_leave_what_is_not_finite_where_it_is():
+    x = torch.tensor([[0.0, -torch.inf, torch.nan], [torch.inf, 3.0, 4.0]])
+    fresh = fresh_inputs(x, 0)
+    finite = x.isfinite()
+    assert torch.equal(fresh.isfinite(), finite)
+    torch.testing.assert_close(fresh[~finite], x[~finite], equal_nan=True)
+    assert not bool((fresh == x)[finite].any())
+    nothing = torch.full((3,), -torch.inf)
+    assert torch.equal(fresh_inputs(nothing, 0), nothing)
+
+
+def test_fresh_complex_inputs_are_drawn_in_both_parts():
+    x = torch.complex(torch.randn(2000), 100 + 10 * torch.randn(2000))
+    fresh = fresh_inputs(x, 0)
+    assert fresh.dtype == x.dtype
+    for part, like in ((fresh.real, x.real), (fresh.imag, x.imag)):
+        assert part.std().item() == pytest.approx(like.std().item(), rel=0.1)
+        assert part.mean().item() == pytest.approx(like.mean().item(), abs=1)
+        assert not bool((part == like).any())
+
+
+@pytest.mark.parametrize("wrong", [5.0, -torch.inf, torch.nan])
+def test_what_is_infinite_in_both_does_not_differ(wrong):
+    x, y = torch.tensor([1.0, torch.inf, torch.nan]), torch.tensor([1.0, wrong, torch.nan])
+    assert finite_error(x, x) == 0
+    assert finite_error(x, y) == finite_error(y, x) == torch.inf

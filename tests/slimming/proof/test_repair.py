@@ -9,6 +9,7 @@ from torch import nn
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import trace
 from ssl_prune.slimming.analysis.liveness import liveness
+from ssl_prune.slimming.proof import candidate
 from ssl_prune.slimming.proof.candidate import Attempt
 from ssl_prune.slimming.proof.repair import repair
 from ssl_prune.slimming.subject import Subject
@@ -67,11 +68,11 @@ class Random(Layers):
         return y * torch.rand(())
 
 
-def repaired(net):
+def repaired(net, columns=None):
     """What goes after a repair of the first cut, by the module whose rows go."""
     x = torch.randn(5, 3)
     subject = Subject(trace(net, x), net, x)
-    attempt = Attempt(liveness(subject), 1e-4, None)
+    attempt = Attempt(liveness(subject), 1e-4, columns)
     wanted = attempt.without(None)
     whole = attempt(wanted)
     assert not whole.proof.holds
@@ -87,6 +88,13 @@ def repaired(net):
 
 def test_as_many_go_as_the_code_takes():
     assert repaired(Fragile(dead=5)) == {"up": 2}
+
+
+def test_forms_are_timed_when_it_is_known_what_goes(monkeypatch):
+    timed = []
+    monkeypatch.setattr(candidate, "fastest", lambda *args: timed.append(1) or {})
+    assert repaired(Fragile(dead=5), "measured") == {"up": 2}
+    assert len(timed) == 2  # of the cut that did not hold, and of the one that does
 
 
 def test_only_what_the_wrong_code_handles_is_kept():
