@@ -80,7 +80,7 @@ class Products:
     def _counts(self, flags: Array, round_to: int = 1) -> Array:
         """(L, K) units of each set that are alive; 1 where a product has fewer sets."""
         _, units, place, most = self._tables()
-        counts = np.bincount(place, flags[units], minlength=most.size).reshape(most.shape)
+        counts = np.asarray(np.bincount(place, flags[units], minlength=most.size), np.float64).reshape(most.shape)
         if self._grouped:
             counts = counts / self._divisors(flags)
         return np.minimum(np.ceil(counts / round_to) * round_to, most) if round_to > 1 else counts
