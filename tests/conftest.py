@@ -26,6 +26,14 @@ def seeded():
     torch.set_num_threads(1)  # a benchmark under test may have asked for more
 
 
+def pytest_collection_modifyitems(items):
+    """On several workers tests that share what a file makes once go to the same one."""
+    for item in items:
+        shared = {d.scope for name in item.fixturenames for d in item._fixtureinfo.name2fixturedefs.get(name, ())}
+        if "module" in shared and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 def pytest_collection_finish():
     # What is loaded by now stays; looking through all of it at each collection takes a tenth of the tests' time.
     gc.collect()

@@ -52,7 +52,7 @@ def test_an_end_before_the_start_is_never() -> None:
     assert steps(Every("1it", "2ep", "3it"), RunLength(steps_per_epoch=5)) == []
 
 
-@settings(derandomize=True)
+@settings(derandomize=True, max_examples=20)
 @given(st.integers(0, 2**31), st.floats(0, 1), st.text(max_size=8))
 def test_chance_is_a_function_of_seed_key_and_step(seed: int, probability: float, key: str) -> None:
     trigger, run = Stochastic(probability, seed), RunLength()

@@ -20,9 +20,15 @@ def with_a_budget():
     return [GroupLasso("coupled"), Budget(macs=0.4, every=2), Distill(0.5), Shrink(every_n_steps=6, min_gain=0.02)]
 
 
-@pytest.mark.parametrize("example", [True, False], ids=["example", "batch"])
-@pytest.mark.parametrize("callbacks", [with_a_penalty, with_a_budget])
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize(
+    ("callbacks", "epoch", "example"),
+    [
+        pytest.param(with_a_penalty, 3, True, id="penalty"),
+        pytest.param(with_a_budget, 1, False, id="budget"),
+        pytest.param(with_a_penalty, 1, False, id="penalty-early", marks=pytest.mark.slow),
+        pytest.param(with_a_budget, 3, True, id="budget-late", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_equals_one_that_was_not_stopped(trainer, tmp_path, callbacks, epoch, example):
     straight, first = Lit(example=example), callbacks()
     trainer(*first, Save(tmp_path), epochs=6).fit(straight, loader())

@@ -127,6 +127,7 @@ def test_processes_that_differ_stop_with_the_layer(tmp_path):
     assert "3.weight: processes [1] have other zeros" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_error_of_the_process_that_decides_stops_all(tmp_path):
     done = run(tmp_path, 2, "broken")
     assert done.returncode != 0

@@ -122,7 +122,11 @@ def step(net, x, optimizer, seed):
     return float(loss.detach())
 
 
-@pytest.fixture(params=list(NETWORKS))
+# What the slow ones have, the others have too: a residual sum, normalisations, attention.
+SLOW = {"plain", "resnet", "vit"}
+
+
+@pytest.fixture(params=[pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NETWORKS])
 def name(request):
     return request.param
 
