@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ssl_prune.graph.export.composites import take_apart
+
 __all__ = ["functional"]
 
 aten = torch.ops.aten
@@ -35,6 +37,8 @@ def functional(traced: fx.Graph, known: Callable[[fx.Node], bool]) -> fx.Graph |
     for original, copied in copies.items():
         if original.op == "placeholder":
             copied.name = original.name  # copying a node may change its name, by which placeholders are known
+    if not take_apart(graph, known):
+        return None
     nodes = list(graph.nodes)
     order = {node: place for place, node in enumerate(nodes)}
     names: dict[int, list[fx.Node]] = {}
@@ -48,8 +52,6 @@ def functional(traced: fx.Graph, known: Callable[[fx.Node], bool]) -> fx.Graph |
         if not isinstance(node.target, torch._ops.OpOverload) or _hidden_write(node):
             return None
         if not node.target._schema.is_mutable:
-            if node.target._can_decompose() and not known(node):
-                return None
             continue
         twin, written = _twin(node), node.args[0]
         if twin is None:

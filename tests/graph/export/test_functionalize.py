@@ -1,5 +1,7 @@
 """Programs whose in-place operators were renamed away compute what the network computes."""
 
+import operator
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 from ssl_prune.graph import trace
 from ssl_prune.graph.export.functionalize import functional
 from ssl_prune.graph.export.interpreter import Execution
-from ssl_prune.graph.export.program import export
+from ssl_prune.graph.export.program import export, module_of
 from ssl_prune.graph.rules import has_rule
 from ssl_prune.utils.tensors import named_tensors
 
@@ -190,9 +192,28 @@ def test_writes_that_something_else_sees_are_not(function):
     assert functional(traced.graph, lambda node: True) is None
 
 
-def test_a_composite_operator_without_a_rule_is_taken_apart():
-    traced = torch.export.export(network(relu), (torch.randn(2, 3, 5, 5),), strict=False)
-    assert functional(traced.graph, lambda node: "conv2d" not in str(node.target)) is None
+def differences(net, y, x):
+    both = (y > 0).__and__(y < 1)
+    return (
+        torch.diff(y, dim=3, append=y[..., :1]) * both + torch.stack(y.unflatten(1, (2, 2)).chunk(2, 2)).sum(0).mean()
+    )
+
+
+@pytest.mark.parametrize("function", [relu, differences], ids=lambda f: f.__name__)
+def test_composite_operators_without_a_rule_are_taken_apart_where_they_stand(function):
+    """No second trace is made, and what is left computes the same."""
+    net, x = network(function), torch.randn(2, 3, 5, 5)
+    traced = torch.export.export(net, (x,), strict=False)
+    kept = lambda node: "batch_norm" in str(node.target)  # noqa: E731
+    graph = functional(traced.graph, kept)
+    assert graph is not None
+    operators = [node for node in graph.nodes if node.op == "call_function" and node.target is not operator.getitem]
+    assert not any(node.target._can_decompose() and not kept(node) for node in operators)
+    assert {module_of(node) for node in operators} == {
+        module_of(n) for n in traced.graph.nodes if n.op == "call_function"
+    }
+    got = torch.fx.Interpreter(torch.fx.GraphModule({}, graph)).run(*traced.state_dict.values(), x)
+    torch.testing.assert_close(got[0], net(x))
 
 
 def test_a_buffer_that_the_forward_writes_is_known_as_such():
