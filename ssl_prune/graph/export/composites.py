@@ -87,9 +87,10 @@ def _replaced(graph: fx.Graph, node: fx.Node, result: Any) -> bool:
         node.replace_all_uses_with(result)
     elif isinstance(result, (list, tuple)):
         for user in list(node.users):
-            if user.target is not operator.getitem or not isinstance(result[user.args[1]], fx.Node):
+            place: Any = user.args[1] if user.target is operator.getitem else None
+            if place is None or not isinstance(result[place], fx.Node):
                 return False
-            user.replace_all_uses_with(result[user.args[1]])
+            user.replace_all_uses_with(result[place])
             graph.erase_node(user)
     else:
         return False
