@@ -301,6 +301,13 @@ def test_the_example_shape_is_asked_for(net, capsys):
     assert "trainer" not in said
 
 
+@pytest.mark.parametrize("output", ["net.pt", "./net.pt"])
+def test_the_weights_that_are_read_are_not_written_over(net, output, capsys):
+    before = Path("net.pt").read_bytes()
+    assert "got the file that is read" in refused([*SLIM, "--ckpt_path", "net.pt", "--output", output], capsys)
+    assert Path("net.pt").read_bytes() == before
+
+
 def test_help(capsys, here):
     for command in ("slim", "export"):
         with pytest.raises(SystemExit) as stop:
