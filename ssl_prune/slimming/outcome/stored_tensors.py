@@ -100,11 +100,12 @@ def follow_dtypes(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         to = {tensors[name].dtype} if name in tensors else moves.get(tensor.dtype, set())
         if len(to) != 1 or to == {tensor.dtype}:
             continue
+        (kind,) = to
         if isinstance(tensor, nn.Parameter):
-            tensor.data = tensor.data.to(*to)
+            tensor.data = tensor.data.to(kind)
         else:
             owner, _, leaf = name.rpartition(".")
-            model.get_submodule(owner)._buffers[leaf] = changed.setdefault(id(tensor), tensor.to(*to))
+            model.get_submodule(owner)._buffers[leaf] = changed.setdefault(id(tensor), tensor.to(kind))
 
 
 _PRECISIONS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
