@@ -281,7 +281,9 @@ def test_what_is_wrong_is_named(net, arguments, words, capsys):
 
 def test_a_slim_file_is_no_checkpoint_and_a_damaged_one_is_named(net, capsys):
     main([*SLIM, "--ckpt_path", "net.pt"])
-    assert "a slim file, cut already" in refused([*SLIM, "--ckpt_path", "slim.safetensors"], capsys)
+    assert "a slim file, cut already" in refused(
+        [*SLIM, "--ckpt_path", "slim.safetensors", "--output", "again.safetensors"], capsys
+    )
     whole = Path("slim.safetensors").read_bytes()
     Path("half.safetensors").write_bytes(whole[:-9])
     export = ["export", *SLIM[1:], "--path"]
