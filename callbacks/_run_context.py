@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -17,6 +18,8 @@ from ssl_prune.timing import RunLength
 from ssl_prune.utils.inputs import Inputs, as_call, leaves, map_tensors
 
 __all__ = ["RunContext", "StrengthFinder", "run_length"]
+
+KEY = "ssl_prune_example"  # in a checkpoint: one sample of the training data
 
 
 class StrengthFinder(Protocol):
@@ -86,6 +89,17 @@ class RunContext:
         if pl_module.example_input_array is None and self._first is None:
             self._first = map_tensors(lambda t: _sample(t).detach().clone(), inputs_of(batch))
 
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put the sample of the run into a checkpoint, where it is plain data."""
+        if self._first is not None and _plain(self._first):
+            checkpoint[KEY] = map_tensors(lambda t: t.cpu(), self._first)
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Have the sample of a checkpoint, so that a run that goes on looks at the same one."""
+        found = checkpoint.get(KEY)
+        if _plain(found) and leaves(found):
+            self._first = found
+
     def example(self, pl_module: pl.LightningModule, network: nn.Module) -> Inputs | None:
         """One sample as `network` gets it: from `example_input_array`, else of a training batch; None where there is none.
 
@@ -154,6 +168,15 @@ def run_length(trainer: pl.Trainer) -> RunLength:
 
 def _shapes(network: nn.Module) -> str:
     return repr([(name, tuple(p.shape)) for name, p in network.named_parameters()])
+
+
+def _plain(value: Any) -> bool:
+    """Tensors and plain numbers and texts in lists, tuples and dicts, which load without unpickling classes."""
+    if type(value) is dict:
+        return all(type(key) is str and _plain(inner) for key, inner in value.items())
+    if type(value) in (list, tuple):
+        return all(map(_plain, value))
+    return value is None or type(value) in (Tensor, bool, int, float, str)
 
 
 def _sample(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import network_of, refuse_sharded
+from ssl_prune.callbacks._resumes import Resumes, unreadable
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.groups import Granularity, Partition, Patterns, partition
 from ssl_prune.groups.registry import granularity_of
@@ -21,7 +22,7 @@ __all__ = ["StepCallback"]
 FIRST_NAMES = {"weight": "entry", "Weight()": "Entry()"}
 
 
-class StepCallback(pl.Callback, ABC):
+class StepCallback(Resumes, ABC):
     """Attaches a solver to the optimizers of a run: a subclass says which, in `make_solver`.
 
     It acts as a hook after each optimizer step, so accumulation, clipping and steps that a gradient scaler skips need no
@@ -94,7 +95,7 @@ class StepCallback(pl.Callback, ABC):
                 "channels; use ModelParallelStrategy and torch.distributed.fsdp.fully_shard in configure_model"
             )
         RunContext.begin(trainer, pl_module)
-        self._nothing_left = False
+        self._nothing_left, self._restored = False, None  # a checkpoint is loaded after this
         if not self._waits_for_batch(pl_module):
             self._partition(pl_module, network_of(pl_module, self.module))
 
@@ -137,11 +138,15 @@ class StepCallback(pl.Callback, ABC):
     def state_dict(self) -> dict[str, Any]:
         """What the solver keeps: numbers, lists and tensors only."""
         state = self._restored if self.solver is None else self.solver.state_dict()
-        return {} if state is None else {"solver": state}
+        if state is None:
+            return {"nothing_left": True} if self._nothing_left else {}
+        return {"solver": state}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Keep the state until the solver exists."""
-        self._restored = state_dict.get("solver")
+        self._restored = state.get("solver")
+        if self._restored is not None and not isinstance(self._restored, Mapping):
+            raise TypeError(f"got a {type(self._restored).__name__} for the solver, expected a dict")
 
     def _identity(self) -> dict[str, Any]:
         """What tells callbacks of one class apart."""
@@ -161,7 +166,10 @@ class StepCallback(pl.Callback, ABC):
         if lineage is not None and not self._carry(self.solver, lineage.sources(), network):
             return
         if self._restored is not None:
-            self.solver.load_state_dict(self._restored)
+            try:
+                self.solver.load_state_dict(self._restored)
+            except (KeyError, TypeError, AttributeError, IndexError) as error:
+                raise unreadable(self, error) from error
             self.when_restored(self.solver)
             self._restored = None
         self.solver.attach(*trainer.optimizers)

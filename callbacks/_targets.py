@@ -34,10 +34,16 @@ class Writes:
         """Raise before training what would be lost after it.
 
         Raises:
-            ValueError: a callback before this one writes one of its files.
+            ValueError: a callback before this one writes one of its files, or a relative path would count from a folder that
+                is not on this machine.
             OSError: the file cannot be written there.
         """
         root = Path(trainer.default_root_dir)
+        if "://" in str(trainer.default_root_dir) and any(not file.is_absolute() for file in self.files):
+            raise ValueError(
+                f"{type(self).__name__}: path={str(self.path)!r} counts from default_root_dir={str(trainer.default_root_dir)!r}, "
+                "expected a folder of this machine; give an absolute path"
+            )
         own = {os.path.realpath(root / file) for file in self.files}
         for other in trainer.callbacks:  # type: ignore[attr-defined]
             if other is self:

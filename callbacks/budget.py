@@ -16,6 +16,7 @@ from ssl_prune.budget.record import RECORDED, budget_record
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._budget_solver import budget_solver
 from ssl_prune.callbacks._options import refuse_lost
+from ssl_prune.callbacks._resumes import Resumes
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
@@ -31,7 +32,7 @@ __all__ = ["Budget"]
 METRIC = "val_acc"
 
 
-class Budget(pl.Callback, Writes):
+class Budget(Resumes, Writes):
     r"""Meet a stated size: beside `GroupLasso("coupled")` without a strength.
 
     Between the first and the last step of the window the size that is due falls by a cosine from the dense network's to
@@ -128,6 +129,7 @@ class Budget(pl.Callback, Writes):
         self.measured: list[tuple[int, float]] = []
         self.problem: BudgetProblem | None = None
         self.solver: BudgetSolver | None = None
+        self._record: dict[str, Any] | None = None
         self._timed = TimedBatch(latency_batch if measured else 0)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -135,6 +137,7 @@ class Budget(pl.Callback, Writes):
         if stage == "fit":
             RunContext.begin(trainer, pl_module).budgets.add(self)
             self.refuse_targets(trainer)
+            self._record = None
             self._timed = TimedBatch(self._timed.size)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -205,26 +208,36 @@ class Budget(pl.Callback, Writes):
             self._miss_metric(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the decisions and their picture."""
-        path, solver = self.target(trainer), self.solver
-        if path is None or solver is None or self.problem is None or not trainer.is_global_zero:
-            return
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Know the decisions, and miss a metric that was not logged."""
+        if self.path is None or self.solver is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._miss_metric(trainer)
+        self._record = self._decisions()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the decisions and their picture; of a run that was killed after its last step they are in the checkpoint."""
+        path, record = self.target(trainer), self._record
+        if path is None or record is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**budget_record(self.problem, solver), self.metric: self.measured})
-        if solver.history and importlib.util.find_spec("matplotlib") is not None:
+        write_json(path, {**record, self.metric: self.measured})
+        history = [(int(e["step"]), e["due"], e["left"], e["strength"]) for e in record["history"]]
+        if history and importlib.util.find_spec("matplotlib") is not None:
             picture, kind = path.with_suffix(".png"), self.limits.kinds[0]
-            plot_budget(solver.history, picture, kind=kind, metric=self.measured, metric_name=self.metric)
+            plot_budget(history, picture, kind=kind, metric=self.measured, metric_name=self.metric)
 
     def state_dict(self) -> dict[str, Any]:
-        """The measured values."""
-        return {"measured": list(self.measured)}
+        """The measured values, and the decisions where they are to be written."""
+        state: dict[str, Any] = {"measured": list(self.measured)}
+        record = self._record if self.solver is None else self._decisions()
+        return state if self.path is None or record is None else {**state, "record": record}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self.measured = [(int(step), float(value)) for step, value in state_dict["measured"]]
+    def _take_over(self, state: dict[str, Any]) -> None:
+        self.measured = [(int(step), float(value)) for step, value in state["measured"]]
+        self._record = state.get("record")
+
+    def _decisions(self) -> dict[str, Any] | None:
+        return None if self.problem is None or self.solver is None else budget_record(self.problem, self.solver)
 
     def _miss_metric(self, trainer: pl.Trainer) -> None:
         """Say that there is no value of this name; the default one was not asked for."""

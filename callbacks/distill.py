@@ -7,6 +7,7 @@ from torch import Tensor
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._distill import Distillation
 from ssl_prune.callbacks._network import network_of
+from ssl_prune.callbacks._resumes import Resumes
 from ssl_prune.callbacks._run_context import RunContext, StrengthFinder, run_length
 from ssl_prune.shrinking import dense_form
 from ssl_prune.timing import Time, TimeLike
@@ -14,7 +15,7 @@ from ssl_prune.timing import Time, TimeLike
 __all__ = ["Distill"]
 
 
-class Distill(pl.Callback):
+class Distill(Resumes):
     r"""Add ``weight · T² · KL(softmax(t / T) ‖ softmax(s / T))`` to the loss: t is what the network was, s what it is.
 
     Beside a `Budget` the teacher is the network at the start of its window, and the term counts once the size is met.
@@ -58,6 +59,7 @@ class Distill(pl.Callback):
         if stage == "fit":
             RunContext.begin(trainer, pl_module)
             network_of(pl_module, self.module)
+            self._restored = {}  # a checkpoint is loaded after this
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find who says when to start; by now every callback has been set up."""
@@ -124,15 +126,23 @@ class Distill(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Find the teacher that earlier versions kept with the budget."""
-        self._restored = checkpoint["callbacks"].get("Budget", {}).get("teacher", {})
+        states = checkpoint.get("callbacks") or {}
+        budget = states.get("Budget")
+        earlier = budget.get("teacher") if isinstance(budget, dict) else None
+        if earlier and self.state_key not in states:
+            self._restored = earlier
+        else:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def state_dict(self) -> dict[str, Any]:
         """The teacher's tensors."""
         return {"teacher": self.distillation.state_dict() or self._restored}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def _take_over(self, state: dict[str, Any]) -> None:
         """Keep the teacher until there is a network to make it of."""
-        self._restored, self.distillation.teacher = state_dict["teacher"], None
+        if not isinstance(state["teacher"], dict):
+            raise TypeError(f"got a {type(state['teacher']).__name__} for the teacher, expected its tensors by name")
+        self._restored, self.distillation.teacher = state["teacher"], None
 
     def _counts(self) -> bool:
         if self._budget is None:

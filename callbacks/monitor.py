@@ -4,6 +4,7 @@ from typing import Any
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import network_of, refuse_sharded
+from ssl_prune.callbacks._resumes import Remembers
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._step import StepCallback
 from ssl_prune.shrinking import lineage_of
@@ -12,7 +13,7 @@ from ssl_prune.sizes.remaining import remaining
 __all__ = ["SparsityMonitor"]
 
 
-class SparsityMonitor(pl.Callback):
+class SparsityMonitor(Remembers):
     """Log `groups_alive`, `macs_left` and `params_left` (shares of the dense network) after each epoch.
 
     What is left is what a cut at this moment would leave, folding and dead branches included. Looking costs about one

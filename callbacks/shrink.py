@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ssl_prune._lightning import pl
 from ssl_prune.callbacks._network import network_of
+from ssl_prune.callbacks._resumes import Resumes
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._step import StepCallback
 from ssl_prune.errors import SlimError
-from ssl_prune.shrinking import Lineage, check_optimizers, follow_checkpoints, training_cut
+from ssl_prune.shrinking import Lineage, check_optimizers, follow_checkpoints, training_cut, what_may_go
 from ssl_prune.shrinking.rank_agreement import check_agreement
 from ssl_prune.sizes.remaining import remaining
 from ssl_prune.slimming import SlimPlan
@@ -23,7 +24,7 @@ __all__ = ["Shrink"]
 _AVERAGING = ("WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging")
 
 
-class Shrink(pl.Callback):
+class Shrink(Resumes):
     """Cut while training: what is at zero leaves the network, the optimizers, and every checkpoint from then on.
 
     The cut is proven like that of `slim`, and is made in place: parameters and modules stay the objects that they are.
@@ -82,7 +83,7 @@ class Shrink(pl.Callback):
         self.min_gain, self.round_to, self.tolerance, self.module = min_gain, round_to, tolerance, module
         self.history: list[tuple[int, float, float, float]] = []
         self._looked_at: int | None = None  # optimizer step of the last look
-        self._in_vain: tuple[int, int] | None = None  # what was left at a look that led to no cut
+        self._in_vain: str | None = None  # what could go at a look that led to no cut
         self._dense: tuple[int, int] | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -192,13 +193,19 @@ class Shrink(pl.Callback):
             pl_module.log_dict({"shrink_macs_left": macs, "shrink_params_left": params})
 
     def state_dict(self) -> dict[str, Any]:
-        """When the last look was, and the history: numbers only."""
-        return {"looked_at": self._looked_at, "history": [list(entry) for entry in self.history]}
+        """When the last look was, what it found in vain, and the history: numbers and a text."""
+        return {
+            "looked_at": self._looked_at,
+            "history": [list(entry) for entry in self.history],
+            "in_vain": self._in_vain,
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned."""
-        self._looked_at = state_dict["looked_at"]
-        self.history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state_dict["history"]]
+    def _take_over(self, state: dict[str, Any]) -> None:
+        history = [(int(e[0]), float(e[1]), float(e[2]), float(e[3])) for e in state["history"]]
+        looked_at, in_vain = state["looked_at"], state.get("in_vain")  # earlier versions did not keep it
+        if not isinstance(looked_at, int | None) or not isinstance(in_vain, str | None):
+            raise TypeError(f"got looked_at={looked_at!r} and in_vain={in_vain!r}, expected a step and a text")
+        self._looked_at, self._in_vain, self.history = looked_at, in_vain, history
 
     def _plan_or_error(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
         """What the first process finds; an error as its text, since the others wait to hear of it."""
@@ -215,14 +222,16 @@ class Shrink(pl.Callback):
         example = context.needed_example(self, pl_module, network)
         graph = context.graph(network, example)
         left = remaining(graph, network, example)
-        sizes = (left.macs[1], left.params[1])
-        if not self._enough(left.macs, left.params) or sizes == self._in_vain:
+        if not self._enough(left.macs, left.params):
+            return None, {}
+        may_go = what_may_go(network, example, self.tolerance, graph, self.round_to)
+        if may_go == self._in_vain:
             return None, {}
         place = next(network.parameters()).device
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             found = training_cut(network, example, self.tolerance, graph, self.round_to)
         if not self._enough(found.report.macs, found.report.params):
-            self._in_vain = sizes
+            self._in_vain = may_go
             return None, {}
         return found.plan.to_json(), dict(found.report.removed)
 

@@ -12,6 +12,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import network_of, refuse_sharded
 from ssl_prune.callbacks._options import refuse_lost
+from ssl_prune.callbacks._resumes import Remembers
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
@@ -29,7 +30,7 @@ from ssl_prune.utils.inputs import Inputs, uncompiled
 __all__ = ["Slim"]
 
 
-class Slim(pl.Callback, Writes):
+class Slim(Remembers, Writes):
     """Cut at the end of a fit, prove, save, report.
 
     Beside `path` lie the report (`.json`), a picture of the widths (`.png`, with matplotlib) and the exports. The

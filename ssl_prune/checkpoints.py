@@ -48,9 +48,14 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     with open(path, "rb") as file:
         start = file.read(9)
     found = _safetensors(path) if start[8:] == b"{" else _pickled(path)
-    inner = found
+    inner, seen = found, {id(found)}
     while isinstance(inner, Mapping) and (name := next((n for n in _ENTRIES if isinstance(inner.get(n), Mapping)), "")):
         inner = inner[name]
+        if id(inner) in seen:
+            raise SlimError(
+                f"{path}: {name} holds itself, expected a state_dict; save it with torch.save(model.state_dict(), FILE)"
+            )
+        seen.add(id(inner))
     if not isinstance(inner, Mapping):
         raise SlimError(
             f"{path}: holds a {type(inner).__name__}, expected a state_dict or a checkpoint with one; save it with "
@@ -133,6 +138,11 @@ def _load(model: nn.Module, path: str | os.PathLike[str], prefix: str | None, te
             f"{_some(tensors)}, the network {_some(own)}; build the network with the arguments it was trained with"
         )
     for name, tensor in given.items():
+        if isinstance(own[name], Tensor) and (tensor.is_meta or _form(tensor) != _form(own[name])):
+            raise SlimError(
+                f"{path}: {prefix}{name} is {_form(tensor)}, {type(model).__name__} expects {_form(own[name])}; save plain "
+                "tensors, before quantising"
+            )
         if isinstance(own[name], Tensor) and tensor.shape != own[name].shape:
             raise SlimError(
                 f"{path}: {prefix}{name} has shape {tuple(tensor.shape)}, {type(model).__name__} expects "
@@ -202,6 +212,15 @@ def _completed(own: Mapping[str, Any], given: dict[str, Tensor]) -> dict[str, Te
             elif name not in given and name.endswith("num_batches_tracked"):
                 result[name] = own[name].detach()
     return result
+
+
+def _form(tensor: Tensor) -> str:
+    """How the entries are kept."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "nested" if tensor.is_nested else f"sparse ({tensor.layout})"
+    return "empty" if tensor.is_meta else "dense"
 
 
 def _some(names: Any) -> str:

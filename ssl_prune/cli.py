@@ -23,6 +23,7 @@ from ssl_prune.schedules import Schedule
 from ssl_prune.slimming import load_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside
 from ssl_prune.triggers import Trigger
+from ssl_prune.utils.files import refuse_over
 
 if TYPE_CHECKING:
     from lightning_fabric.utilities.exceptions import MisconfigurationException as Misconfiguration
@@ -80,6 +81,8 @@ class SlimTrainer(pl.Trainer):
             Path(path).resolve(), exports, exact=exact, tolerance=tolerance, columns=columns, threshold=threshold,
             round_to=round_to, module=module,
         )  # fmt: skip
+        refuse_over(callback.files, ckpt_path)
+        callback.refuse_unwritable(self)
         _load_weights(model, ckpt_path, module)
         if datamodule is not None:
             datamodule.prepare_data()

@@ -19,7 +19,7 @@ from ssl_prune.report.run import RunReport
 from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import load_slim, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
-from ssl_prune.utils.files import beside, refuse_unwritable
+from ssl_prune.utils.files import beside, refuse_over, refuse_unwritable
 from ssl_prune.utils.inputs import Inputs, call, evaluation
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def slim_command(arguments: Sequence[str]) -> None:
     parser.add_function_arguments(slim, skip={"model", "example_inputs", "data", "graph"})
     options = parser.parse_args(list(arguments))
     _check_exports(options.exports)
-    for file in beside(options.output, [".json", ".png", *map(ending, dict.fromkeys(options.exports))], "--output"):
+    files = beside(options.output, [".json", ".png", *map(ending, dict.fromkeys(options.exports))], "--output")
+    refuse_over(files, options.ckpt_path, "--output")
+    for file in files:
         refuse_unwritable(file)
     network, example = _network(parser, options)
     load_weights(network, options.ckpt_path, options.prefix)

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
+from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, in_precision_of, uncompiled
 from ssl_prune.utils.table import table
 from ssl_prune.utils.tensors import named_tensors
 
@@ -99,7 +99,7 @@ def cost(model: nn.Module, example_inputs: Inputs, *, run: bool = True) -> Cost:
         ─────────────────────────────────────────────────
         total                288,000          520   2,080
     """
-    args, kwargs = as_call(example_inputs)
+    args, kwargs = as_call(in_precision_of(model, example_inputs))
     macs = _macs(model, args, kwargs) if run else _macs_of_shapes(model, args, kwargs)
     seen: set[int] = set()
     layers = {}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ssl_prune.utils.copies import copied
-from ssl_prune.utils.inputs import Inputs, as_call, evaluation
+from ssl_prune.utils.inputs import Inputs, as_call, evaluation, in_precision_of
 
 __all__ = ["compare_latency", "latencies", "latency", "without_page_faults", "without_zeros"]
 
@@ -87,7 +87,7 @@ def latencies(models: Sequence[nn.Module], example_inputs: Inputs, *, rounds: in
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}, expected at least 1.")
-    args, kwargs = as_call(example_inputs)
+    args, kwargs = as_call(in_precision_of(models[0], example_inputs) if models else example_inputs)
     without_page_faults()
     times: list[list[float]] = [[] for _ in models]
     for i in range(warmup + rounds):

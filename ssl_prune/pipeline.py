@@ -18,7 +18,7 @@ from ssl_prune.slimming.outcome.result import SlimResult
 from ssl_prune.slimming.settings import Settings
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.slimming.tracing import traced
-from ssl_prune.utils.inputs import Inputs, check_example
+from ssl_prune.utils.inputs import Inputs, check_example, in_precision_of
 
 __all__ = ["slim"]
 
@@ -89,6 +89,7 @@ def slim(
     settings = Settings(exact, tolerance, columns, round_to)
     check_threshold(threshold)
     check_example(model, example_inputs)
+    example_inputs = in_precision_of(model, example_inputs)
     if data is not None and budget is None:
         raise ValueError('data: only used to choose for a budget; give one too, for example budget={"macs": 0.5}')
     asked = {"threshold": threshold, "round_to": round_to != 1, "columns": columns, "budget": budget}

@@ -281,7 +281,9 @@ def test_what_is_wrong_is_named(net, arguments, words, capsys):
 
 def test_a_slim_file_is_no_checkpoint_and_a_damaged_one_is_named(net, capsys):
     main([*SLIM, "--ckpt_path", "net.pt"])
-    assert "a slim file, cut already" in refused([*SLIM, "--ckpt_path", "slim.safetensors"], capsys)
+    assert "a slim file, cut already" in refused(
+        [*SLIM, "--ckpt_path", "slim.safetensors", "--output", "again.safetensors"], capsys
+    )
     whole = Path("slim.safetensors").read_bytes()
     Path("half.safetensors").write_bytes(whole[:-9])
     export = ["export", *SLIM[1:], "--path"]
@@ -299,6 +301,13 @@ def test_the_example_shape_is_asked_for(net, capsys):
     said = refused(["slim", "--model", "my_package.MyNet", "--ckpt_path", "net.pt"], capsys)
     assert "example_shape" in said
     assert "trainer" not in said
+
+
+@pytest.mark.parametrize("output", ["net.pt", "./net.pt"])
+def test_the_weights_that_are_read_are_not_written_over(net, output, capsys):
+    before = Path("net.pt").read_bytes()
+    assert "got the file that is read" in refused([*SLIM, "--ckpt_path", "net.pt", "--output", output], capsys)
+    assert Path("net.pt").read_bytes() == before
 
 
 def test_help(capsys, here):

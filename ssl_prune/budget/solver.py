@@ -118,10 +118,11 @@ class BudgetSolver(Solver):
             ValueError: a grouped parameter is in none of them, or the groups are divided between several.
         """
         super().attach(*optimizers)
-        if len(self._bindings) > 1:
+        count = len(self._bindings)
+        if count > 1:
             self.detach()
             raise ValueError(
-                f"the groups are trained by {len(self._bindings)} optimizers; a budget chooses among groups of one: "
+                f"the groups are trained by {count} optimizers; a budget chooses among groups of one: "
                 "leave the layers of the others out with exclude"
             )
 

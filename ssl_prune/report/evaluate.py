@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssl_prune.report.run import Evaluation
 from ssl_prune.slimming.proof.differences import relative_error
-from ssl_prune.utils.inputs import call, evaluation, map_tensors
+from ssl_prune.utils.inputs import call, evaluation, in_precision_of, map_tensors
 
 __all__ = ["evaluate"]
 
@@ -35,7 +35,7 @@ def evaluate(name: str, sparse: nn.Module, slim: nn.Module, batches: Iterable[An
         for batch in batches:
             if not (isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], (Tensor, Mapping, tuple))):
                 return None
-            x = map_tensors(lambda t: t.to(device), batch[0])
+            x = in_precision_of(sparse, map_tensors(lambda t: t.to(device), batch[0]))
             outputs = (call(sparse, x), call(slim, x))
             if not all(isinstance(output, Tensor) for output in outputs):
                 return None

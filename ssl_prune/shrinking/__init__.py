@@ -5,7 +5,7 @@ from ssl_prune.shrinking.history import Lineage, dense_form, lineage_of
 from ssl_prune.shrinking.index_maps import Source
 from ssl_prune.shrinking.inplace_cut import check_optimizers, graft
 from ssl_prune.shrinking.remap import carry
-from ssl_prune.shrinking.training_cut import training_cut
+from ssl_prune.shrinking.training_cut import training_cut, what_may_go
 
 __all__ = [
     "Lineage",
@@ -17,4 +17,5 @@ __all__ = [
     "graft",
     "lineage_of",
     "training_cut",
+    "what_may_go",
 ]

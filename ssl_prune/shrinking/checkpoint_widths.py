@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.shrinking.history import Lineage, lineage_of
+from ssl_prune.utils.tensors import has_own_entries
 
 __all__ = ["KEY", "follow_checkpoints", "widths_in"]
 
@@ -55,9 +56,11 @@ def widths_in(state: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     found = {}
     for name, value in state.items():
         if name.startswith(prefix) and (name == KEY or name.endswith(f".{KEY}")):
+            if not isinstance(value, Tensor) or value.dim() != 1 or not has_own_entries(value):
+                raise SlimError(f"{name}: the widths in this checkpoint cannot be read: expected a row of bytes")
             try:
                 text = bytes(value.to(torch.uint8).cpu().tolist()).decode()
-            except (AttributeError, UnicodeDecodeError, RuntimeError) as error:
+            except (UnicodeDecodeError, RuntimeError) as error:
                 raise SlimError(f"{name}: the widths in this checkpoint cannot be read: {error}") from error
             found[name[len(prefix) : -len(KEY)].rstrip(".")] = text
     return found

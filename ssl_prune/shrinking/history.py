@@ -247,7 +247,7 @@ class Lineage:
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise SlimError(f"the widths in this checkpoint cannot be read: {type(error).__name__}: {error}") from error
-        if self.plan == plan:
+        if self.plan is not None and self.plan.to_json() == plan.to_json():
             return
         plan.check(self._structure)
         self.grow()
@@ -266,8 +266,7 @@ def _at(model: nn.Module, name: str) -> nn.Module | None:
 def _attributes(plan: SlimPlan | None) -> dict[str, set[str]]:
     """Module -> attributes that the steps of a plan change."""
     found: dict[str, set[str]] = {}
-    while plan is not None:
-        for name, entry in plan.modules.items():
+    for step in () if plan is None else plan.steps:
+        for name, entry in step.modules.items():
             found.setdefault(name, set()).update(entry.attributes)
-        plan = plan.then
     return found

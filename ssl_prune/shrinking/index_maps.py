@@ -107,8 +107,9 @@ def sources(plan: SlimPlan, model: nn.Module, buffers: bool = False) -> dict[str
 
 
 def _without_folds(plan: SlimPlan) -> SlimPlan:
-    modules = {name: _without_fold(entry) for name, entry in plan.modules.items()}
-    return replace(plan, modules=modules, then=None if plan.then is None else _without_folds(plan.then))
+    return SlimPlan.of_steps(
+        [replace(step, modules={name: _without_fold(own) for name, own in step.modules.items()}) for step in plan.steps]
+    )
 
 
 def _without_fold(entry: ModulePlan) -> ModulePlan:

@@ -21,7 +21,7 @@ from ssl_prune.slimming.settings import Settings
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.slimming.work import is_large
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "compiler_of"]
 
 _QUICK = 6e10  # multiply-accumulates that a repair may be worth where a second one follows it
 
@@ -43,7 +43,7 @@ def compiled(subject: Subject, settings: Settings) -> SlimResult:
     Raises:
         SlimError: the network's own outputs are not finite, or differ from run to run.
     """
-    compiler = _compiler(subject, settings)
+    compiler = compiler_of(subject, settings)
     result = _cut(compiler, settings)
     other = _without_computed_weights(compiler, settings) if compiler.computing else None
     return other if other is not None and other.report.macs[1] < result.report.macs[1] else result
@@ -74,8 +74,13 @@ def _cut(compiler: Compiler, settings: Settings) -> SlimResult:
     return _joined(compiler, settings, dead, best, failure, more)
 
 
-def _compiler(subject: Subject, settings: Settings) -> Compiler:
-    """That of the tracer which made the graph."""
+def compiler_of(subject: Subject, settings: Settings) -> Compiler:
+    """That of the tracer which made the graph.
+
+    Args:
+        subject: the network, its channel graph and the example.
+        settings: how to cut.
+    """
     return (ProgramCompiler if subject.graph.refusal is None else TrialCompiler)(subject, settings)
 
 

@@ -80,6 +80,12 @@ class Solver(StepHook, ABC):
     @strength.setter
     def strength(self, strength: float) -> None:
         check_number(strength, "strength", low=0)
+        double = all(member.param.dtype == torch.float64 for member in self.groups.members)
+        largest = torch.finfo(torch.float64 if double else torch.float32).max
+        if strength > largest:
+            raise ValueError(
+                f"strength must be at most {largest:.3g}, the largest number of its parameters, got {strength!r}"
+            )
         self._strength = float(strength)
 
     @property

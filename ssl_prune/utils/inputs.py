@@ -17,6 +17,7 @@ __all__ = [
     "call",
     "check_example",
     "evaluation",
+    "in_precision_of",
     "leaves",
     "map_tensors",
     "uncompiled",
@@ -118,6 +119,24 @@ def map_tensors(function: Callable[[Tensor], Tensor], inputs: Inputs) -> Inputs:
     """`inputs` with `function` applied to each tensor."""
     mapped: Inputs = pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, inputs)
     return mapped
+
+
+def in_precision_of(model: nn.Module, inputs: Inputs) -> Inputs:
+    """`inputs` with real numbers in the precision of the network's parameters, where these have one; all else as it is.
+
+    Args:
+        model: the network.
+        inputs: for it.
+
+    Example:
+        >>> in_precision_of(nn.Linear(2, 1).double(), torch.zeros(1, 2)).dtype
+        torch.float64
+    """
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if len(kinds) != 1:
+        return inputs
+    (kind,) = kinds
+    return map_tensors(lambda tensor: tensor.to(kind) if tensor.is_floating_point() else tensor, inputs)
 
 
 def batch_of(example: Inputs, size: int) -> Inputs:

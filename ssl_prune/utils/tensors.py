@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
 
-__all__ = ["named_tensors", "own_tensors", "run_aside"]
+__all__ = ["has_own_entries", "named_tensors", "own_tensors", "run_aside"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -27,6 +27,18 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer of `model` once, under its first name: whose entries are to be counted or numbered."""
     return dict[str, Tensor](model.named_parameters()) | dict(model.named_buffers())
+
+
+def has_own_entries(tensor: Tensor) -> bool:
+    """A plain dense tensor that holds each of its entries, and not one many times over.
+
+    Example:
+        >>> has_own_entries(torch.ones(2)), has_own_entries(torch.ones(1).expand(10**9))
+        (True, False)
+    """
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
 def run_aside(model: nn.Module, inputs: Inputs) -> Any:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks import L1, GroupLasso, Slim, SparsityMonitor
+from ssl_prune.callbacks import L1, Budget, GroupLasso, Slim, SparsityMonitor
 from ssl_prune.groups import partition
 from ssl_prune.penalties import GroupLasso as Penalty
 
@@ -135,3 +135,29 @@ def test_each_parameter_group_has_its_own_step(kit, trainer):
     trainer(GroupLasso("filter", 20.0, include="conv*")).fit(model, kit.loader())
     assert torch.equal(model.net.conv1.weight, before.net.conv1.weight)
     assert not model.net.conv2.weight.any()
+
+
+def test_a_budget_over_groups_of_two_optimizers_counts_them(kit, trainer):
+    class Two(kit.Lit):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+            self.net = nn.Sequential(nn.Flatten(), generator_of(36), nn.ReLU(), critic())
+
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(self(batch[0]).square().mean())
+            for optimizer in self.optimizers():
+                optimizer.step()
+
+        def configure_optimizers(self):
+            # The first hidden layer is trained by one, the second by the other.
+            first, second = list(self.net[1].parameters()), list(self.net[3].parameters())
+            return torch.optim.SGD(first, lr=0.1), torch.optim.SGD(second, lr=0.1)
+
+    lasso = GroupLasso("coupled", exclude=["1.2"])
+    with pytest.raises(ValueError, match="trained by 2 optimizers"):
+        trainer(lasso, Budget(macs=0.8)).fit(Two(), kit.loader())
+
+
+def generator_of(features):
+    return nn.Sequential(nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, 4))

@@ -4,7 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from ssl_prune import cost, slim
+from ssl_prune.latency import compare_latency
 from ssl_prune.report.evaluate import evaluate
+from ssl_prune.utils.inputs import in_precision_of
 
 
 class Table(nn.Module):
@@ -78,3 +81,24 @@ def test_modes_and_gradients_are_left_alone():
     assert [m.training for m in net] == [True, False, True]
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_inputs_follow_the_precision_of_the_network(dtype):
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).to(dtype).eval()
+    with torch.no_grad():
+        net[0].weight[:3], net[0].bias[:3] = 0, 0
+    x = torch.randn(5, 4)  # as data come
+    result = slim(net, x, tolerance=0.05)
+    assert result.model[0].out_features == 5
+    assert evaluate("test", net, result.model, [(x, torch.zeros(5, dtype=torch.long))]).difference < 0.05
+    assert cost(net, x).macs == 5 * (4 * 8 + 8 * 3)
+    assert min(compare_latency(net, result.model, x, rounds=1, warmup=0)) > 0
+
+
+def test_what_is_no_real_number_keeps_its_type():
+    inputs = {"a": torch.zeros(1), "b": torch.zeros(1, dtype=torch.int64), "c": torch.zeros(1, dtype=torch.complex64)}
+    found = in_precision_of(nn.Linear(1, 1).double(), inputs)
+    assert [t.dtype for t in found.values()] == [torch.float64, torch.int64, torch.complex64]
+    mixed = nn.Sequential(nn.Linear(1, 1).double(), nn.Linear(1, 1))
+    assert in_precision_of(mixed, inputs) is inputs

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 from ssl_prune.groups import Member, Partition
 from ssl_prune.penalties import GroupLasso, SparseGroupLasso
 from ssl_prune.schedules import Constant, Linear
-from ssl_prune.solvers import ProximalSolver
+from ssl_prune.solvers import ProximalSolver, SubgradientSolver
 from ssl_prune.timing import RunLength
 
 NewNet = Callable[[], Any]
@@ -139,6 +139,13 @@ def test_bad_strength(new_net: NewNet, strength: float) -> None:
     solver = ProximalSolver(groups, GroupLasso(), 1.0)
     with pytest.raises(ValueError, match="strength must be"):
         solver.strength = strength
+
+
+@pytest.mark.parametrize("strength", [1e39, 1e300])
+def test_a_strength_beyond_the_numbers_of_the_parameters(new_net: NewNet, strength: float) -> None:
+    for build in (ProximalSolver, SubgradientSolver):
+        with pytest.raises(ValueError, match=r"strength must be at most 3\.4e\+38.*got 1e\+3"):
+            build(new_net().units(), GroupLasso(), strength)
 
 
 def test_bad_arguments(new_net: NewNet) -> None:

@@ -22,7 +22,7 @@ from ssl_prune.slimming.proof.differences import largest, relative_error
 from ssl_prune.slimming.proof.outputs import fresh_inputs
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.files import beside, replacing
-from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, leaves, map_tensors
+from ssl_prune.utils.inputs import Inputs, as_call, call, evaluation, in_precision_of, leaves, map_tensors
 
 __all__ = ["EXPORTS", "ending", "export_beside", "export_onnx", "export_pt2", "export_state_dict", "require"]
 
@@ -188,7 +188,7 @@ def export_beside(
         SlimError: the export computes something else.
     """
     _, target = beside(path, [ending(name)], f"export of {name} beside")
-    EXPORTS[name](model, example_inputs, target, tolerance)
+    EXPORTS[name](model, in_precision_of(model, example_inputs), target, tolerance)
     return target
 
 

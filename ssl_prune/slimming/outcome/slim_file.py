@@ -7,13 +7,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming.outcome.result import SlimResult
+from ssl_prune.slimming.outcome.stored_tensors import check_aliases, check_tensors, follow_dtypes, refuse_nan
 from ssl_prune.slimming.plan.plan import SlimPlan
+from ssl_prune.slimming.plan.schema import check_header, parsed
 from ssl_prune.utils.files import replacing
 
 __all__ = ["load_slim", "save_slim"]
@@ -30,7 +32,7 @@ def save_slim(path: str | os.PathLike[str], result: SlimResult) -> None:
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        SlimError: the network's state dict holds something else than tensors.
+        SlimError: the network's state dict holds something else than tensors, or a parameter holds NaN.
 
     Example:
         >>> import tempfile
@@ -57,6 +59,7 @@ def save_slim(path: str | os.PathLike[str], result: SlimResult) -> None:
             tensors[name] = tensor.detach().contiguous()
         else:
             aliases[name] = known
+    refuse_nan(result.model, tensors)
     plan = result.plan.to_json()
     metadata = {
         "ssl_prune": json.dumps(
@@ -82,7 +85,7 @@ def load_slim(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         model: a network of the dense architecture; it is left as it was.
 
     Returns:
-        A slim copy of `model` with the file's weights.
+        A slim copy of `model` with the file's weights, in the precision that they have there.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -99,26 +102,22 @@ def load_slim(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file; save_slim writes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise SlimError(f"{path}: not a whole safetensors file ({error}); write or copy it again") from error
+    tensors, metadata = _read(path)
     if "ssl_prune" not in metadata or "plan" not in metadata:
         raise SlimError(f"{path}: a safetensors file without a plan; expected one that save_slim wrote")
     header = _header(path, metadata["ssl_prune"])
-    if header["format"] > _FORMAT:
-        raise SlimError(
-            f"{path}: file format {header['format']} of version {header['version']}; this version reads up to {_FORMAT}. "
-            "Install a newer version of ssl-prune"
-        )
     if hashlib.sha256(metadata["plan"].encode()).hexdigest() != header["plan_sha256"]:
         raise SlimError(f"{path}: the plan does not match its checksum; the file is damaged, copy it again")
     if _digest(tensors, header["aliases"]) != header["tensors_sha256"]:
         raise SlimError(f"{path}: the tensors do not match their checksum; the file is damaged, copy it again")
-    cut = SlimPlan.from_json(metadata["plan"]).apply(model)
-    tensors.update({name: tensors[known] for name, known in header["aliases"].items()})
+    try:
+        cut = SlimPlan.from_json(metadata["plan"]).apply(model)
+        check_aliases(tensors, header["aliases"])
+        tensors.update({name: tensors[known] for name, known in header["aliases"].items()})
+        check_tensors(cut, tensors)
+        follow_dtypes(cut, tensors)
+    except SlimError as error:
+        raise SlimError(f"{path}: {error}") from error
     try:
         cut.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -126,16 +125,30 @@ def load_slim(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     return cut
 
 
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata, opened once: a writer may replace the file at any moment."""
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise SlimError(f"{path}: not a whole safetensors file ({error}); write or copy it again") from error
+    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__")
+    return tensors, metadata or {}
+
+
 def _header(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
     try:
-        header: dict[str, Any] = json.loads(text)
-        kinds = {"format": int, "version": str, "aliases": dict, "plan_sha256": str, "tensors_sha256": str}
-        if all(isinstance(header[key], kind) for key, kind in kinds.items()):
-            return header
-        problem = "a field of another type"
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"{type(error).__name__}: {error}"
-    raise SlimError(f"{path}: the header cannot be read ({problem}); the file is damaged, copy it again")
+        header = parsed(text)
+        number = header.get("format") if isinstance(header, dict) else None
+        if type(number) is int and number > _FORMAT:
+            raise SlimError(
+                f"file format {number}; this version reads up to {_FORMAT}. Install a newer version of ssl-prune"
+            )
+        check_header(header)
+    except (ValueError, SlimError) as error:
+        raise SlimError(f"{path}: {error}") from error
+    return dict(header)
 
 
 def _digest(tensors: dict[str, Tensor], aliases: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import modules_of
 from ssl_prune.slimming.subject import Subject
 
-__all__ = ["guessed_attributes", "layer_attributes"]
+__all__ = ["guessed_attributes", "layer_attributes", "numbers"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -101,7 +101,7 @@ def guessed_attributes(subject: Subject, dead: Tensor) -> dict[str, dict[str, An
             continue
         own: dict[str, Any] = {}
         for name, value in vars(module).items():
-            if not _whole(value):
+            if numbers(value) is None:
                 continue
             pieces = tuple(value) if isinstance(value, list) else value
             new = next((left for old, left in sizes.get(scope, []) if old == pieces), None)
@@ -118,9 +118,10 @@ def _says_width_alone(module: nn.Module) -> bool:
     return isinstance(module, _NORMS) and not any(True for _ in (*module.parameters(), *module.buffers()))
 
 
-def _whole(value: Any) -> bool:
-    """A whole number or a row of them; whatever else a module keeps may not even be comparable."""
-    return type(value) is int or (type(value) in (list, tuple) and all(type(each) is int for each in value))
+def numbers(value: Any) -> list[int] | None:
+    """A whole number or a row of them as a list; None for whatever else a module keeps, which may not even be comparable."""
+    row = value if type(value) in (list, tuple) else [value]
+    return list(row) if all(type(each) is int for each in row) else None
 
 
 def _follow(name: str, value: Any, changes: dict[int, set[int]]) -> Any:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming.modules.replacements import replacement
 from ssl_prune.slimming.plan.constant_folding import Fold, gathered
+from ssl_prune.slimming.plan.fit import check_fit
+from ssl_prune.slimming.plan.schema import MOST_STEPS, check_plan, parsed
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.tensors import named_tensors
 
@@ -74,12 +76,41 @@ class SlimPlan:
     shapes: dict[str, list[int]]
     then: "SlimPlan | None" = None
 
+    @property
+    def steps(self) -> "Iterator[SlimPlan]":
+        """This plan and those that follow it, first to last."""
+        step: SlimPlan | None = self
+        while step is not None:
+            yield step
+            step = step.then
+
+    @classmethod
+    def of_steps(cls, steps: "Sequence[SlimPlan]") -> "SlimPlan":
+        """Plans that are applied one after the other, as one.
+
+        Args:
+            steps: first to last, at least one; what follows each of them by its `then` does not count.
+        """
+        then: SlimPlan | None = None
+        for step in reversed(steps):
+            then = replace(step, then=then)
+        assert then is not None
+        return then
+
     def to_json(self) -> str:
-        """The plan as JSON text."""
-        data = asdict(self)
-        if self.then is None:
-            del data["then"]
-        return json.dumps({"format": 1 if self.then is None else FORMAT, **data}, separators=(",", ":"))
+        """The plan as JSON text.
+
+        Raises:
+            SlimError: it has more steps than can be read again.
+        """
+        steps = list(self.steps)
+        data: dict[str, Any] | None = None
+        for step in reversed(steps):
+            own = {"modules": {name: asdict(entry) for name, entry in step.modules.items()}, "shapes": step.shapes}
+            data = own if data is None else {**own, "then": data}
+        if len(steps) > MOST_STEPS:
+            raise SlimError(f"a plan of {len(steps)} steps, expected up to {MOST_STEPS}; cut less often")
+        return json.dumps({"format": 1 if self.then is None else FORMAT, **(data or {})}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "SlimPlan":
@@ -89,26 +120,31 @@ class SlimPlan:
             text: of any version up to this one.
 
         Raises:
-            SlimError: not a plan, or one of a newer format.
+            SlimError: not a plan, or one of a newer format; it names the entry that cannot be.
         """
         try:
-            data = json.loads(text)
-            number = data["format"]
-            if not isinstance(number, int) or number > FORMAT:
-                raise SlimError(
-                    f"plan format {number!r}: this version reads up to {FORMAT}; install a newer version of ssl-prune"
-                )
-            return cls._from_data(data)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            data = parsed(text)
+        except (ValueError, TypeError) as error:
             raise SlimError(
                 f"not a slim plan: {type(error).__name__}: {error}; expected the text that to_json() wrote"
             ) from error
-
-    @classmethod
-    def _from_data(cls, data: dict[str, Any]) -> "SlimPlan":
-        modules = {name: _module_plan(entry) for name, entry in data["modules"].items()}
-        then = cls._from_data(data["then"]) if data.get("then") else None
-        return cls(modules, {name: list(shape) for name, shape in data["shapes"].items()}, then)
+        number = data.get("format") if isinstance(data, dict) else None
+        if type(number) is int and number > FORMAT:
+            raise SlimError(
+                f"plan format {number}: this version reads up to {FORMAT}; install a newer version of ssl-prune"
+            )
+        try:
+            if number is None:
+                raise SlimError("plan.format: got nothing, expected a whole number")
+            check_plan(data)
+        except SlimError as error:
+            raise SlimError(f"not a slim plan: {error}") from None
+        steps = []
+        while data is not None:
+            modules = {name: _module_plan(entry) for name, entry in data["modules"].items()}
+            steps.append(cls(modules, data["shapes"]))
+            data = data.get("then")
+        return cls.of_steps(steps)
 
     def apply(self, model: nn.Module, *, inplace: bool = False, shared: bool = False) -> nn.Module:
         """`model` cut to the plan; needs no example input and no tracing.
@@ -121,9 +157,23 @@ class SlimPlan:
         Raises:
             SlimError: a tensor is missing or of another shape; `model` is not touched then.
         """
-        self.check(model)
-        if inplace and self.then is not None:
-            self.apply(model, shared=True)  # what the second step finds is known only after the first: try it aside
+        steps = list(self.steps)
+        if inplace and (len(steps) > 1 or any(entry.becomes for entry in self.modules.values())):
+            self.apply(model, shared=True)  # what a later step finds is known only after the first: try it aside, once
+        for step in steps:
+            step.check(model)
+            try:
+                model = step._cut(model, inplace, shared)
+            except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+                raise SlimError(
+                    f"the plan cannot be applied to this {type(model).__name__}: {type(error).__name__}: {error}. Build the "
+                    "same dense network as at training; else the plan is damaged"
+                ) from error
+            inplace = True  # from here on it is a copy
+        return model
+
+    def _cut(self, model: nn.Module, inplace: bool, shared: bool) -> nn.Module:
+        """`model` after this step alone."""
         cut: dict[int, Tensor] = {}
         places: list[tuple[str, str, Tensor]] = []
         for name, module in self.modules.items():
@@ -147,21 +197,20 @@ class SlimPlan:
         for name, module in sorted(self.modules.items(), key=lambda item: -item[0].count(".")):
             if module.becomes is not None:
                 model.set_submodule(name, replacement(model, model.get_submodule(name), module.becomes))
-        return model if self.then is None else self.then.apply(model, inplace=True)
+        return model
 
     def followed_by(self, later: "SlimPlan") -> "SlimPlan":
         """This plan, and a later one for the network that it leaves, as one plan.
 
         Two plans that only choose channels become one; else the later one is the last step.
         """
-        if self.then is not None:
-            return replace(self, then=self.then.followed_by(later))
-        if later.then is not None or not (self._only_chooses and later._only_chooses):
-            return replace(self, then=later)
-        modules = dict(self.modules)
+        *before, last = self.steps
+        if later.then is not None or not (last._only_chooses and later._only_chooses):
+            return self.of_steps([*before, last, *later.steps])
+        modules = dict(last.modules)
         for name, second in later.modules.items():
             modules[name] = modules[name].followed_by(second) if name in modules else second
-        return SlimPlan(modules, self.shapes)
+        return self.of_steps([*before, SlimPlan(modules, last.shapes)])
 
     @property
     def _only_chooses(self) -> bool:
@@ -180,13 +229,13 @@ class SlimPlan:
         return copied(cut, known)
 
     def check(self, model: nn.Module) -> None:
-        """Refuse a network of other widths than the plan was made for.
+        """Refuse a network of other widths than the plan's first step was made for, and what does not fit its modules.
 
         Args:
             model: the dense network.
 
         Raises:
-            SlimError: a tensor or module is missing, or a tensor has another shape.
+            SlimError: a tensor or module is missing, a tensor has another shape, or an entry of the plan does not fit.
         """
         tensors = named_tensors(model)
         for name, shape in self.shapes.items():
@@ -201,12 +250,13 @@ class SlimPlan:
                     "network with the widths it had at training, not a slim one"
                 )
         modules = dict(model.named_modules())
-        for name in self.modules:
+        for name, entry in self.modules.items():
             if name not in modules:
                 raise SlimError(
                     f"{name}: not in this {type(model).__name__}; the plan cuts a module of that name. Build the same dense "
                     "network as at training"
                 )
+            check_fit(name, modules[name], entry)
 
 
 def shapes_of(model: nn.Module) -> dict[str, list[int]]:
@@ -216,11 +266,9 @@ def shapes_of(model: nn.Module) -> dict[str, list[int]]:
 
 
 def _module_plan(entry: dict[str, Any]) -> ModulePlan:
-    keep = {leaf: {int(axis): list(kept) for axis, kept in axes.items()} for leaf, axes in entry["keep"].items()}
+    keep = {leaf: {int(axis): kept for axis, kept in axes.items()} for leaf, axes in entry["keep"].items()}
     fold = entry["fold"]
-    return ModulePlan(
-        keep, dict(entry["attributes"]), Fold(**fold) if fold else None, entry["becomes"], entry.get("grouped")
-    )
+    return ModulePlan(keep, entry["attributes"], Fold(**fold) if fold else None, entry["becomes"], entry.get("grouped"))
 
 
 def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None, Tensor]]:

@@ -1,5 +1,6 @@
 """Files: what is read is what was written, and what is damaged is refused with a word."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -213,4 +214,82 @@ def test_a_state_that_is_no_tensor_is_refused(result, tmp_path):
 
     with pytest.raises(SlimError, match=r"_extra_state: .* holds a dict"):
         save_slim(tmp_path / "more.safetensors", SlimResult(More(2, 2), result.plan, result.report))
+    assert not list(tmp_path.iterdir())
+
+
+class Mixed(nn.Sequential):
+    """With a buffer that no file holds, and one of integers."""
+
+    def __init__(self):
+        super().__init__(*network())
+        self.register_buffer("scale", torch.full((3,), 2.0), persistent=False)
+        self.register_buffer("shift", torch.ones(3, dtype=torch.int64))
+
+    def forward(self, x):
+        return super().forward(x) * self.scale + self.shift
+
+
+@pytest.mark.parametrize("fresh", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_the_precision_is_that_of_the_file(tmp_path, dtype, fresh):
+    net = Mixed().to(dtype).eval()
+    with torch.no_grad():
+        net[0].weight[:3], net[0].bias[:3] = 0, 0
+    result = slim(net, torch.randn(2, 4, dtype=dtype), tolerance=0.1)
+    save_slim(tmp_path / "net.safetensors", result)
+    dense = Mixed().to(fresh).eval()
+    model = load_slim(tmp_path / "net.safetensors", dense)
+    assert {t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()} == {dtype}
+    assert {t.dtype for t in dense.parameters()} == {fresh}
+    assert model.shift.dtype == torch.int64
+    x = torch.randn(5, 4, dtype=dtype)
+    assert torch.equal(model(x), result.model.eval()(x))
+
+
+def test_several_precisions_stay_several(tmp_path):
+    def build():
+        return nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3))
+
+    plan = slim(build(), torch.randn(2, 4))
+    plan.model[1].double()
+    save_slim(tmp_path / "net.safetensors", plan)
+    model = load_slim(tmp_path / "net.safetensors", build())
+    assert [layer.weight.dtype for layer in model] == [torch.float32, torch.float64, torch.float32]
+
+
+def test_tied_weights_of_another_precision_stay_tied(tmp_path):
+    result = slim(tied().double(), torch.randn(2, 3, dtype=torch.float64))
+    save_slim(tmp_path / "net.safetensors", result)
+    model = load_slim(tmp_path / "net.safetensors", tied())
+    assert model[1].weight is model[4].weight
+    assert model[4].weight.dtype == torch.float64
+
+
+def test_a_reader_beside_a_writer_sees_whole_files(result, path, monkeypatch):
+    """Whenever the file is replaced between two looks at it, what was read is one of the two."""
+    other = path.with_name("other.safetensors")
+    later = result.plan.apply(network())
+    save_slim(other, SlimResult(later, result.plan, result.report))
+    files, opened, real = itertools.cycle([path.read_bytes(), other.read_bytes()]), [], open
+
+    def replaced(file, *args, **options):
+        if str(file) == str(path):
+            opened.append(1)
+            other.write_bytes(next(files))
+            os.replace(other, path)
+        return real(file, *args, **options)
+
+    monkeypatch.setattr("builtins.open", replaced)
+    monkeypatch.setattr("safetensors.safe_open", lambda *_, **__: pytest.fail("opened in a way that cannot be seen"))
+    for count in range(1, 5):
+        load_slim(path, network())
+        assert len(opened) == count
+
+
+def test_a_network_that_diverged_is_not_saved(result, tmp_path):
+    model = result.plan.apply(network())
+    with torch.no_grad():
+        model[3].bias[0] = torch.nan
+    with pytest.raises(SlimError, match=r"^3\.bias: holds NaN"):
+        save_slim(tmp_path / "net.safetensors", SlimResult(model, result.plan, result.report))
     assert not list(tmp_path.iterdir())
