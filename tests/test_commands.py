@@ -258,7 +258,7 @@ def write_wrong_files(net):
         (["--ckpt_path", "net.pt", "--example_shape", ""], ["--example_shape", "1,3,32,32"]),
         (["--ckpt_path", "net.pt", "--example_dtype", "float8"], ["--example_dtype", "float32"]),
         (["--ckpt_path", "net.pt", "--example_dtype", "int64;int64"], ["--example_dtype", "1 inputs"]),
-        (["--ckpt_path", "net.pt", "--threshold", "-1"], ["threshold: got -1"]),
+        (["--ckpt_path", "net.pt", "--threshold", "-1"], ["threshold must be a finite number >= 0, got -1"]),
         (["--ckpt_path", "net.pt", "--threshold", "nan"], ["threshold", "nan"]),
         (["--ckpt_path", "net.pt", "--round_to", "0"], ["round_to: got 0"]),
         (["--ckpt_path", "net.pt", "--round_to", "often"], ["round_to", "measured"]),
