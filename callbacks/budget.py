@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
+from weakref import ref
 
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget import BudgetProblem, Limits
 from ssl_prune.budget.due_size import window_of
 from ssl_prune.budget.options import BudgetOptions
-from ssl_prune.budget.record import RECORDED, budget_record
+from ssl_prune.budget.reached import miss
+from ssl_prune.budget.record import RECORDED, budget_record, outcome
 from ssl_prune.budget.solver import BudgetSolver
-from ssl_prune.callbacks._budget_solver import budget_solver
+from ssl_prune.callbacks._budget_solver import budget_solver, left_now
 from ssl_prune.callbacks._options import refuse_lost
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
@@ -23,6 +26,7 @@ from ssl_prune.groups import Partition
 from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.schedules import Ramp
 from ssl_prune.scores import Score, TaylorGate
+from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.timing import TimeLike
 from ssl_prune.utils.json_file import write_json
 
@@ -64,6 +68,8 @@ class Budget(pl.Callback, Writes):
 
     Attributes:
         solver: what the run does, once training has started: `dead`, `history`, `projected`.
+        reached: after a fit, what was stated and what is left of the network as `Slim` has cut it or, without one, as a cut
+            would leave it.
 
     Raises:
         TypeError: a score that is none, a path that is none.
@@ -73,9 +79,17 @@ class Budget(pl.Callback, Writes):
 
     Warns:
         UserWarning: before the first step, parameters that are not trained; after validation, a `metric` that was not logged;
-            at the end of the window, a latency that was not reached though all that may go is gone.
+            at the end of the window, a latency that was not reached though all that may go is gone; at the end of the fit, a
+            size that is missed, with what is due, what is reached and why.
 
     Note:
+        The window counts in the steps of whichever of `max_epochs` and `max_steps` ends first. How many steps fit into a
+        `max_time`, and when `EarlyStopping` or `trainer.should_stop` end a run, nobody knows before: one that ends within
+        the window misses its size, which is said. Give the window in epochs or steps that such a run has for sure.
+
+        Averages of the weights that `WeightAveraging`, `EMAWeightAveraging` or `StochasticWeightAveraging` keep have the
+        zeros of the network from the same step on.
+
         Channels of frozen parameters (`requires_grad=False`) go like others, also where these stand in one group with
         parameters that are trained. A score of gradients sees nothing of them, so they would go first: leave such layers out
         with `GroupLasso("coupled", exclude=...)`, or score by `Magnitude()`.
@@ -128,6 +142,9 @@ class Budget(pl.Callback, Writes):
         self.measured: list[tuple[int, float]] = []
         self.problem: BudgetProblem | None = None
         self.solver: BudgetSolver | None = None
+        self.reached: BudgetChange | None = None
+        self._network: ref[nn.Module] | None = None
+        self._kept: Tensor | None = None  # units that the proof keeps, as the first run has found them
         self._timed = TimedBatch(latency_batch if measured else 0)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -148,7 +165,8 @@ class Budget(pl.Callback, Writes):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what an earlier run measured, unless this one goes on with it."""
+        """Forget what an earlier run measured and reached, unless this one goes on with it."""
+        self.reached = None
         if not trainer.global_step:
             self.measured = []
 
@@ -172,9 +190,12 @@ class Budget(pl.Callback, Writes):
         Raises:
             ValueError: the run has no end, or the size is met already or out of reach.
         """
-        self.problem, self.solver = budget_solver(
-            self.limits, self.options, trainer, pl_module, network, groups, trained, self._timed
+        if not trainer.global_step:
+            self._kept = None
+        self.problem, self.solver, self._kept = budget_solver(
+            self.limits, self.options, trainer, pl_module, network, groups, trained, self._timed, self._kept
         )
+        self._network = ref(trained)
         return self.solver
 
     def on_train_batch_start(
@@ -207,24 +228,65 @@ class Budget(pl.Callback, Writes):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the decisions and their picture."""
         path, solver = self.target(trainer), self.solver
-        if path is None or solver is None or self.problem is None or not trainer.is_global_zero:
-            return
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if path is None or solver is None or not self._counts(trainer):
             return
         self._miss_metric(trainer)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**budget_record(self.problem, solver), self.metric: self.measured})
+        self._write(trainer)
         if solver.history and importlib.util.find_spec("matplotlib") is not None:
             picture, kind = path.with_suffix(".png"), self.limits.kinds[0]
             plot_budget(solver.history, picture, kind=kind, metric=self.measured, metric_name=self.metric)
 
+    def judge(self, network: nn.Module, left: Mapping[str, float], why: str) -> BudgetChange | None:
+        """Compare the stated size with the one that is left; `Slim` asks for it, else `teardown` does.
+
+        Args:
+            network: of which so much is left.
+            left: kind -> the share of the dense network.
+            why: the reason, if that is too much although all has gone that was to go.
+
+        Returns:
+            What was stated and what is reached; None if the budget is of another network.
+        """
+        if self.solver is None or self.problem is None or self._network is None or self._network() is not network:
+            return None
+        self.reached = outcome(self.problem, self.solver, left, why)
+        return self.reached
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Say whether the size was met; by now the network has the weights that it keeps."""
+        network = None if self._network is None else self._network()
+        if stage != "fit" or network is None or not self._counts(trainer):
+            return
+        if self.reached is None:
+            self.judge(network, left_now(pl_module, network), "")
+        assert self.reached is not None
+        message = miss(self.reached, self.limits)
+        if message and self.solver is not None and not self.solver.unmet:  # which was said when the window ended
+            pl.utilities.rank_zero_warn(message)
+        if self.path is not None:
+            self._write(trainer)
+
     def state_dict(self) -> dict[str, Any]:
-        """The measured values."""
-        return {"measured": list(self.measured)}
+        """The measured values, and what a proof keeps."""
+        return {"measured": list(self.measured), "kept": self._kept}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` returned."""
         self.measured = [(int(step), float(value)) for step, value in state_dict["measured"]]
+        self._kept = state_dict.get("kept")  # earlier versions did not ask
+
+    def _counts(self, trainer: pl.Trainer) -> bool:
+        """This process speaks for a run that was to meet a size."""
+        trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        return self.solver is not None and self.problem is not None and trainer.is_global_zero and not trial
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        path = self.target(trainer)
+        assert path is not None
+        assert self.problem is not None
+        assert self.solver is not None
+        write_json(path, {**budget_record(self.problem, self.solver, self.reached), self.metric: self.measured})
 
     def _miss_metric(self, trainer: pl.Trainer) -> None:
         """Say that there is no value of this name; the default one was not asked for."""

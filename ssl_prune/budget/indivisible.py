@@ -35,6 +35,16 @@ class IndivisibleGroups:
         """
         return _dead_units(self.owner, dead)
 
+    def of(self, units: Tensor) -> Tensor:
+        """``(A,)`` the groups that have some of the units ``(U,)``.
+
+        Args:
+            units: ``(U,)`` bool.
+        """
+        found = torch.zeros(len(self.fixed), dtype=torch.bool)
+        found[self.owner[units & (self.owner >= 0)]] = True
+        return found
+
     def sum(self, values: Tensor) -> Tensor:
         """``(A,)`` sums of numbers ``(U,)`` over the units of each group.
 
