@@ -22,7 +22,8 @@ CUTS = 3  # that are tried: code that goes wrong hides what follows it
 def unprovable(graph: ChannelGraph, network: nn.Module, inputs: Inputs, parts: IndivisibleGroups) -> Tensor:
     """``(U,)`` units that a cut keeps although they are zero, as code that states its widths makes it.
 
-    Every second group of each layer is set to zero, cut and proven; the network is left as it was.
+    Every second group of each layer is set to zero, cut and proven; the network is left as it was. Of a layer of which
+    nothing goes that was tried the rest stays too.
 
     Args:
         graph: the channel graph.
@@ -43,8 +44,16 @@ def unprovable(graph: ChannelGraph, network: nn.Module, inputs: Inputs, parts: I
             stays = parts.dead_units(dead) & ~found if found is not None else torch.zeros_like(kept)
             if not bool(stays.any()):
                 break
-            kept |= stays
+            kept |= stays | parts.dead_units(_alike(parts, dead, parts.of(stays)))
     return kept
+
+
+def _alike(parts: IndivisibleGroups, tried: Tensor, stays: Tensor) -> Tensor:
+    """``(A,)`` all groups of the layers in which every group stays that was tried."""
+    layer = parts.groups.layer.cpu()
+    count = torch.bincount(layer[tried], minlength=len(parts.groups.layers))
+    none_went = (count > 0) & (torch.bincount(layer[tried & stays], minlength=len(count)) == count)
+    return none_went[layer]
 
 
 def _every_second(parts: IndivisibleGroups, stays: Tensor) -> Tensor:
