@@ -121,7 +121,8 @@ def _kept_by_a_proof(
 ) -> Tensor:
     """What one process finds, for all: running statistics, which a proof looks at, may differ between processes."""
     found = unprovable(graph, network, inputs, problem.parts) if trainer.is_global_zero else None
-    kept: Tensor = trainer.strategy.broadcast(found)
+    kept = trainer.strategy.broadcast(found)
+    assert kept is not None  # one process has found it
     return kept
 
 
