@@ -14,6 +14,7 @@ from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._network import handed_on, inputs_of
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
+from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.timing import RunLength
 from ssl_prune.utils.inputs import Inputs, as_call, leaves, map_tensors
 
@@ -36,6 +37,9 @@ class StrengthFinder(Protocol):
         trained: nn.Module,
     ) -> BudgetSolver:
         """The solver for these groups of the network in its dense form, and the network that trains."""
+
+    def judge(self, network: nn.Module, left: Mapping[str, float], why: str) -> BudgetChange | None:
+        """Compare the stated size with the one that is left."""
 
 
 class RunContext:

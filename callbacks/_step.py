@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks._averages import zero_in_averages
 from ssl_prune.callbacks._network import network_of, refuse_sharded
 from ssl_prune.callbacks._resumes import Resumes, unreadable
 from ssl_prune.callbacks._run_context import RunContext
@@ -117,6 +118,13 @@ class StepCallback(Resumes, ABC):
         if self.solver is None and not self._nothing_left:
             RunContext.of(pl_module).remember(pl_module, batch)
             self._attach(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Averages of the weights know the zeros of this step."""
+        if self.solver is not None:
+            zero_in_averages(trainer, pl_module, self.solver.groups)
 
     def on_shrink(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, origin: Mapping[str, Source]

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from collections.abc import Mapping
 from typing import Any
+from weakref import ref
 
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget import BudgetProblem, Limits
 from ssl_prune.budget.due_size import window_of
 from ssl_prune.budget.options import BudgetOptions
-from ssl_prune.budget.record import RECORDED, budget_record
+from ssl_prune.budget.reached import miss
+from ssl_prune.budget.record import RECORDED, budget_record, outcome
 from ssl_prune.budget.solver import BudgetSolver
-from ssl_prune.callbacks._budget_solver import budget_solver
+from ssl_prune.callbacks._budget_solver import budget_solver, left_now, write_decisions
 from ssl_prune.callbacks._options import refuse_lost
 from ssl_prune.callbacks._resumes import Resumes
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
 from ssl_prune.groups import Partition
-from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.schedules import Ramp
 from ssl_prune.scores import Score, TaylorGate
+from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.timing import TimeLike
-from ssl_prune.utils.json_file import write_json
 
 __all__ = ["Budget"]
 
@@ -65,6 +66,8 @@ class Budget(Resumes, Writes):
 
     Attributes:
         solver: what the run does, once training has started: `dead`, `history`, `projected`.
+        reached: after a fit, what was stated and what is left of the network as `Slim` has cut it or, without one, as a cut
+            would leave it.
 
     Raises:
         TypeError: a score that is none, a path that is none.
@@ -74,9 +77,17 @@ class Budget(Resumes, Writes):
 
     Warns:
         UserWarning: before the first step, parameters that are not trained; after validation, a `metric` that was not logged;
-            at the end of the window, a latency that was not reached though all that may go is gone.
+            at the end of the window, a latency that was not reached though all that may go is gone; at the end of the fit, a
+            size that is missed, with what is due, what is reached and why.
 
     Note:
+        The window counts in the steps of whichever of `max_epochs` and `max_steps` ends first. How many steps fit into a
+        `max_time`, and when `EarlyStopping` or `trainer.should_stop` end a run, nobody knows before: one that ends within
+        the window misses its size, which is said. Give the window in epochs or steps that such a run has for sure.
+
+        Averages of the weights that `WeightAveraging`, `EMAWeightAveraging` or `StochasticWeightAveraging` keep have the
+        zeros of the network from the same step on.
+
         Channels of frozen parameters (`requires_grad=False`) go like others, also where these stand in one group with
         parameters that are trained. A score of gradients sees nothing of them, so they would go first: leave such layers out
         with `GroupLasso("coupled", exclude=...)`, or score by `Magnitude()`.
@@ -130,6 +141,9 @@ class Budget(Resumes, Writes):
         self.problem: BudgetProblem | None = None
         self.solver: BudgetSolver | None = None
         self._record: dict[str, Any] | None = None
+        self.reached: BudgetChange | None = None
+        self._network: ref[nn.Module] | None = None
+        self._kept: Tensor | None = None  # units that the proof keeps, as the first run has found them
         self._timed = TimedBatch(latency_batch if measured else 0)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -151,7 +165,8 @@ class Budget(Resumes, Writes):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what an earlier run measured, unless this one goes on with it."""
+        """Forget what an earlier run measured and reached, unless this one goes on with it."""
+        self.reached = None
         if not trainer.global_step:
             self.measured = []
 
@@ -175,9 +190,12 @@ class Budget(Resumes, Writes):
         Raises:
             ValueError: the run has no end, or the size is met already or out of reach.
         """
-        self.problem, self.solver = budget_solver(
-            self.limits, self.options, trainer, pl_module, network, groups, trained, self._timed
+        if not trainer.global_step:
+            self._kept = None
+        self.problem, self.solver, self._kept = budget_solver(
+            self.limits, self.options, trainer, pl_module, network, groups, trained, self._timed, self._kept
         )
+        self._network = ref(trained)
         return self.solver
 
     def on_train_batch_start(
@@ -219,25 +237,58 @@ class Budget(Resumes, Writes):
         path, record = self.target(trainer), self._record
         if path is None or record is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**record, self.metric: self.measured})
-        history = [(int(e["step"]), e["due"], e["left"], e["strength"]) for e in record["history"]]
-        if history and importlib.util.find_spec("matplotlib") is not None:
-            picture, kind = path.with_suffix(".png"), self.limits.kinds[0]
-            plot_budget(history, picture, kind=kind, metric=self.measured, metric_name=self.metric)
+        write_decisions(path, record, self.metric, self.measured, self.limits.kinds[0])
+
+    def judge(self, network: nn.Module, left: Mapping[str, float], why: str) -> BudgetChange | None:
+        """Compare the stated size with the one that is left; `Slim` asks for it, else `teardown` does.
+
+        Args:
+            network: of which so much is left.
+            left: kind -> the share of the dense network.
+            why: the reason, if that is too much although all has gone that was to go.
+
+        Returns:
+            What was stated and what is reached; None if the budget is of another network.
+        """
+        if self.solver is None or self.problem is None or self._network is None or self._network() is not network:
+            return None
+        self.reached = outcome(self.problem, self.solver, left, why)
+        return self.reached
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Say whether the size was met; by now the network has the weights that it keeps."""
+        network = None if self._network is None else self._network()
+        if stage != "fit" or network is None or not self._counts(trainer):
+            return
+        if self.reached is None:
+            self.judge(network, left_now(pl_module, network), "")
+        assert self.reached is not None
+        message = miss(self.reached, self.limits)
+        if message and self.solver is not None and not self.solver.unmet:  # which was said when the window ended
+            pl.utilities.rank_zero_warn(message)
+        path, record = self.target(trainer), self._decisions()
+        if path is not None and record is not None:
+            write_decisions(path, record, self.metric, self.measured)
 
     def state_dict(self) -> dict[str, Any]:
-        """The measured values, and the decisions where they are to be written."""
-        state: dict[str, Any] = {"measured": list(self.measured)}
+        """The measured values, what a proof keeps, and the decisions where they are to be written."""
+        state: dict[str, Any] = {"measured": list(self.measured), "kept": self._kept}
         record = self._record if self.solver is None else self._decisions()
         return state if self.path is None or record is None else {**state, "record": record}
 
     def _take_over(self, state: dict[str, Any]) -> None:
         self.measured = [(int(step), float(value)) for step, value in state["measured"]]
+        self._kept = state.get("kept")  # earlier versions did not ask
         self._record = state.get("record")
 
     def _decisions(self) -> dict[str, Any] | None:
-        return None if self.problem is None or self.solver is None else budget_record(self.problem, self.solver)
+        problem, solver = self.problem, self.solver
+        return None if problem is None or solver is None else budget_record(problem, solver, self.reached)
+
+    def _counts(self, trainer: pl.Trainer) -> bool:
+        """This process speaks for a run that was to meet a size."""
+        trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        return self.solver is not None and self.problem is not None and trainer.is_global_zero and not trial
 
     def _miss_metric(self, trainer: pl.Trainer) -> None:
         """Say that there is no value of this name; the default one was not asked for."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_prune._lightning import pl
+from ssl_prune.callbacks._averages import averaging_callbacks
 from ssl_prune.callbacks._network import network_of
 from ssl_prune.callbacks._resumes import Resumes
 from ssl_prune.callbacks._run_context import RunContext
@@ -20,8 +21,6 @@ from ssl_prune.slimming import SlimPlan
 from ssl_prune.utils.checks import check_number, check_whole
 
 __all__ = ["Shrink"]
-
-_AVERAGING = ("WeightAveraging", "EMAWeightAveraging", "StochasticWeightAveraging")
 
 
 class Shrink(Resumes):
@@ -100,12 +99,11 @@ class Shrink(Resumes):
                 'train on one device or with strategy="ddp", or without Shrink: Slim at the end needs none'
             )
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks:
-            if {c.__name__ for c in type(callback).__mro__} & set(_AVERAGING):
-                raise ValueError(
-                    f"Shrink: {type(callback).__name__} keeps a copy of the weights at their first widths, which a cut "
-                    "would not narrow; leave one of the two out"
-                )
+        for callback in averaging_callbacks(trainer):
+            raise ValueError(
+                f"Shrink: {type(callback).__name__} keeps a copy of the weights at their first widths, which a cut would not "
+                "narrow; leave one of the two out"
+            )
         network = network_of(pl_module, self.module)
         own = {id(p) for p in network.parameters()}
         for callback in callbacks:

@@ -3,12 +3,14 @@
 import importlib.util
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from ssl_prune._lightning import pl
+from ssl_prune.budget.reached import shares_of, why_more
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import network_of, refuse_sharded
 from ssl_prune.callbacks._options import refuse_lost
@@ -146,6 +148,11 @@ class Slim(Remembers, Writes):
             network, inputs, self.exact, self.tolerance, columns=self.columns, threshold=self.threshold,
             round_to=self.round_to, graph=graph,
         )  # fmt: skip
+        budget = context.budget
+        if budget is not None:
+            report = self.result.report
+            sized = budget.judge(network, shares_of(report), why_more(report))
+            self.result = replace(self.result, report=replace(report, budget=sized))
         path = self.target(trainer)
         if path is not None:  # before anything that may go wrong with data
             path.parent.mkdir(parents=True, exist_ok=True)

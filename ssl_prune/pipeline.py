@@ -13,7 +13,7 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.oneshot.threshold import apply_threshold, check_threshold
 from ssl_prune.shrinking.history import lineage_of
 from ssl_prune.slimming.compiler import compiled
-from ssl_prune.slimming.outcome.changes import BudgetChange, ThresholdChange
+from ssl_prune.slimming.outcome.changes import ThresholdChange
 from ssl_prune.slimming.outcome.result import SlimResult
 from ssl_prune.slimming.settings import Settings
 from ssl_prune.slimming.subject import Subject
@@ -63,7 +63,8 @@ def slim(
             size that counts.
         budget: for a network that has no zeros yet: first set to zero, on a copy, the channels that matter least, so many
             that a size is met: {"macs": 0.5}, {"params": 100_000}, {"latency": 0.5} or several; see `Limits`. That
-            changes the outputs, by what `report.budget` states. `ssl_prune.callbacks.Budget` does it while training.
+            changes the outputs, by what `report.budget` states, with the size that was reached. What the proof keeps is
+            known only then: other channels go in its place. `ssl_prune.callbacks.Budget` does it while training.
         data: with `budget`, batches (input, class) to tell what matters, a few hundred samples; without them norms have
             to do, which is much worse. For another loss than cross-entropy see `apply_budget`.
         graph: the channel graph, if it was traced before on inputs of the same shapes.
@@ -77,6 +78,9 @@ def slim(
         TypeError: `model` is no network, or `example_inputs` is not a tensor, tuple or dict.
         ValueError: `tolerance`, `columns`, `threshold`, `round_to` or `budget` is none of what is listed above, the
             budget is met already or out of reach, or the example is empty.
+
+    Warns:
+        UserWarning: the size that `budget` states is missed, with the reason.
 
     Example:
         >>> import torch
@@ -95,9 +99,8 @@ def slim(
     asked = {"threshold": threshold, "round_to": round_to != 1, "columns": columns, "budget": budget}
     subject = traced(model, example_inputs, graph, [name for name, wanted in asked.items() if wanted])
     subject, small = _small_to_zero(subject, threshold)
-    subject, sized = _least_to_zero(subject, budget, data, round_to)
-    result = compiled(subject, settings)
-    result = replace(result, report=replace(result.report, threshold=small, budget=sized))
+    result = compiled(subject, settings) if budget is None else _to_size(subject, settings, budget, data)
+    result = replace(result, report=replace(result.report, threshold=small))
     return _from_the_dense(result, model, example_inputs)
 
 
@@ -108,22 +111,22 @@ def _small_to_zero(subject: Subject, threshold: float) -> tuple[Subject, Thresho
     return replace(subject, model=model), change
 
 
-def _least_to_zero(
-    subject: Subject,
-    budget: Mapping[str, float] | None,
-    data: Iterable[Any] | None,
-    round_to: int | Literal["measured"],
-) -> tuple[Subject, BudgetChange | None]:
-    if budget is None:
-        return subject, None
+def _to_size(
+    subject: Subject, settings: Settings, budget: Mapping[str, float], data: Iterable[Any] | None
+) -> SlimResult:
     # Not at import, for the time that it takes to load: a network that has zeros needs none of it. No circle is hidden here,
     # as nothing of a budget imports this module.
     from ssl_prune.budget.limits import Limits
-    from ssl_prune.oneshot.budget import apply_budget
+    from ssl_prune.oneshot.budget import cut_to_size
 
-    width = round_to if isinstance(round_to, int) else 1
-    model, change = apply_budget(subject.graph, subject.model, subject.inputs, Limits.of(budget), data, round_to=width)
-    return replace(subject, model=model), change
+    width = settings.round_to if isinstance(settings.round_to, int) else 1
+    return cut_to_size(
+        subject,
+        Limits.of(budget),
+        data,
+        lambda model: compiled(replace(subject, model=model), settings),
+        round_to=width,
+    )
 
 
 def _from_the_dense(result: SlimResult, model: nn.Module, inputs: Inputs) -> SlimResult:

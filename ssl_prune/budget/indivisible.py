@@ -35,6 +35,16 @@ class IndivisibleGroups:
         """
         return _dead_units(self.owner, dead)
 
+    def of(self, units: Tensor) -> Tensor:
+        """``(A,)`` the groups that have some of the units ``(U,)``.
+
+        Args:
+            units: ``(U,)`` bool.
+        """
+        found = torch.zeros(len(self.fixed), dtype=torch.bool)
+        found[self.owner[units & (self.owner >= 0)]] = True
+        return found
+
     def sum(self, values: Tensor) -> Tensor:
         """``(A,)`` sums of numbers ``(U,)`` over the units of each group.
 
@@ -72,7 +82,7 @@ def units_of(graph: ChannelGraph, groups: Partition) -> Tensor:
     return units
 
 
-def indivisible(graph: ChannelGraph, groups: Partition) -> IndivisibleGroups:
+def indivisible(graph: ChannelGraph, groups: Partition, kept: Tensor | None = None) -> IndivisibleGroups:
     """Merge the groups of a coupled partition until each can go by itself.
 
     A head of attention goes as a whole. Of pieces of equal length, as the groups of a convolution are, the same position
@@ -81,6 +91,7 @@ def indivisible(graph: ChannelGraph, groups: Partition) -> IndivisibleGroups:
     Args:
         graph: the channel graph.
         groups: a partition of one group a unit, see `Coupled`.
+        kept: ``(U,)`` units that stay in any case.
 
     Example:
         >>> from torch import nn
@@ -100,13 +111,16 @@ def indivisible(graph: ChannelGraph, groups: Partition) -> IndivisibleGroups:
         if axis.role != "reader":
             free[axis.units[axis.units >= 0]] = True
     free[units] = False
+    for reader in graph.readers:  # of a transposed convolution of groups no group has the rows of one channel alone
+        if reader.grouped and reader.in_axis == 0:
+            free[reader.written[reader.written >= 0]] = True
     chosen = torch.zeros(graph.num_units, dtype=torch.bool)
     chosen[roots[units]] = True
     number = torch.full((graph.num_units,), -1)
     number[chosen] = torch.arange(int(chosen.sum()))
     owner = number[roots]
     fixed = torch.zeros(int(chosen.sum()), dtype=torch.bool)
-    fixed[owner[free & (owner >= 0)]] = True
+    fixed[owner[(free if kept is None else free | kept) & (owner >= 0)]] = True
     tied = [units.flatten() for units in _tied(graph)]
     for group in (owner[torch.cat(tied)].unique().tolist() if tied else []) if len(fixed) else []:
         if group >= 0:

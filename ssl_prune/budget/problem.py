@@ -117,6 +117,7 @@ def make_problem(
     inputs: Inputs | None = None,
     min_keep_ratio: float | None = None,
     round_to: int = 1,
+    kept: Tensor | None = None,
 ) -> BudgetProblem:
     """What it takes to bring a network to a stated size.
 
@@ -129,6 +130,7 @@ def make_problem(
         min_keep_ratio: share of each layer's groups that stay, one at least; None: a tenth, where the limits are at least twice as
             large as what is left with it, else one; one with a limit on the latency.
         round_to: have widths go by so many channels.
+        kept: ``(U,)`` units that stay in any case, as a proof keeps them.
 
     Raises:
         ValueError: the size is met already, or cannot be reached; the message has the smallest that can. Or the network
@@ -148,7 +150,7 @@ def make_problem(
             f"Budget: what {type(model).__name__} costs without some channels is known only where torch.export follows the "
             f"network, and it refused: {graph.refusal}. Give GroupLasso a strength instead"
         )
-    parts, sizes = indivisible(graph, groups), SizeModel(graph, model, round_to)
+    parts, sizes = indivisible(graph, groups, kept), SizeModel(graph, model, round_to)
     times = None
     if "latency" in limits.kinds:
         if inputs is None:
@@ -172,9 +174,9 @@ def make_problem(
         if min_keep_ratio is not None or times is not None
         else [(FLOOR, ROOM), (0.0, 1.0)]
     )
-    for kept, room in floors:
+    for least_share, room in floors:
         controller = Controller(
-            size, shares, parts.groups.layer, min_keep_ratio=kept, fixed=parts.fixed,
+            size, shares, parts.groups.layer, min_keep_ratio=least_share, fixed=parts.fixed,
             block=_blocks(parts, graph.num_units, round_to), stepped=times is not None,
         )  # fmt: skip
         least = size(controller.smallest())
@@ -184,9 +186,10 @@ def make_problem(
         if all(room * least[kind] <= share for kind, share in shares.items()):
             break
     else:
+        proof = "" if kept is None or not bool(kept.any()) else f", and {int(kept.sum())} channels that the proof keeps"
         raise ValueError(
             f"Budget: {limits.text(shares, shares)} cannot be reached: with what has to stay of each layer (min_keep_ratio={min_keep_ratio or 0.0}, "
-            f"round_to={round_to}) the network is at {text(least)}. State a larger size, a lower min_keep_ratio or "
+            f"round_to={round_to}{proof}) the network is at {text(least)}. State a larger size, a lower min_keep_ratio or "
             "round_to, or exclude fewer layers"
         )
     return BudgetProblem(parts, sizes, times, controller)

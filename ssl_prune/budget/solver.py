@@ -65,6 +65,7 @@ class BudgetSolver(Solver):
         keys: ``(G,)`` the keys of the last decision; of a group that is gone, those that it went with.
         gone: ``(G,)`` the step at which each group went, -1 for those that stay.
         projected: how many groups were set to zero at the end of the window.
+        unmet: what was said then of a measured size that was not reached.
         history: of each decision (step, share that is due, share that is left, strength), of the first limit.
 
     Raises:
@@ -104,6 +105,7 @@ class BudgetSolver(Solver):
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
         self.gone = torch.full((groups.num_groups,), -1)
         self.projected = 0
+        self.unmet = ""
         self.history: list[tuple[int, float, float, float]] = []
         self._weights: Tensor | None = None
         self._plan: Tensor | None = None  # all that goes in the end, where that is measured
@@ -252,10 +254,15 @@ class BudgetSolver(Solver):
         return self._seen[1]
 
     @property
+    def over(self) -> float | None:
+        """By how much the network was measured above its limit; None where it was not measured as it is."""
+        known = self._seen is not None and torch.equal(self._seen[0], self.dead)
+        return self._seen[1] if known and self._seen is not None else None
+
+    @property
     def _met(self) -> bool:
         """The network has its size; no estimate decides that where it can be measured."""
-        known = self._seen is not None and torch.equal(self._seen[0], self.dead)
-        if not known and self.controller.excess(self.dead) > 0:
+        if self.over is None and self.controller.excess(self.dead) > 0:
             return False
         return (self.controller.excess(self.dead) if self._measure is None else self._excess(self.dead)) <= 0
 
@@ -273,8 +280,10 @@ class BudgetSolver(Solver):
         self.projected += int(chosen.sum())
         self._remove(chosen, binding)
         self.groups.scale_((~self.dead).to(self.groups.norms()))
-        if self._measure is not None and (message := unmet(self.controller, self._excess(self.dead), self._stated)):
-            warnings.warn(message, stacklevel=2)
+        if self._measure is not None:
+            self.unmet = unmet(self.controller, self._excess(self.dead), self._stated)
+            if self.unmet:
+                warnings.warn(self.unmet, stacklevel=2)
         self.freeze()
         self.strength = 0.0
         self._note(self.step_count)

@@ -1,8 +1,10 @@
 """A stated size at once: the least important channels of a trained network are set to zero, and nothing is trained."""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from ssl_prune.budget.limits import Limits
 from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import plan, unmet
 from ssl_prune.budget.problem import make_problem
+from ssl_prune.budget.reached import miss, reached, shares_of, why_more
 from ssl_prune.errors import SlimError
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import Partition, partition
@@ -20,13 +23,69 @@ from ssl_prune.latency import without_zeros
 from ssl_prune.scores import TaylorGate
 from ssl_prune.scores.gates import Gates
 from ssl_prune.slimming.outcome.changes import BudgetChange
+from ssl_prune.slimming.outcome.result import SlimResult
 from ssl_prune.slimming.proof.outputs import Expected, verify
+from ssl_prune.slimming.subject import Subject
 from ssl_prune.slimming.work import is_large
 from ssl_prune.utils.checks import check_number, check_whole
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call
 
-__all__ = ["apply_budget"]
+__all__ = ["apply_budget", "cut_to_size"]
+
+CUTS = 4  # that one size may take, where the proof keeps what was to go
+
+
+def cut_to_size(
+    subject: Subject,
+    limits: Limits,
+    data: Iterable[Any] | None,
+    cut: Callable[[nn.Module], SlimResult],
+    *,
+    round_to: int = 1,
+) -> SlimResult:
+    """Set channels to zero and cut them; what the cut keeps all the same stays, and others go in its place.
+
+    Args:
+        subject: the network; it is left as it was.
+        limits: the stated size.
+        data: as in `apply_budget`.
+        cut: makes and proves the cut of a network with zeros.
+        round_to: count widths as multiples of this.
+
+    Returns:
+        The first cut that meets the size, else the smallest one; its report has the size that was reached.
+
+    Raises:
+        ValueError: as `apply_budget`.
+
+    Warns:
+        UserWarning: the size is missed.
+    """
+    batches = None if data is None else list(data)
+    kept = torch.zeros(subject.graph.num_units, dtype=torch.bool)
+    best, least = None, math.inf
+    for _ in range(CUTS):
+        try:
+            model, change, units = _applied(subject, limits, batches, F.cross_entropy, 0.5, round_to, kept)
+        except ValueError:
+            if best is None:
+                raise
+            break  # without what the proof keeps the size is out of reach
+        found = cut(model)
+        change = reached(change, shares_of(found.report), why_more(found.report))
+        above = max(change.left[kind] - share for kind, share in change.limits.items())
+        if above < least:
+            best, least = replace(found, report=replace(found.report, budget=change)), above
+        stays = units if found.dead is None else units & ~found.dead
+        if not change.missed or found.dead is None or not bool(stays.any()):
+            break
+        kept |= stays
+    assert best is not None
+    assert best.report.budget is not None
+    if message := miss(best.report.budget, limits):
+        warnings.warn(message, stacklevel=4)
+    return best
 
 
 def apply_budget(
@@ -68,9 +127,23 @@ def apply_budget(
     """
     check_number(cost_exponent, "apply_budget: cost_exponent", low=0)
     check_whole(round_to, "apply_budget: round_to", 1, "channels")
+    return _applied(Subject(graph, model, inputs), limits, data, loss, cost_exponent, round_to, None)[:2]
+
+
+def _applied(
+    subject: Subject,
+    limits: Limits,
+    data: Iterable[Any] | None,
+    loss: Callable[[Any, Any], Tensor],
+    cost_exponent: float,
+    round_to: int,
+    kept: Tensor | None,
+) -> tuple[nn.Module, BudgetChange, Tensor]:
+    """The copy, the record, and the units ``(U,)`` that are zero; `kept` ones stay."""
+    graph, model, inputs = subject.graph, subject.model, subject.inputs
     changed = copied(model)
     problem = make_problem(
-        graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to
+        graph, changed, partition(changed, "coupled", graph=graph), limits, inputs=inputs, round_to=round_to, kept=kept
     )
     groups = problem.parts.groups
     if data is None:
@@ -101,7 +174,7 @@ def apply_budget(
         raise SlimError("budget: the network's outputs are not finite, or not zero where they were, after its cut")
     layers = Counter(groups.layers[i] for i in groups.layer.cpu()[dead].tolist())
     change = BudgetChange(dict(problem.controller.limits), {**problem.left(dead), **left}, dict(layers), difference)
-    return changed, change
+    return changed, change, problem.parts.dead_units(dead)
 
 
 def _scores(model: nn.Module, groups: Partition, data: Iterable[Any], loss: Callable[[Any, Any], Tensor]) -> Tensor:

@@ -3,10 +3,11 @@
 from collections.abc import Collection
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
-from ssl_prune.graph.export.macs import macs, program_macs
+from ssl_prune.graph.export.macs import macs
+from ssl_prune.graph.export.program import module_of
 from ssl_prune.sizes.products import Products
 from ssl_prune.slimming.analysis.rectangular import regular
 
@@ -59,25 +60,23 @@ class SizeModel:
         return {"macs": self._macs.each(~dead), "params": self._params.each(~dead)}
 
     def _add_macs(self) -> None:
-        readers: dict[tuple[object, int], list[Reader]] = {}
+        layers: dict[fx.Node, list[Reader]] = {}
         for reader in self.graph.readers:
-            # Attention is noted where queries meet keys, by their values, and where that meets values, by its heads.
-            second = reader.weight is None and reader.source is None and len(macs(reader.node)) > 1
-            readers.setdefault((reader.node, int(second)), []).append(reader)
-        counted = 0
-        for (_, product), own in readers.items():
-            # The matrices of a recurrent layer are multiplied equally often.
-            count = macs(own[0].node)[product] if macs(own[0].node) else 0
-            each = count / max(1, sum(_pairs(reader) for reader in own))
-            counted += count
-            for reader in own:
-                if reader.weight is None:  # of the units whose channels a product of values has
-                    units = [torch.where(reader.written >= 0, reader.written, reader.read)]
-                    self._macs.add(each, units)
-                    continue
-                units = [reader.written] if reader.depthwise else [reader.written, reader.read]
-                self._macs.add(each, units, reader.groups if reader.grouped else 1, reader.module)
-        self._macs.add(program_macs(self.graph.program) - counted, [])  # products of no channels that could go
+            if reader.weight is not None:
+                layers.setdefault(reader.node, []).append(reader)
+        for node in self.graph.program.graph.nodes:
+            if node in layers:
+                # The matrices of a recurrent layer are multiplied equally often.
+                each = sum(macs(node)) / sum(_pairs(reader) for reader in layers[node])
+                for reader in layers[node]:
+                    units = [reader.written] if reader.depthwise else [reader.written, reader.read]
+                    self._macs.add(each, units, reader.groups if reader.grouped else 1, reader.module)
+                continue
+            for count, values in zip(macs(node), _factors(node), strict=False):
+                boxes = [self.graph.boxes[value].flatten() for value in values if value in self.graph.boxes]
+                # What has channels along more axes says which products there are; of no channels they are a constant.
+                found = max(boxes, key=len, default=torch.tensor([-1]))
+                self._macs.add(count / len(found), [found], owner=module_of(node))
 
     def _add_params(self, model: nn.Module) -> None:
         axes: dict[str, dict[int, Tensor]] = {}
@@ -96,5 +95,12 @@ class SizeModel:
 
 
 def _pairs(reader: Reader) -> int:
-    """Pairs of channels that a layer reads and writes, or channels of a product of values."""
-    return len(reader.written) * (1 if reader.weight is None else len(reader.read) // reader.groups)
+    """Pairs of channels that a layer reads and writes."""
+    return len(reader.written) * (1 if reader.depthwise else len(reader.read) // reader.groups)
+
+
+def _factors(node: fx.Node) -> list[list[fx.Node]]:
+    """Of each product that an operator makes, the values whose channels it runs over."""
+    if getattr(node.target, "overloadpacket", None) is torch.ops.aten.scaled_dot_product_attention:
+        return [[value for value in node.args[:2] if isinstance(value, fx.Node)], [node]]
+    return [[*node.all_input_nodes, node]]

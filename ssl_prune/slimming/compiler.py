@@ -134,8 +134,8 @@ def _joined(
             report = make_report(compiler, more.model, dead, proof, failure)
             both = dict(Counter(report.removed) + Counter(more.report.removed))
             report = replace(report, removed=both, kept=more.report.kept, refused=failure or more.report.refused)
-            return SlimResult(more.model, replace(best.plan, then=more.plan), report)
-    return SlimResult(best.model, best.plan, make_report(compiler, best.model, dead, best.proof, failure))
+            return SlimResult(more.model, replace(best.plan, then=more.plan), report, dead)
+    return SlimResult(best.model, best.plan, make_report(compiler, best.model, dead, best.proof, failure), dead)
 
 
 def _without_computed_weights(compiler: Compiler, settings: Settings) -> SlimResult | None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fused import Fused
 from torch import nn
 
 from ssl_prune import cost, slim
@@ -182,3 +183,39 @@ def test_a_latency_that_is_out_of_reach_is_refused(net, monkeypatch):
     x, y = data()
     with pytest.raises(ValueError, match=r"50.00% of the dense latency cannot be reached: .* is at 70.00%"):
         slim(net, x[:1], budget={"latency": 0.5}, data=[(x, y)])
+
+
+def test_others_go_in_place_of_what_the_proof_keeps():
+    """Heads would go first, but their width comes from the input."""
+    torch.manual_seed(0)
+    net, x = Fused(), torch.randn(1, 5, 8)
+    with torch.no_grad():
+        net.qkv.weight *= 1e-3
+    result = slim(net, x, budget={"macs": 0.6})
+    assert result.model.qkv.out_features == 24
+    assert result.report.macs[1] <= 0.6 * result.report.macs[0]
+    assert result.report.budget.left["macs"] == result.report.macs[1] / result.report.macs[0]
+    assert result.report.budget.missed == ""
+
+
+class Stated(nn.Module):
+    """Code that takes no other width than its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        if h.shape[1] != 8:
+            raise ValueError("expected 8 channels")
+        return self.b(h)
+
+
+def test_a_size_that_is_missed_is_said_with_the_reason():
+    words = "due 50.00% of the dense macs, reached 100.00% of the dense macs: a larger cut did not pass the proof"
+    with pytest.warns(UserWarning, match=words):
+        report = slim(Stated(), torch.randn(1, 4), budget={"macs": 0.5}).report
+    assert report.budget.left == {"macs": 1.0}
+    assert report.budget.missed.startswith("a larger cut did not pass the proof")
+    assert "MISSED" in str(report)

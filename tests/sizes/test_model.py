@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from patterns import PATTERNS
 
 from ssl_prune import models, slim
@@ -37,6 +38,75 @@ def test_the_dense_size_is_what_a_pattern_costs(pattern):
         pytest.skip(f"no program: {graph.refusal}")
     expected = cost(net, x)
     assert SizeModel(graph, net).dense == {"macs": expected.macs, "params": expected.params}
+
+
+class Product(torch.nn.Module):
+    """Two layers, and between them what is multiplied with the channels of the first one."""
+
+    def __init__(self, between, width=32):
+        super().__init__()
+        self.a, self.b, self.between = torch.nn.Linear(5, width), torch.nn.Linear(width, 4), between
+        self.register_buffer("matrix", torch.rand(6, 6))
+
+    def forward(self, x):
+        return self.b(self.between(self, torch.relu(self.a(x)), x.mean(-1, keepdim=True)))
+
+
+PRODUCTS = {  # what is multiplied, and what of it falls with the channels: 6 positions of 32 channels
+    "a buffer by the input": (lambda s, h, x: h + (s.matrix @ x), 0),
+    "a matrix by the channels": (lambda s, h, x: torch.matmul(s.matrix * x, h), 1),
+    "one value three times": (lambda s, h, x: h + F.scaled_dot_product_attention(h, h, h, scale=0.2), 2),
+    "values alone": (lambda s, h, x: F.scaled_dot_product_attention(x, x, h), 1),
+    "a single head, written": (lambda s, h, x: (h @ h.mT * 0.2).softmax(-1) @ h, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dead", [0, 5, 31])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_of_values_falls_with_its_channels(name, dead):
+    between, products = PRODUCTS[name]
+    net, x = Product(between).eval(), torch.randn(1, 6, 5)
+    graph = trace(net, x)
+    sizes = SizeModel(graph, net)
+    assert sizes.dense == {"macs": (expected := cost(net, x)).macs, "params": expected.params}
+    assert graph.num_units == 32
+    fell = sizes.dense["macs"] - sizes(torch.arange(32) < dead)["macs"]
+    assert fell == dead * (6 * 5 + 6 * 4 + products * 6 * 6)
+
+
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.first][3::7], ids=lambda pattern: pattern.name)
+def test_a_size_is_that_of_a_cut_pattern_or_something_is_said_to_be_kept(pattern):
+    net, x = pattern.build()
+    try:
+        graph = trace(net, x)
+        assert graph.refusal is None
+        parts = indivisible(graph, partition(net, "coupled", graph=graph))
+    except (AssertionError, GraphError, ValueError) as error:
+        pytest.skip(f"no groups: {error}")
+    with torch.no_grad():
+        for p in net.parameters():
+            p[p == 0] = 0.1  # only what the test kills
+    dead = (torch.rand(len(parts.fixed), generator=torch.Generator().manual_seed(0)) < 0.4) & ~parts.fixed
+    for layer in parts.groups.layer.unique():
+        dead[(parts.groups.layer == layer).nonzero()[0]] = False
+    planned, sizes = parts.dead_units(dead), SizeModel(graph, net)
+    killed(parts, dead)
+    result = slim(net, x)
+    got = cost(result.model, x)
+    if torch.equal(planned, result.dead):
+        assert {"macs": got.macs, "params": got.params} == sizes(planned)
+    elif bool((planned & ~result.dead).any()):
+        assert result.report.kept or result.report.refused
+
+
+def test_the_channels_that_a_transposed_convolution_of_groups_writes_stay():
+    """Of its weight no group has what writes one of them alone, so to set a group to zero would not be to remove it."""
+    net, x = Shuffled().eval(), torch.randn(1, 3, 5, 5)
+    graph = trace(net, x)
+    parts = indivisible(graph, partition(net, "coupled", graph=graph))
+    own = [parts.groups.layers[i] == "4" for i in parts.groups.layer.tolist()]
+    assert parts.fixed.tolist() == own
+    assert any(own)
 
 
 class Shuffled(torch.nn.Sequential):

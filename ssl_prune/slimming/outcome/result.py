@@ -1,8 +1,8 @@
 """What a cut leaves: the network, the plan that made it, and the report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_prune.slimming.outcome.slim_report import SlimReport
 from ssl_prune.slimming.plan.plan import SlimPlan
@@ -18,6 +18,7 @@ class SlimResult:
         model: the slim network, in ordinary modules.
         plan: as data, to be applied to another instance of the dense network.
         report: sizes before and after, what was kept and why, the largest difference of the outputs.
+        dead: ``(U,)`` units of the network's channel graph that went; None where the plan is not of that graph alone.
 
     Example:
         >>> import torch
@@ -33,3 +34,4 @@ class SlimResult:
     model: nn.Module
     plan: SlimPlan
     report: SlimReport
+    dead: Tensor | None = field(default=None, repr=False, compare=False)

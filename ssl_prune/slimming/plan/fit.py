@@ -14,7 +14,7 @@ __all__ = ["check_fit"]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FIXED = ("stride", "padding_mode", "output_padding", "transposed")
 _ALONE = ("num_features",)  # of a norm without tensors by which its width is known
-_PARTS = {
+_PARTS: dict[str, type | tuple[type, ...]] = {
     "Uneven": nn.RNNBase,
     "Attention": nn.MultiheadAttention,
     "Columns": (nn.Linear, *_CONVOLUTIONS),
