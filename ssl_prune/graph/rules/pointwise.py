@@ -12,7 +12,7 @@ from ssl_prune.graph.labels.labels import Labels
 from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED, WILDCARD
 
-__all__ = ["UNTAGGED", "pointwise"]
+__all__ = ["UNTAGGED", "meet", "pointwise"]
 
 
 aten = torch.ops.aten
@@ -47,6 +47,12 @@ def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     for operand in operands:
         if isinstance(operand, Parameter):
             values.extend(_planes(labels, node, operand, varying))
+    return meet(labels, node, shape, values)
+
+
+def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Tensor:
+    """Labels of a result of this shape to each of whose elements one of every value's belongs."""
+    varying = {axis for value in values for axis in _moving(value, shape)}
     merged = torch.full((), WILDCARD).expand(shape)
     broadcast = False
     for value in values:

@@ -1,6 +1,19 @@
 """Small networks, one structural pattern each, with zeros as training leaves them: what removal has to get right."""
 
-from patterns import attention, branches, chains, code, grouped, hidden, movement, norms, order, parameters, recurrent
+from patterns import (
+    attention,
+    branches,
+    chains,
+    code,
+    grouped,
+    hidden,
+    indexing,
+    movement,
+    norms,
+    order,
+    parameters,
+    recurrent,
+)
 from patterns.registry import PATTERNS, Pattern
 
 __all__ = [
@@ -12,6 +25,7 @@ __all__ = [
     "code",
     "grouped",
     "hidden",
+    "indexing",
     "movement",
     "norms",
     "order",

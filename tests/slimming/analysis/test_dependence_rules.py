@@ -59,6 +59,7 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     table = torch.randn(5, 4)
     table[:, 1], table[:, 2] = 0.5, 0
     index = Known(torch.randint(0, 5, (6,)), torch.ones((), dtype=torch.bool).expand(6))
+    wide = Known(index.value[:, None].expand(6, 4), torch.ones((), dtype=torch.bool).expand(6, 4))
     bag = (still(table), index, still(torch.tensor([0, 2])), False, 0, False, None, False, -1)
     free = Known(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]), torch.zeros(3, 2, dtype=torch.bool), free=True)
     halves = Known(torch.tensor([0.0, 0.0, 0.0, 5.0]).view(1, 4, 1), (torch.arange(4) == 3).view(1, 4, 1))
@@ -82,6 +83,16 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "pad": (aten.constant_pad_nd.default, (elements(1, 2, 3, 3), [1, 1, 1, 1], 2.0)),
         "pad_mode": (aten.pad.default, (elements(1, 2, 3, 3), [1, 1, 1, 1], "reflect")),
         "choose": (aten.index_select.default, (elements(4, 5), 1, still(torch.tensor([0, 3])))),
+        "choose 4": (aten.index_select.default, (channels(5, 4), 0, index)),
+        "choose 5": (aten.index.Tensor, (channels(5, 4, 2), [index, None, still(torch.tensor([1]))])),
+        "gather": (aten.gather.default, (elements(4, 5), 1, still(torch.tensor([[0, 3]] * 4)))),
+        "gather 2": (aten.gather.default, (channels(5, 4), 0, wide)),
+        "lay_along": (aten.index_add.default, (channels(5, 4), 0, index, channels(6, 4))),
+        "lay_along 2": (aten.index_copy.default, (channels(5, 4), 0, index, channels(6, 4))),
+        "lay_along 3": (aten.scatter_add.default, (channels(6, 4), 0, wide, channels(6, 4))),
+        "lay_along 4": (aten.scatter_reduce.two, (channels(6, 4), 0, wide, channels(6, 4), "mean")),
+        "lay": (aten.index_put.default, (channels(5, 4, 2), [index], channels(6, 4, 2))),
+        "lay 2": (aten.index_put.default, (channels(5, 4, 2), [index, None, still(torch.tensor([1]))], channels(6, 4))),
         "unfold": (aten.im2col.default, (channels(1, 2, 4, 4), [2, 2], image, [0, 0], image)),
         "pool": (aten.avg_pool2d.default, (channels(1, 4, 6, 6), [2, 2])),
         "pool 2": (aten.max_pool2d_with_indices.default, (channels(1, 4, 6, 6), [2, 2])),
