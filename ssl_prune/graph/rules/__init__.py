@@ -21,6 +21,7 @@ __all__ = [
     "contraction",
     "has_rule",
     "indexing",
+    "layer_product",
     "movement",
     "norm",
     "pointwise",

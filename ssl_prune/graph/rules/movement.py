@@ -64,7 +64,7 @@ def _even(labels: Labels, node: fx.Node, args: tuple[Any, ...]) -> None:
         each = [base(x).reshape(-1) for x in args[0]]
         if len({len(x) for x in each}) == 1 and len(each[0]) > 1:
             labels.equal(torch.stack(each))  # they have one shape
-    if packet not in (aten.split, aten.chunk) or not isinstance(args[0], Tensor):
+    if packet not in (aten.split, aten.split_with_sizes, aten.chunk) or not isinstance(args[0], Tensor):
         return
     x, dim = args[0], args[2] if len(args) > 2 else 0
     pieces = node.meta["val"]

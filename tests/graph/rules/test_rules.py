@@ -86,6 +86,21 @@ CASES: dict[str, Case] = {
     "linear": tokens(lambda s, x: torch.relu(s.a(x)), a="abcd", last__weight__1="abcd", last__weight__0="."),
     "embedding": of_indices(nn.Embedding(5, 4)),
     "embedding_bag": of_indices(nn.EmbeddingBag(5, 4)),
+    "add_product": (
+        Program(nn.Linear(3, 4), lambda s, x: torch.addmm(s.bias, x.flatten(0, 1), s.weight), nn.Linear(2, 1),
+                weight=nn.Parameter(torch.randn(4, 2)), bias=nn.Parameter(torch.randn(2))),
+        TOKENS,
+        {"first__weight__0": "abcd", "weight__0": "abcd", "weight__1": "ef", "bias__0": "ef", "last__weight__1": "ef"},
+    ),
+    "add_product 2": tokens(
+        lambda s, x: torch.addmm(s.a(x[0]), s.b(x[0]), s.last.weight.expand(4, 4)), a="....", b="....", last__weight__1="....",
+    ),
+    "add_product 3": (
+        Program(nn.Linear(3, 4), lambda s, x: torch.addmm(s.own(x[0]), x[0], s.weight.t()), nn.Linear(2, 1),
+                weight=nn.Parameter(torch.randn(2, 4)), own=nn.Linear(4, 2)),
+        TOKENS,
+        {"first__weight__0": "abcd", "weight__1": "abcd", "weight__0": "ef", "own__weight__0": "ef", "own__weight__1": "abcd"},
+    ),
     "bilinear": (
         Program(nn.Identity(), lambda s, x: s.own(s.a(x), s.b(x)), nn.Linear(2, 1),
                 a=nn.Linear(3, 3), b=nn.Linear(3, 4), own=nn.Bilinear(3, 4, 2)),
@@ -155,6 +170,8 @@ CASES: dict[str, Case] = {
     "lay 3": image(lambda s, x: x.index_put((torch.arange(2)[:, None], torch.arange(4)), x), "....", "...."),
     "lay_along": image(lambda s, x: x.index_add(2, torch.arange(8), x.flip(1)), "abba", "abba"),
     "lay_along 2": image(lambda s, x: x.index_copy(1, torch.arange(4), x), "....", "...."),
+    "reduce 5": image(lambda s, x: torch.cat(torch.std_mean(x, (2, 3), keepdim=True), 1), "abcd", "abcdabcd"),
+    "reduce 6": image(lambda s, x: torch.var_mean(x, 1, keepdim=True)[0] * x, "....", "...."),
     "matmul": tokens(lambda s, x: s.a(x) @ s.b(x).mT @ s.c(x), a="abcd", b="abcd", c="efgh", last__weight__1="efgh"),
     "einsum": tokens(
         lambda s, x: torch.einsum("bnk,bmk->bnm", s.a(x), s.b(x)) @ s.c(x), a="abcd", b="abcd", c="efgh",

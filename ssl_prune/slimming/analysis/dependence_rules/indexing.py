@@ -71,7 +71,7 @@ def lay(call: Call) -> Tensor:
     if any(i is not None and i.dtype in _MASKS for i in indices):
         return everything(call)
     axes, anywhere = [axis for axis, i in enumerate(indices) if i is not None], _anywhere(indices)
-    room = torch.zeros([1 if axis in axes else size for axis, size in enumerate(x.value.shape)])
+    room = torch.zeros([1 if axis in axes else size for axis, size in enumerate(x.value.shape)], device=x.value.device)
     laid = busy(source.value, source.varies).expand(source.value.shape).float()
     found: Tensor = (aten.index_put(room, anywhere, laid, True) > 0) | busy(x.value, x.varies)
     return found
