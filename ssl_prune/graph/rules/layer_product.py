@@ -1,12 +1,14 @@
 """Layers that are written as products with a parameter: matmul, addmm and einsum."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from ssl_prune.graph.export.program import module_of
 from ssl_prune.graph.labels.broadcast import collapse
-from ssl_prune.graph.labels.label_types import Parameter
+from ssl_prune.graph.labels.label_types import Contraction, Parameter
 from ssl_prune.graph.labels.labels import Labels
 from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED
@@ -55,30 +57,51 @@ def by_parameter(labels: Labels, node: fx.Node, x: Tensor, weight: Parameter, pl
     return labels.spread(node, written, last)
 
 
-def by_letters(labels: Labels, node: fx.Node, operands: Any, letters: list[str], out: str) -> Tensor:
-    """A linear layer over any axis: of the parameter's two letters one is summed, the other one is new."""
+def by_letters(labels: Labels, node: fx.Node, operands: Any, letters: list[str], out: str, nodes: Any) -> Tensor:
+    """A linear layer over any axis: one letter is summed, the longest new one has the channels that are written.
+
+    Of a stack of matrices (experts) the others stay whole, and all of them read a channel or none.
+    """
     place = 1 if isinstance(operands[1], Parameter) else 0
     weight, x, own, names = operands[place], operands[1 - place], letters[place], letters[1 - place]
+    weight, own = _upright(weight, own)
     summed = [letter for letter in own if letter in names and letter not in out]
-    new = [letter for letter in own if letter not in names and letter in out]
-    rest = [letter for letter in names if letter not in own and letter in out]
+    new = sorted(
+        (letter for letter in own if letter not in names and letter in out),
+        key=lambda letter: (weight.shape[own.index(letter)], out.index(letter)),
+    )
+    beside = [letter for letter in own if letter in names and letter in out]
     distinct = all(len(set(term)) == len(term) for term in (*letters, out))
-    if (
-        not plain(weight)
-        or not distinct
-        or (len(summed), len(new)) != (1, 1)
-        or len(own) != 2
-        or len(rest) + 1 != len(names)
-    ):
+    complete = set(own) | set(names) == {*out, *summed}
+    if not plain(weight) or not distinct or not complete or len(summed) != 1 or not new:
         return _kept(labels, node, "an einsum that is not a product of two values", operands)
-    into, onto = own.index(summed[0]), own.index(new[0])
-    along = names.index(summed[0])
-    if moving(x) and along not in moving(x):
+    into, onto = own.index(summed[0]), own.index(new[-1])
+    along, changing = names.index(summed[0]), {names[axis] for axis in moving(x)}
+    if changing & set(beside) or (len(own) > 2 and changing and changing != {summed[0]}):
+        return _kept(labels, node, "a product over a stack of matrices that lies along channels", operands)
+    if changing and summed[0] not in changing:
         labels.pin(node, "a product over positions", weight)
         return laid(collapse(x), names, out, labels.shape(node))
     read, written = labels.channels(x, along), vector(weight.planes[onto], onto)
     labels.role(weight, onto, "writer")
     labels.role(weight, into, "reader")
     labels.unite(read, vector(weight.planes[into], into))
-    note(labels, node, weight, read, written, (along, into, onto), source=node.args[1][1 - place])  # type: ignore[index]
-    return labels.spread(node, written, out.index(new[0]))
+    if len(own) == 2:
+        note(labels, node, weight, read, written, (along, into, onto), source=nodes[1 - place])
+    else:
+        labels.pin(
+            node, "matrices of a stack", *(p for axis, p in enumerate(weight.planes) if axis not in (into, onto))
+        )
+        every = torch.full((len(read),), PINNED)
+        labels.contractions.append(Contraction(node, module_of(node), None, nodes[1 - place], (along,), read, every))
+    return labels.spread(node, written, out.index(new[-1]))
+
+
+def _upright(weight: Parameter, own: str) -> tuple[Parameter, str]:
+    """A parameter whose axes were permuted, with its letters, as it was before."""
+    found = [moving(plane) for plane in weight.planes]
+    order = [axes[0] for axes in found if len(axes) == 1]
+    if sorted(order) != list(range(len(own))):
+        return weight, own
+    planes = tuple(plane.permute(order) for plane in weight.planes)
+    return replace(weight, planes=planes), "".join(own[axis] for axis in order)

@@ -52,9 +52,14 @@ def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
 
 def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Tensor:
     """Labels of a result of this shape to each of whose elements one of every value's belongs."""
+    most = max(values, key=lambda value: base(value).numel(), default=None)
+    outer = [value for value in values if most is not None and _across(value, most, shape)]
+    if outer:
+        labels.pin(node, "an outer product with more channels", *outer)
+    values = [value for value in values if not any(value is other for other in outer)]
     varying = {axis for value in values for axis in _moving(value, shape)}
     merged = torch.full((), WILDCARD).expand(shape)
-    broadcast = False
+    broadcast = bool(outer)
     for value in values:
         sizes = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
         if any(sizes[axis] == 1 and shape[axis] > 1 for axis in varying):
@@ -67,6 +72,13 @@ def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Ten
         merged = torch.where(small >= 0, small, base(spread)).expand(shape)
     small = base(merged)
     return torch.where(small >= 0, small, PINNED).expand(shape) if broadcast else merged
+
+
+def _across(value: Tensor, most: Tensor, shape: torch.Size) -> bool:
+    """The channels of a value lie along other axes than the most, and along theirs it has one position."""
+    sizes = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
+    along, own = _moving(most, shape), _moving(value, shape)
+    return bool(along) and bool(own) and not set(along) & set(own) and all(sizes[axis] == 1 for axis in along)
 
 
 def _moving(value: Tensor, shape: torch.Size) -> list[int]:

@@ -28,15 +28,17 @@ def _pinned(labels: Labels, node: fx.Node, reason: str, *values: Any) -> Tensor:
 @rule(aten.matmul, aten.bmm, aten.mm)
 def matmul(labels: Labels, node: fx.Node, a: Any, b: Any) -> Tensor:
     """(..., n, k) @ (..., k, m); a parameter on the right is a linear layer with its weight transposed."""
-    if isinstance(a, Parameter) or isinstance(b, Parameter):
-        if isinstance(a, Tensor) and isinstance(b, Parameter) and len(b.shape) == 2 and not b.computed:
-            return by_parameter(labels, node, a, b)
-        return _pinned(labels, node, "a product with a parameter", a, b)
-    if a.dim() < 2 or b.dim() < 2:
-        return _pinned(labels, node, "a product with a vector", a, b)
-    rank = max(a.dim(), b.dim())
+    if isinstance(a, Tensor) and isinstance(b, Parameter) and len(b.shape) == 2 and not b.computed:
+        return by_parameter(labels, node, a, b)
+    fixed = [isinstance(value, Parameter) for value in (a, b)].count(True)
+    sizes = [len(value.shape) for value in (a, b)]
+    if fixed == 2 or min(sizes) < 2:
+        return _pinned(labels, node, "a product with a parameter" if fixed else "a product with a vector", a, b)
+    rank = max(sizes)
     batch = "abcdefgh"[: rank - 2]
-    left, right = f"{batch[rank - a.dim() :]}nk", f"{batch[rank - b.dim() :]}km"
+    left, right = f"{batch[rank - sizes[0] :]}nk", f"{batch[rank - sizes[1] :]}km"
+    if fixed:
+        return by_letters(labels, node, (a, b), [left, right], f"{batch}nm", node.args)
     return _product(labels, node, a, b, left, right, f"{batch}nm")
 
 
@@ -51,7 +53,7 @@ def einsum(labels: Labels, node: fx.Node, equation: str, operands: Any, **kwargs
         and len(operands) == 2
         and [isinstance(o, Parameter) for o in operands].count(True) == 1
     ):
-        return by_letters(labels, node, operands, letters, out)
+        return by_letters(labels, node, operands, letters, out, node.args[1])
     if (
         len(operands) != 2
         or not arrow

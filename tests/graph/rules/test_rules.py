@@ -27,7 +27,8 @@ class Program(nn.Module):
         super().__init__()
         self.first, self.function, self.last = first, function, last
         for name, member in members.items():
-            self.register_buffer(name, member) if isinstance(member, Tensor) else setattr(self, name, member)
+            buffer = isinstance(member, Tensor) and not isinstance(member, nn.Parameter)
+            self.register_buffer(name, member) if buffer else setattr(self, name, member)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.function(self, self.first(x)))
@@ -48,10 +49,12 @@ def layer(module: nn.Module, written: str, read: str, **more: str) -> Case:
     return image(lambda s, x: s.own(x), written, read, own=module, **{f"own__{k}": v for k, v in more.items()})
 
 
-def tokens(function: Callable[..., Any], **patterns: str) -> Case:
-    """Something of projections of tokens, each with its units, before a last one of what is as wide."""
+def tokens(function: Callable[..., Any], **more: Any) -> Case:
+    """Something of projections of tokens, each with its units, before a last one of what is as wide; and members."""
+    members = {name: member for name, member in more.items() if not isinstance(member, str)}
+    patterns = {name: units for name, units in more.items() if isinstance(units, str)}
     own = [name for name in patterns if len(name) == 1]
-    net = Program(nn.Identity(), function, nn.Linear(4, 1), **{name: nn.Linear(3, 4) for name in own})
+    net = Program(nn.Identity(), function, nn.Linear(4, 1), **members, **{name: nn.Linear(3, 4) for name in own})
     return net, TOKENS, {f"{name}__weight__0" if name in own else name: units for name, units in patterns.items()}
 
 
@@ -148,6 +151,9 @@ CASES: dict[str, Case] = {
     "over_channels": image(lambda s, x: x.softmax(1), "....", "...."),
     "over_channels 2": image(lambda s, x: x.softmax(2), "abcd", "abcd"),
     "pointwise": tokens(lambda s, x: s.a(x).sigmoid() * s.b(x) + s.c(x), a="abcd", b="abcd", c="abcd"),
+    "pointwise 2": tokens(
+        lambda s, x: (s.a(x)[..., None] * s.b(x)[..., None, :2]).sum(-1), a="abcd", b="..ef", last__weight__1="abcd",
+    ),
     "pool": image(lambda s, x: F.max_pool2d(x, 2), "abcd", "abcd"),
     "reduce": image(lambda s, x: x.mean((2, 3), keepdim=True), "abcd", "abcd"),
     "reduce 2": image(lambda s, x: x - x.mean(1, keepdim=True), "....", "...."),
@@ -176,6 +182,19 @@ CASES: dict[str, Case] = {
     "einsum": tokens(
         lambda s, x: torch.einsum("bnk,bmk->bnm", s.a(x), s.b(x)) @ s.c(x), a="abcd", b="abcd", c="efgh",
         last__weight__1="efgh",
+    ),
+    "matmul 2": tokens(
+        lambda s, x: (s.a(x)[:, None] @ s.stack)[:, 0], a="abcd", stack__1="abcd", stack__2="efgh", stack__0="..",
+        last__weight__1="efgh", stack=nn.Parameter(torch.randn(2, 4, 4)),
+    ),
+    "matmul 3": tokens(lambda s, x: (s.a(x) @ s.stack)[:, :4], a="....", stack__0="....", stack=nn.Parameter(torch.randn(4))),
+    "matmul 4": tokens(
+        lambda s, x: (s.stack.mT @ s.a(x).mT[:, None]).mT[:, 0], a="abcd", stack__1="abcd", stack__2="efgh", stack__0="..",
+        last__weight__1="efgh", stack=nn.Parameter(torch.randn(2, 4, 4)),
+    ),
+    "einsum 2": tokens(
+        lambda s, x: torch.einsum("bnd,edf->bnfe", s.a(x), s.stack)[..., 0], a="abcd", stack__1="abcd", stack__0="..",
+        stack__2="efgh", last__weight__1="efgh", stack=nn.Parameter(torch.randn(2, 4, 4)),
     ),
     "attention": tokens(
         lambda s, x: F.scaled_dot_product_attention(s.a(x), s.b(x), s.c(x), scale=1.0), a="abcd", b="abcd", c="efgh",

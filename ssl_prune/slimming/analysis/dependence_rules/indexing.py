@@ -80,7 +80,7 @@ def lay(call: Call) -> Tensor:
 def _along(x: Known, axes: Sequence[int]) -> Tensor:
     """Where something along the axes varies, or differs from the rest; of the value's shape but for these."""
     axes = [axis % x.value.dim() for axis in axes]
-    found = aten.amax(base(x.varies), axes, True) | uneven(x.value, x.varies, axes)
+    found: Tensor = aten.amax(base(x.varies), axes, True) | uneven(x.value, x.varies, axes)
     return found.expand([1 if axis in axes else size for axis, size in enumerate(x.value.shape)])
 
 
