@@ -73,6 +73,8 @@ class SizeModel:
             for reader in own:
                 if reader.weight is None:  # of the units whose channels a product of values has
                     units = [torch.where(reader.written >= 0, reader.written, reader.read)]
+                    if reader.stacked is not None:  # by a stack of matrices
+                        each, units = each / len(reader.stacked), [reader.read, reader.stacked]
                     self._macs.add(each, units)
                     continue
                 units = [reader.written] if reader.depthwise else [reader.written, reader.read]

@@ -93,7 +93,9 @@ def by_letters(labels: Labels, node: fx.Node, operands: Any, letters: list[str],
             node, "matrices of a stack", *(p for axis, p in enumerate(weight.planes) if axis not in (into, onto))
         )
         every = torch.full((len(read),), PINNED)
-        labels.contractions.append(Contraction(node, module_of(node), None, nodes[1 - place], (along,), read, every))
+        labels.contractions.append(
+            Contraction(node, module_of(node), None, nodes[1 - place], (along,), read, every, stacked=written)
+        )
     return labels.spread(node, written, out.index(new[-1]))
 
 

@@ -18,7 +18,9 @@ NODES: dict[str, Callable[..., Tensor]] = {
     "index_add": lambda h, src, dst: torch.zeros_like(h).index_add(0, dst, h.index_select(0, src)),
     "scatter_add": lambda h, src, dst: torch.zeros_like(h).scatter_add(0, _wide(dst, h), h[src]),
     "amax": lambda h, src, dst: torch.zeros_like(h).scatter_reduce(0, _wide(dst, h), h[src], "amax"),
-    "index_reduce": lambda h, src, dst: torch.zeros_like(h).index_reduce(0, dst, h[src], "mean"),
+    "mean": lambda h, src, dst: torch.zeros_like(h).scatter_reduce(
+        0, _wide(dst, h), h[src], "mean", include_self=False
+    ),
     "expand_as": lambda h, src, dst: h.scatter_add(0, dst[:, None].expand_as(h[src]), h[src]),
     "put": lambda h, src, dst: torch.zeros_like(h).index_put((dst,), h[src], accumulate=True),
 }
