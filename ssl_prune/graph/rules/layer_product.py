@@ -58,7 +58,7 @@ def by_parameter(labels: Labels, node: fx.Node, x: Tensor, weight: Parameter, pl
 
 
 def by_letters(labels: Labels, node: fx.Node, operands: Any, letters: list[str], out: str, nodes: Any) -> Tensor:
-    """A linear layer over any axis: one letter is summed, the longest new one has the channels that are written.
+    """A linear layer over any axis: one letter is summed, the last new one has the channels that are written.
 
     Of a stack of matrices (experts) the others stay whole, and all of them read a channel or none.
     """
@@ -66,10 +66,7 @@ def by_letters(labels: Labels, node: fx.Node, operands: Any, letters: list[str],
     weight, x, own, names = operands[place], operands[1 - place], letters[place], letters[1 - place]
     weight, own = _upright(weight, own)
     summed = [letter for letter in own if letter in names and letter not in out]
-    new = sorted(
-        (letter for letter in own if letter not in names and letter in out),
-        key=lambda letter: (weight.shape[own.index(letter)], out.index(letter)),
-    )
+    new = sorted((letter for letter in own if letter not in names and letter in out), key=out.index)
     beside = [letter for letter in own if letter in names and letter in out]
     distinct = all(len(set(term)) == len(term) for term in (*letters, out))
     complete = set(own) | set(names) == {*out, *summed}

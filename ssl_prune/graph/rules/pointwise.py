@@ -52,10 +52,12 @@ def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
 
 def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Tensor:
     """Labels of a result of this shape to each of whose elements one of every value's belongs."""
-    most = max(values, key=lambda value: base(value).numel(), default=None)
-    outer = [value for value in values if most is not None and _across(value, most, shape)]
+    # By axis, not by width: a network that was cut once is looked at in the same way.
+    placed = [value for value in values if _moving(value, shape)]
+    main = min(placed, key=lambda value: _moving(value, shape)[0], default=None)
+    outer = [value for value in placed if main is not None and _across(value, main, shape)]
     if outer:
-        labels.pin(node, "an outer product with more channels", *outer)
+        labels.pin(node, "an outer product with the channels of an earlier axis", *outer)
     values = [value for value in values if not any(value is other for other in outer)]
     varying = {axis for value in values for axis in _moving(value, shape)}
     merged = torch.full((), WILDCARD).expand(shape)
@@ -74,10 +76,10 @@ def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Ten
     return torch.where(small >= 0, small, PINNED).expand(shape) if broadcast else merged
 
 
-def _across(value: Tensor, most: Tensor, shape: torch.Size) -> bool:
-    """The channels of a value lie along other axes than the most, and along theirs it has one position."""
+def _across(value: Tensor, main: Tensor, shape: torch.Size) -> bool:
+    """The channels of a value lie along other axes than the main ones, and along theirs it has one position."""
     sizes = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
-    along, own = _moving(most, shape), _moving(value, shape)
+    along, own = _moving(main, shape), _moving(value, shape)
     return bool(along) and bool(own) and not set(along) & set(own) and all(sizes[axis] == 1 for axis in along)
 
 

@@ -193,8 +193,8 @@ CASES: dict[str, Case] = {
         last__weight__1="efgh", stack=nn.Parameter(torch.randn(2, 4, 4)),
     ),
     "einsum 2": tokens(
-        lambda s, x: torch.einsum("bnd,edf->bnfe", s.a(x), s.stack)[..., 0], a="abcd", stack__1="abcd", stack__0="..",
-        stack__2="efgh", last__weight__1="efgh", stack=nn.Parameter(torch.randn(2, 4, 4)),
+        lambda s, x: torch.einsum("bnd,edf->bnfe", s.a(x), s.stack)[..., 0], a="abcd", stack__1="abcd", stack__0="ef",
+        stack__2="....", stack=nn.Parameter(torch.randn(2, 4, 4)),
     ),
     "attention": tokens(
         lambda s, x: F.scaled_dot_product_attention(s.a(x), s.b(x), s.c(x), scale=1.0), a="abcd", b="abcd", c="efgh",
