@@ -1,5 +1,6 @@
 """Recurrent layers and embeddings."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -360,3 +361,21 @@ def selective_state_space(how: str) -> Made:
         with torch.no_grad():
             net.mixed.weight[[3, 6]] = 0
     return net, torch.randn(2, 3, 4)
+
+
+@pattern(each={"zeros": torch.zeros_like, "ones": torch.ones_like, "full": lambda h: torch.full_like(h, 0.5)})
+def state_made_in_the_shape_of_a_feature(start: Callable[[Tensor], Tensor]) -> Made:
+    """The state is as wide as the feature, and what is added to it as wide as the state."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = torch.relu(s.a(x))
+        z = start(h)
+        for _ in range(2):
+            z = z * h + s.b(torch.cat([h, z], 1))
+        return s.c(z)
+
+    net = Net(forward, a=nn.Linear(5, 8), b=nn.Linear(16, 8), c=nn.Linear(8, 3))
+    kill(net.a, (0, 1, 5))
+    kill(net.b, (0, 1, 5))
+    unread(net.b, (8, 9, 13))
+    return net, torch.randn(4, 5)
