@@ -67,6 +67,7 @@ class Reader:
     other: fx.Node | None
     other_axes: tuple[int, ...]
     state: tuple[State, ...]
+    stacked: Tensor | None = None
 
     @property
     def depthwise(self) -> bool:

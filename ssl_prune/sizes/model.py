@@ -61,9 +61,12 @@ class SizeModel:
 
     def _add_macs(self) -> None:
         layers: dict[fx.Node, list[Reader]] = {}
+        stacks: dict[fx.Node, list[tuple[Tensor, Tensor]]] = {}
         for reader in self.graph.readers:
             if reader.weight is not None:
                 layers.setdefault(reader.node, []).append(reader)
+            elif reader.stacked is not None:
+                stacks.setdefault(reader.node, []).append((reader.read, reader.stacked))
         for node in self.graph.program.graph.nodes:
             if node in layers:
                 # The matrices of a recurrent layer are multiplied equally often.
@@ -71,6 +74,11 @@ class SizeModel:
                 for reader in layers[node]:
                     units = [reader.written] if reader.depthwise else [reader.written, reader.read]
                     self._macs.add(each, units, reader.groups if reader.grouped else 1, reader.module)
+                continue
+            if node in stacks:  # channels of a value by a stack of matrices
+                each = sum(macs(node)) / sum(len(read) * len(stacked) for read, stacked in stacks[node])
+                for units in stacks[node]:
+                    self._macs.add(each, units)
                 continue
             for count, values in zip(macs(node), _factors(node), strict=False):
                 boxes = [self.graph.boxes[value].flatten() for value in values if value in self.graph.boxes]

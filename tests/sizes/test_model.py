@@ -109,6 +109,22 @@ def test_the_channels_that_a_transposed_convolution_of_groups_writes_stay():
     assert any(own)
 
 
+WRITTEN_OUT = (
+    "hidden_units_of_experts-einsum", "hidden_units_of_experts-gated", "layers_that_are_an_addmm-zero",
+    "selective_state_space-inner", "messages_between_nodes-index_add",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.name in WRITTEN_OUT], ids=lambda p: p.name)
+def test_products_written_as_code_count_like_layers(pattern):
+    net, x = pattern.build()
+    graph = trace(net, x)
+    expected = cost(net, x)
+    assert SizeModel(graph, net).dense == {"macs": expected.macs, "params": expected.params}
+    left, small = remaining(graph, net, x), slim(net, x, graph=graph).model
+    assert left.macs[1] == cost(small, x).macs
+
+
 class Shuffled(torch.nn.Sequential):
     """A convolution of groups between two others, and a transposed one."""
 

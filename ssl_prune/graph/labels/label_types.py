@@ -52,6 +52,7 @@ class Contraction:
         padded: positions outside the input are read as zero, so that a constant cannot be folded into the bias.
         other: a second node whose channels, at `other_axes`, multiply those of the source: zero there is zero here.
         state: where it reads hidden units of recurrent cells, those cells, one's units after another's.
+        stacked: ``(O,)`` channels that a stack of matrices writes, each of all that is read; None of all others.
     """
 
     node: fx.Node
@@ -69,6 +70,7 @@ class Contraction:
     other: fx.Node | None = None
     other_axes: tuple[int, ...] = ()
     state: tuple[State, ...] = ()
+    stacked: Tensor | None = None
 
 
 def planes_of(values: Any) -> list[Tensor]:

@@ -87,5 +87,5 @@ def _causes(done: LabelPass, silent: dict[tuple[str, int], Tensor]) -> Causes:
 def _reader(c: Contraction, units: Callable[[Tensor], Tensor]) -> Reader:
     return Reader(
         c.node, c.module, c.weight, c.source, c.source_axes, units(c.read), units(c.written), c.in_axis, c.rows,
-        c.columns, c.groups, c.padded, c.other, c.other_axes, c.state,
+        c.columns, c.groups, c.padded, c.other, c.other_axes, c.state, None if c.stacked is None else units(c.stacked),
     )  # fmt: skip

@@ -5,11 +5,23 @@ are kept, and the report names it.
 """
 
 from ssl_prune.graph.labels.rule_registry import has_rule, rule
-from ssl_prune.graph.rules import contraction, movement, norm, pointwise, pooling, product, recurrent, reduction
+from ssl_prune.graph.rules import (
+    contraction,
+    indexing,
+    movement,
+    norm,
+    pointwise,
+    pooling,
+    product,
+    recurrent,
+    reduction,
+)
 
 __all__ = [
     "contraction",
     "has_rule",
+    "indexing",
+    "layer_product",
     "movement",
     "norm",
     "pointwise",

@@ -182,7 +182,9 @@ def transposed_convolution(
 
 
 @rule(aten.linear)
-def linear(labels: Labels, node: fx.Node, x: Tensor, weight: Any, bias: Any = None) -> Tensor:
+def linear(
+    labels: Labels, node: fx.Node, x: Tensor, weight: Any, bias: Any = None, *, source: fx.Node | None = None
+) -> Tensor:
     """W of shape ``(O, I)`` over the last axis of the input: reads axis 1, writes axis 0."""
     if not isinstance(x, Tensor) or not plain(weight, bias):
         return _refuse(labels, node, "the weight of a linear layer is computed", x, weight, bias)
@@ -195,7 +197,7 @@ def linear(labels: Labels, node: fx.Node, x: Tensor, weight: Any, bias: Any = No
     written = _write(labels, weight, 0, bias)
     labels.role(weight, 1, "reader")
     labels.unite(read, vector(weight.planes[1], 1))
-    note(labels, node, weight, read, written, (last, 1, 0))
+    note(labels, node, weight, read, written, (last, 1, 0), source=source)
     return labels.spread(node, written, last)
 
 

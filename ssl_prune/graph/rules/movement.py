@@ -26,6 +26,8 @@ MOVEMENT = (
     aten.select_scatter, aten.unfold,
 )  # fmt: skip
 
+_LIKE = (aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like)
+
 
 def move(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     """Run the node's own operator on labels; on a parameter, on each of its planes."""
@@ -62,7 +64,7 @@ def _even(labels: Labels, node: fx.Node, args: tuple[Any, ...]) -> None:
         each = [base(x).reshape(-1) for x in args[0]]
         if len({len(x) for x in each}) == 1 and len(each[0]) > 1:
             labels.equal(torch.stack(each))  # they have one shape
-    if packet not in (aten.split, aten.chunk) or not isinstance(args[0], Tensor):
+    if packet not in (aten.split, aten.split_with_sizes, aten.chunk) or not isinstance(args[0], Tensor):
         return
     x, dim = args[0], args[2] if len(args) > 2 else 0
     pieces = node.meta["val"]
@@ -112,36 +114,6 @@ def _pad_mode(
     if mode == "constant" or not isinstance(value, Tensor):
         return _pad(labels, node, value, pad)
     return aten.pad(value.double(), pad, mode).long()  # reflection has no integer kernel; labels are exact in float64
-
-
-@rule(aten.index)
-def _index(labels: Labels, node: fx.Node, value: Any, indices: Any) -> Any:
-    """Fixed positions move labels; positions that depend on the input choose among positions, never among channels."""
-    numbers = [_numbers(labels, node, i) for i in range(len(indices))]
-    if any(n is None and given is not None for n, given in zip(numbers, indices, strict=True)):
-        labels.pin(node, "channels are chosen by an index", value)
-        return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
-    if isinstance(value, Parameter):
-        return replace(value, planes=tuple(aten.index(plane, numbers) for plane in value.planes))
-    return aten.index(value, numbers)
-
-
-@rule(aten.index_select)
-def _index_select(labels: Labels, node: fx.Node, value: Any, dim: int, index: Any) -> Any:
-    given = node.args[2]
-    number = labels.known(given) if isinstance(given, fx.Node) else None
-    if number is None:
-        labels.pin(node, "channels are chosen by an index", value)
-        return torch.zeros((), dtype=torch.long).expand(labels.shape(node))
-    if isinstance(value, Parameter):
-        return replace(value, planes=tuple(plane.index_select(dim, number) for plane in value.planes))
-    return value.index_select(dim, number)
-
-
-def _numbers(labels: Labels, node: fx.Node, i: int) -> Tensor | None:
-    """A constant index: a buffer or a literal of the forward."""
-    given = node.args[1][i]  # type: ignore[index]
-    return labels.known(given) if isinstance(given, fx.Node) else None
 
 
 @rule(aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk)
@@ -200,4 +172,7 @@ def _grid(labels: Labels, node: fx.Node, x: Tensor, grid: Any, *args: Any) -> Te
 def _factory(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(node.meta.get("val"), Tensor):  # an assertion
         return None
+    packet = node.target.overloadpacket  # type: ignore[union-attr]
+    if packet in _LIKE and isinstance(args[0], Tensor) and base(args[0]).numel() > 1:
+        return args[0]  # as wide as the value, whatever that keeps
     return torch.full((), WILDCARD).expand(labels.shape(node))

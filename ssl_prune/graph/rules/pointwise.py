@@ -12,7 +12,7 @@ from ssl_prune.graph.labels.labels import Labels
 from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED, WILDCARD
 
-__all__ = ["UNTAGGED", "pointwise"]
+__all__ = ["UNTAGGED", "meet", "pointwise"]
 
 
 aten = torch.ops.aten
@@ -47,8 +47,21 @@ def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
     for operand in operands:
         if isinstance(operand, Parameter):
             values.extend(_planes(labels, node, operand, varying))
+    return meet(labels, node, shape, values)
+
+
+def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Tensor:
+    """Labels of a result of this shape to each of whose elements one of every value's belongs."""
+    # By axis, not by width: a network that was cut once is looked at in the same way.
+    placed = [value for value in values if _moving(value, shape)]
+    main = min(placed, key=lambda value: _moving(value, shape)[0], default=None)
+    outer = [value for value in placed if main is not None and _across(value, main, shape)]
+    if outer:
+        labels.pin(node, "an outer product with the channels of an earlier axis", *outer)
+    values = [value for value in values if not any(value is other for other in outer)]
+    varying = {axis for value in values for axis in _moving(value, shape)}
     merged = torch.full((), WILDCARD).expand(shape)
-    broadcast = False
+    broadcast = bool(outer)
     for value in values:
         sizes = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
         if any(sizes[axis] == 1 and shape[axis] > 1 for axis in varying):
@@ -61,6 +74,13 @@ def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         merged = torch.where(small >= 0, small, base(spread)).expand(shape)
     small = base(merged)
     return torch.where(small >= 0, small, PINNED).expand(shape) if broadcast else merged
+
+
+def _across(value: Tensor, main: Tensor, shape: torch.Size) -> bool:
+    """The channels of a value lie along other axes than the main ones, and along theirs it has one position."""
+    sizes = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
+    along, own = _moving(main, shape), _moving(value, shape)
+    return bool(along) and bool(own) and not set(along) & set(own) and all(sizes[axis] == 1 for axis in along)
 
 
 def _moving(value: Tensor, shape: torch.Size) -> list[int]:

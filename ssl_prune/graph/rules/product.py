@@ -12,7 +12,8 @@ from ssl_prune.graph.labels.label_types import Contraction, Parameter
 from ssl_prune.graph.labels.labels import Labels
 from ssl_prune.graph.labels.rule_registry import rule
 from ssl_prune.graph.labels.union_find import PINNED
-from ssl_prune.graph.rules.contraction import linear, note, plain, vector
+from ssl_prune.graph.rules.layer_product import by_letters, by_parameter
+from ssl_prune.graph.rules.letters import laid, moving
 
 __all__ = ["attention", "einsum", "matmul"]
 
@@ -27,40 +28,18 @@ def _pinned(labels: Labels, node: fx.Node, reason: str, *values: Any) -> Tensor:
 @rule(aten.matmul, aten.bmm, aten.mm)
 def matmul(labels: Labels, node: fx.Node, a: Any, b: Any) -> Tensor:
     """(..., n, k) @ (..., k, m); a parameter on the right is a linear layer with its weight transposed."""
-    if isinstance(a, Parameter) or isinstance(b, Parameter):
-        if isinstance(a, Tensor) and isinstance(b, Parameter) and len(b.shape) == 2 and not b.computed:
-            return _by_parameter(labels, node, a, b)
-        return _pinned(labels, node, "a product with a parameter", a, b)
-    if a.dim() < 2 or b.dim() < 2:
-        return _pinned(labels, node, "a product with a vector", a, b)
-    rank = max(a.dim(), b.dim())
+    if isinstance(a, Tensor) and isinstance(b, Parameter) and len(b.shape) == 2 and not b.computed:
+        return by_parameter(labels, node, a, b)
+    fixed = [isinstance(value, Parameter) for value in (a, b)].count(True)
+    sizes = [len(value.shape) for value in (a, b)]
+    if fixed == 2 or min(sizes) < 2:
+        return _pinned(labels, node, "a product with a parameter" if fixed else "a product with a vector", a, b)
+    rank = max(sizes)
     batch = "abcdefgh"[: rank - 2]
-    left, right = f"{batch[rank - a.dim() :]}nk", f"{batch[rank - b.dim() :]}km"
+    left, right = f"{batch[rank - sizes[0] :]}nk", f"{batch[rank - sizes[1] :]}km"
+    if fixed:
+        return by_letters(labels, node, (a, b), [left, right], f"{batch}nm", node.args)
     return _product(labels, node, a, b, left, right, f"{batch}nm")
-
-
-def _by_parameter(labels: Labels, node: fx.Node, x: Tensor, weight: Parameter) -> Tensor:
-    """x @ W with W of shape ``(I, O)``, or the transpose of one of shape ``(O, I)``."""
-    swapped = Parameter(weight.name, tuple(plane.t() for plane in weight.planes))
-    if plain(swapped):  # the parameter itself is (O, I)
-        result: Tensor = linear(labels, node, x, swapped)
-        return result
-    if not plain(weight):
-        return _pinned(labels, node, "a product with a computed parameter", x, weight)
-    last = x.dim() - 1
-    read, written = labels.channels(x, last), vector(weight.planes[1], 1)
-    labels.role(weight, 1, "writer")
-    labels.role(weight, 0, "reader")
-    labels.unite(read, vector(weight.planes[0], 0))
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    labels.contractions.append(
-        Contraction(
-            node, module_of(node), weight.name, source, (last,), read, written, 0,
-            labels.positions(weight.name, 1, written), labels.positions(weight.name, 0, vector(weight.planes[0], 0)),
-        )
-    )  # fmt: skip
-    return labels.spread(node, written, last)
 
 
 @rule(aten.einsum)
@@ -74,7 +53,7 @@ def einsum(labels: Labels, node: fx.Node, equation: str, operands: Any, **kwargs
         and len(operands) == 2
         and [isinstance(o, Parameter) for o in operands].count(True) == 1
     ):
-        return _by_letters(labels, node, operands, letters, out)
+        return by_letters(labels, node, operands, letters, out, node.args[1])
     if (
         len(operands) != 2
         or not arrow
@@ -84,35 +63,6 @@ def einsum(labels: Labels, node: fx.Node, equation: str, operands: Any, **kwargs
     ):
         return _pinned(labels, node, "an einsum that is not a product of two values", operands)
     return _product(labels, node, operands[0], operands[1], letters[0], letters[1], out, operands=node.args[1])
-
-
-def _by_letters(labels: Labels, node: fx.Node, operands: Any, letters: list[str], out: str) -> Tensor:
-    """A linear layer over any axis: of the parameter's two letters one is summed, the other one is new."""
-    place = 1 if isinstance(operands[1], Parameter) else 0
-    weight, x, own, names = operands[place], operands[1 - place], letters[place], letters[1 - place]
-    summed = [letter for letter in own if letter in names and letter not in out]
-    new = [letter for letter in own if letter not in names and letter in out]
-    rest = [letter for letter in names if letter not in own and letter in out]
-    distinct = all(len(set(term)) == len(term) for term in (*letters, out))
-    if (
-        not plain(weight)
-        or not distinct
-        or (len(summed), len(new)) != (1, 1)
-        or len(own) != 2
-        or len(rest) + 1 != len(names)
-    ):
-        return _pinned(labels, node, "an einsum that is not a product of two values", operands)
-    into, onto = own.index(summed[0]), own.index(new[0])
-    along = names.index(summed[0])
-    if _moving(x) and along not in _moving(x):
-        labels.pin(node, "a product over positions", weight)
-        return _laid(collapse(x), names, out, labels.shape(node))
-    read, written = labels.channels(x, along), vector(weight.planes[onto], onto)
-    labels.role(weight, onto, "writer")
-    labels.role(weight, into, "reader")
-    labels.unite(read, vector(weight.planes[into], into))
-    note(labels, node, weight, read, written, (along, into, onto), source=node.args[1][1 - place])  # type: ignore[index]
-    return labels.spread(node, written, out.index(new[0]))
 
 
 @rule(aten.scaled_dot_product_attention)
@@ -145,13 +95,9 @@ def attention(
     if mask is not None:
         scores = collapse(scores)
         wide = collapse(mask.expand(shape)) if mask.dim() <= len(shape) else mask
-        if _moving(mask):
+        if moving(mask):
             labels.unite(scores, wide)
     return _product(labels, node, collapse(scores), v, f"{batch}nm", f"{batch}mk", f"{batch}nk", operands=(None, None))
-
-
-def _moving(value: Tensor) -> list[int]:
-    return [d for d in range(value.dim()) if value.shape[d] > 1 and value.stride(d) != 0]
 
 
 def _product(
@@ -174,8 +120,8 @@ def _product(
     """
     shape = labels.shape(node) if shape is None else shape
     a, b = collapse(a), collapse(b)
-    moving_a = {left[d] for d in _moving(a)}
-    moving_b = {right[d] for d in _moving(b)}
+    moving_a = {left[d] for d in moving(a)}
+    moving_b = {right[d] for d in moving(b)}
     summed = {letter for letter in left if letter in right and letter not in out}
     lost = {letter for letter in left + right if letter not in out and letter not in summed}
     if lost & (moving_a | moving_b):
@@ -193,11 +139,11 @@ def _product(
     wide, names, narrow, others = (
         (b, right, a, left) if free_b or len(moving_b) > len(moving_a) else (a, left, b, right)
     )
-    result = _laid(wide, names, out, shape)
+    result = laid(wide, names, out, shape)
     if not heads and (free_a or free_b) and (moving_a and moving_b):
         return _pinned(labels, node, "a product of channels along different axes", a, b)
     if heads:
-        moving_narrow, moving_wide = {others[d] for d in _moving(narrow)}, {names[d] for d in _moving(wide)}
+        moving_narrow, moving_wide = {others[d] for d in moving(narrow)}, {names[d] for d in moving(wide)}
         if moving_narrow != heads or not heads <= moving_wide:
             return _pinned(labels, node, "a product of channels along different axes", a, b)
         order = [letter for letter in out if letter in heads]
@@ -226,9 +172,9 @@ def _contract(
     summed: set[str],
     nodes: tuple[Any, Any],
 ) -> Tensor:
-    moving = {left[d] for d in _moving(a)} | {right[d] for d in _moving(b)}
-    along = [letter for letter in left if letter in moving and letter in summed]
-    beside = [letter for letter in left if letter in moving and letter not in summed]
+    along_any = {left[d] for d in moving(a)} | {right[d] for d in moving(b)}
+    along = [letter for letter in left if letter in along_any and letter in summed]
+    beside = [letter for letter in left if letter in along_any and letter not in summed]
     first, second = _vectors(a, left, beside, along), _vectors(b, right, beside, along)
     first, second = torch.broadcast_tensors(first, second)
     labels.unite(first, second)
@@ -275,14 +221,3 @@ def _vectors(value: Tensor, names: str, rows: list[str], columns: list[str]) -> 
     for size in picked.shape[: len(rows)]:
         count *= size
     return picked.reshape(count, -1)
-
-
-def _laid(value: Tensor, names: str, out: str, shape: Any) -> Tensor:
-    """Labels of one operand laid over the result."""
-    index: list[Any] = [slice(None) if letter in out else 0 for letter in names]
-    kept = [letter for letter in names if letter in out]
-    picked = value[tuple(index)].permute(sorted(range(len(kept)), key=lambda i: out.index(kept[i])))
-    order = sorted(kept, key=out.index)
-    sizes = iter(picked.shape)
-    view = [next(sizes) if letter in order else 1 for letter in out]
-    return picked.reshape(view).expand(shape)

@@ -22,9 +22,17 @@ def _packet(node: fx.Node) -> Any:
 aten = torch.ops.aten
 
 
-@rule(aten.mean, aten.sum, aten.amax, aten.amin, aten.prod, aten.logsumexp, aten.var, aten.std, aten.linalg_vector_norm)
+@rule(
+    aten.mean, aten.sum, aten.amax, aten.amin, aten.prod, aten.logsumexp, aten.var, aten.std, aten.var_mean, aten.std_mean,
+    aten.linalg_vector_norm,
+)  # fmt: skip
 def reduce(labels: Labels, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Keep the labels of the axes that stay."""
+    """Keep the labels of the axes that stay; both results of an operator that has two have them."""
+    found = _left(labels, node, x, *args, **kwargs)
+    return (found, found) if _packet(node) in (aten.var_mean, aten.std_mean) else found
+
+
+def _left(labels: Labels, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> Tensor:
     shape = labels.shape(node)
     if _packet(node) is aten.linalg_vector_norm:
         args = args[1:]  # its order comes before its axes

@@ -27,7 +27,8 @@ class Program(nn.Module):
         super().__init__()
         self.first, self.function, self.last = first, function, last
         for name, member in members.items():
-            self.register_buffer(name, member) if isinstance(member, Tensor) else setattr(self, name, member)
+            buffer = isinstance(member, Tensor) and not isinstance(member, nn.Parameter)
+            self.register_buffer(name, member) if buffer else setattr(self, name, member)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.function(self, self.first(x)))
@@ -48,10 +49,12 @@ def layer(module: nn.Module, written: str, read: str, **more: str) -> Case:
     return image(lambda s, x: s.own(x), written, read, own=module, **{f"own__{k}": v for k, v in more.items()})
 
 
-def tokens(function: Callable[..., Any], **patterns: str) -> Case:
-    """Something of projections of tokens, each with its units, before a last one of what is as wide."""
+def tokens(function: Callable[..., Any], **more: Any) -> Case:
+    """Something of projections of tokens, each with its units, before a last one of what is as wide; and members."""
+    members = {name: member for name, member in more.items() if not isinstance(member, str)}
+    patterns = {name: units for name, units in more.items() if isinstance(units, str)}
     own = [name for name in patterns if len(name) == 1]
-    net = Program(nn.Identity(), function, nn.Linear(4, 1), **{name: nn.Linear(3, 4) for name in own})
+    net = Program(nn.Identity(), function, nn.Linear(4, 1), **members, **{name: nn.Linear(3, 4) for name in own})
     return net, TOKENS, {f"{name}__weight__0" if name in own else name: units for name, units in patterns.items()}
 
 
@@ -86,6 +89,21 @@ CASES: dict[str, Case] = {
     "linear": tokens(lambda s, x: torch.relu(s.a(x)), a="abcd", last__weight__1="abcd", last__weight__0="."),
     "embedding": of_indices(nn.Embedding(5, 4)),
     "embedding_bag": of_indices(nn.EmbeddingBag(5, 4)),
+    "add_product": (
+        Program(nn.Linear(3, 4), lambda s, x: torch.addmm(s.bias, x.flatten(0, 1), s.weight), nn.Linear(2, 1),
+                weight=nn.Parameter(torch.randn(4, 2)), bias=nn.Parameter(torch.randn(2))),
+        TOKENS,
+        {"first__weight__0": "abcd", "weight__0": "abcd", "weight__1": "ef", "bias__0": "ef", "last__weight__1": "ef"},
+    ),
+    "add_product 2": tokens(
+        lambda s, x: torch.addmm(s.a(x[0]), s.b(x[0]), s.last.weight.expand(4, 4)), a="....", b="....", last__weight__1="....",
+    ),
+    "add_product 3": (
+        Program(nn.Linear(3, 4), lambda s, x: torch.addmm(s.own(x[0]), x[0], s.weight.t()), nn.Linear(2, 1),
+                weight=nn.Parameter(torch.randn(2, 4)), own=nn.Linear(4, 2)),
+        TOKENS,
+        {"first__weight__0": "abcd", "weight__1": "abcd", "weight__0": "ef", "own__weight__0": "ef", "own__weight__1": "abcd"},
+    ),
     "bilinear": (
         Program(nn.Identity(), lambda s, x: s.own(s.a(x), s.b(x)), nn.Linear(2, 1),
                 a=nn.Linear(3, 3), b=nn.Linear(3, 4), own=nn.Bilinear(3, 4, 2)),
@@ -98,13 +116,11 @@ CASES: dict[str, Case] = {
     "_col2im": image(lambda s, x: F.fold(x.flatten(2), 9, 2), "aaaabbbb", "ab"),
     "_col2im 2": image(lambda s, x: F.fold(x[0].flatten(1), 9, 2), "aaaabbbb", "ab"),
     "_factory": image(lambda s, x: x + x.new_zeros(4, 1, 1), "abcd", "abcd"),
+    "_factory 2": image(lambda s, x: x[:, :2] + torch.zeros_like(x[:, 2:]), "abab", "ab"),
     "_glu": image(lambda s, x: F.glu(x, 1), "abab", "ab"),
     "_grid": image(lambda s, x: F.grid_sample(x, s.grid, align_corners=False), "abcd", "abcd", grid=GRID),
     "_im2col": image(lambda s, x: F.unfold(x, 2), "ab", "aaaabbbb", last=nn.Conv1d),
     "_im2col 2": image(lambda s, x: F.unfold(x[0], 2), "ab", "aaaabbbb", last=nn.Conv1d),
-    "_index": image(lambda s, x: x[:, s.order], "abcd", "badc", order=ORDER),
-    "_index 2": image(lambda s, x: x[:, (x[0, :, 0, 0] > 0).long()], "....", "...."),
-    "_index_select": image(lambda s, x: x.index_select(1, s.order), "abcd", "badc", order=ORDER),
     "_pad": image(lambda s, x: aten.constant_pad_nd(x, [0, 0, 0, 0, 1, 1]), "abcd", ".abcd."),
     "_pad_mode": image(lambda s, x: aten.pad(x, [1, 1, 1, 1], "reflect"), "abcd", "abcd"),
     "_same": image(lambda s, x: x.clone(), "abcd", "abcd"),
@@ -135,15 +151,50 @@ CASES: dict[str, Case] = {
     "over_channels": image(lambda s, x: x.softmax(1), "....", "...."),
     "over_channels 2": image(lambda s, x: x.softmax(2), "abcd", "abcd"),
     "pointwise": tokens(lambda s, x: s.a(x).sigmoid() * s.b(x) + s.c(x), a="abcd", b="abcd", c="abcd"),
+    "pointwise 2": tokens(
+        lambda s, x: (s.a(x)[..., None] * s.b(x)[..., None, :2]).sum(-1), a="abcd", b="..ef", last__weight__1="abcd",
+    ),
     "pool": image(lambda s, x: F.max_pool2d(x, 2), "abcd", "abcd"),
     "reduce": image(lambda s, x: x.mean((2, 3), keepdim=True), "abcd", "abcd"),
     "reduce 2": image(lambda s, x: x - x.mean(1, keepdim=True), "....", "...."),
     "reduce 3": image(lambda s, x: x / torch.linalg.vector_norm(x, 3), "....", "...."),
     "reduce 4": image(lambda s, x: x / torch.linalg.vector_norm(x, 0, (2, 3), keepdim=True), "abcd", "abcd"),
+    "choose": image(lambda s, x: x[:, s.order], "abcd", "badc", order=ORDER),
+    "choose 2": image(lambda s, x: x[:, (x[0, :, 0, 0] > 0).long()], "....", "...."),
+    "choose 3": image(lambda s, x: x.index_select(1, s.order), "abcd", "badc", order=ORDER),
+    "choose 4": image(lambda s, x: x[torch.arange(2)].index_select(2, torch.arange(3)), "abcd", "abcd"),
+    "choose 5": image(lambda s, x: x[torch.arange(2), :, torch.arange(2)][..., None], "abcd", "abcd"),
+    "choose 6": image(lambda s, x: x.index_select(1, torch.arange(4)), "....", "...."),
+    "gather": image(lambda s, x: x.gather(2, torch.arange(8).view(1, 1, 8, 1).expand(x.shape)), "abcd", "abcd"),
+    "gather 2": image(lambda s, x: x.gather(2, (x > 0).long()), "abcd", "abcd"),
+    "gather 3": image(lambda s, x: x.gather(1, torch.arange(4).view(1, 4, 1, 1).expand(x.shape)), "....", "...."),
+    "gather 4": image(lambda s, x: x.gather(2, torch.zeros(2, 4, 8, 8).long() + torch.arange(8)), "....", "...."),
+    "scatter": image(lambda s, x: x.scatter_add(2, torch.arange(8).view(1, 1, 8, 1).expand(x.shape), x), "abcd", "abcd"),
+    "scatter 2": image(lambda s, x: x.scatter(1, torch.arange(4).view(1, 4, 1, 1).expand(x.shape), x), "....", "...."),
+    "lay": image(lambda s, x: x.index_put((torch.arange(2),), x.flip(1)), "abba", "abba"),
+    "lay 2": image(lambda s, x: torch.zeros_like(x).index_put((torch.arange(2),), x), "abcd", "abcd"),
+    "lay 3": image(lambda s, x: x.index_put((torch.arange(2)[:, None], torch.arange(4)), x), "....", "...."),
+    "lay_along": image(lambda s, x: x.index_add(2, torch.arange(8), x.flip(1)), "abba", "abba"),
+    "lay_along 2": image(lambda s, x: x.index_copy(1, torch.arange(4), x), "....", "...."),
+    "reduce 5": image(lambda s, x: torch.cat(torch.std_mean(x, (2, 3), keepdim=True), 1), "abcd", "abcdabcd"),
+    "reduce 6": image(lambda s, x: torch.var_mean(x, 1, keepdim=True)[0] * x, "....", "...."),
     "matmul": tokens(lambda s, x: s.a(x) @ s.b(x).mT @ s.c(x), a="abcd", b="abcd", c="efgh", last__weight__1="efgh"),
     "einsum": tokens(
         lambda s, x: torch.einsum("bnk,bmk->bnm", s.a(x), s.b(x)) @ s.c(x), a="abcd", b="abcd", c="efgh",
         last__weight__1="efgh",
+    ),
+    "matmul 2": tokens(
+        lambda s, x: (s.a(x)[:, None] @ s.stack)[:, 0], a="abcd", stack__1="abcd", stack__2="efgh", stack__0="..",
+        last__weight__1="efgh", stack=nn.Parameter(torch.randn(2, 4, 4)),
+    ),
+    "matmul 3": tokens(lambda s, x: (s.a(x) @ s.stack)[:, :4], a="....", stack__0="....", stack=nn.Parameter(torch.randn(4))),
+    "matmul 4": tokens(
+        lambda s, x: (s.stack.mT @ s.a(x).mT[:, None]).mT[:, 0], a="abcd", stack__1="abcd", stack__2="efgh", stack__0="..",
+        last__weight__1="efgh", stack=nn.Parameter(torch.randn(2, 4, 4)),
+    ),
+    "einsum 2": tokens(
+        lambda s, x: torch.einsum("bnd,edf->bnfe", s.a(x), s.stack)[..., 0], a="abcd", stack__1="abcd", stack__0="ef",
+        stack__2="....", stack=nn.Parameter(torch.randn(2, 4, 4)),
     ),
     "attention": tokens(
         lambda s, x: F.scaled_dot_product_attention(s.a(x), s.b(x), s.c(x), scale=1.0), a="abcd", b="abcd", c="efgh",

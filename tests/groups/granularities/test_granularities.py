@@ -98,6 +98,12 @@ def test_coupled_groups_are_whole_or_absent(residual: nn.Module, residual_graph:
     assert kept.num_groups == 4
 
 
+def test_no_coupled_groups_says_why_layer_by_layer() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Softmax(-1), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"; 0: softmax runs over the channels \(1\); 2: it reaches an output"):
+        partition(net, "coupled", example_inputs=torch.randn(2, 3))
+
+
 def test_coupled_leaves_out_units_that_cross_in_one_parameter(residual_graph: Any) -> None:
     net = nn.Sequential(nn.Linear(2, 3))
     axis = type(residual_graph.axes[0])

@@ -1,6 +1,20 @@
 """Small networks, one structural pattern each, with zeros as training leaves them: what removal has to get right."""
 
-from patterns import attention, branches, chains, code, grouped, hidden, movement, norms, order, parameters, recurrent
+from patterns import (
+    attention,
+    branches,
+    chains,
+    code,
+    experts,
+    grouped,
+    hidden,
+    indexing,
+    movement,
+    norms,
+    order,
+    parameters,
+    recurrent,
+)
 from patterns.registry import PATTERNS, Pattern
 
 __all__ = [
@@ -10,8 +24,10 @@ __all__ = [
     "branches",
     "chains",
     "code",
+    "experts",
     "grouped",
     "hidden",
+    "indexing",
     "movement",
     "norms",
     "order",

@@ -47,6 +47,21 @@ def split_by_written_sizes(how: str) -> Made:
     return net, torch.randn(5, 3)
 
 
+@pattern(each=("computed", "attribute", "uneven", "written"), kept=("written",))
+def split_into_equal_pieces_by_several_sizes(how: str) -> Made:
+    """Both lengths are one number, so both pieces must lose equally many channels."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = s.a(x)
+        c = {"attribute": s.pieces, "written": 4}.get(how, h.shape[1] // 2)
+        p, q = h.split((c, c), 1)
+        return s.b(p) + s.c(q)
+
+    net = Net(forward, a=nn.Conv2d(3, 8, 1), b=nn.Conv2d(4, 2, 1), c=nn.Conv2d(4, 2, 1), pieces=4)
+    kill(net.a, (0, 1, 5) if how == "uneven" else (0, 1, 5, 6))
+    return net, image()
+
+
 @pattern(each=("attribute", "written"), kept=("attribute", "written"))
 def split_by_sizes_that_the_module_states(how: str) -> Made:
     sizes = (lambda s: s.sizes) if how == "attribute" else (lambda s: 4)

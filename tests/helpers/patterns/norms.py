@@ -1,5 +1,7 @@
 """Normalisations, whose statistics may run over the channels that go."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -207,3 +209,23 @@ def affine_norm_from_a_condition() -> Made:
     kill(net.a, (0, 5))
     kill(net.film, (8, 13), -0.1)
     return net, (image(), torch.randn(2, 5))
+
+
+STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
+    "var": lambda h: torch.cat([h.mean(2), h.var(2)], 1),
+    "std": lambda h: torch.cat([h.mean(2), h.std(2, unbiased=False)], 1),
+    "std_mean": lambda h: torch.cat(torch.std_mean(h, 2), 1),
+    "var_mean": lambda h: torch.cat(torch.var_mean(h, -1, correction=0), 1),
+    "norm": lambda h: torch.cat([h.amax(2), h.norm(dim=2)], 1),
+    "norm-1": lambda h: torch.cat([h.amin(2), h.norm(p=1, dim=2)], 1),
+    "kept": lambda h: torch.cat([h.mean(2, keepdim=True), h.var(2, keepdim=True)], 1).flatten(1),
+}
+
+
+@pattern(each={f"{name}-{how}": (pool, how) for name, pool in STATISTICS.items() for how in ("zero", "constant")},
+         kept=("norm-constant", "norm-1-constant"))  # fmt: skip
+def statistics_over_positions(pool: Callable[[Tensor], Tensor], how: str) -> Made:
+    """A channel that is zero everywhere, or one number, deviates by nothing; its length grows with the positions."""
+    net = Net(lambda s, x: s.b(pool(torch.relu(s.a(x)))), a=nn.Conv1d(3, 8, 3), b=nn.Linear(16, 2))
+    kill(net.a, (0, 1, 5), 0.5 if how == "constant" else 0.0)
+    return net, torch.randn(2, 3, 9)

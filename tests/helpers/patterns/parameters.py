@@ -164,6 +164,54 @@ def functional_calls(how: str) -> Made:
     return net, image()
 
 
+class Conv1D(nn.Module):
+    """The layer of GPT-2: its weight is the transpose of a linear layer's."""
+
+    def __init__(self, width: int, into: int) -> None:
+        super().__init__()
+        self.nf, self.weight, self.bias = (
+            width,
+            nn.Parameter(torch.randn(into, width)),
+            nn.Parameter(torch.randn(width)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (*x.shape[:-1], self.nf)
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(shape)
+
+
+@pattern(each=DEATHS, kept=("constant",))
+def layers_that_are_an_addmm(how: str) -> Made:
+    net = chain(Conv1D(8, 5), nn.GELU(), Conv1D(3, 8))
+    with torch.no_grad():
+        if how == "unread":
+            net[2].weight[[1, 4, 6]] = 0
+        else:
+            net[0].weight[:, [1, 4, 6]] = 0
+            net[0].bias[[1, 4, 6]] = 0.5 if how == "constant" else 0
+    return net, torch.randn(2, 4, 5)
+
+
+@pattern(each=("transposed", "value"))
+def sum_with_a_product(how: str) -> Made:
+    """The weight lies as in a linear layer, and what is added is a bias or another layer's output."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = F.relu(torch.addmm(s.shift if how == "transposed" else s.skip(x), x, s.weight.t()))
+        return s.c(h)
+
+    net = Net(forward, skip=nn.Linear(5, 8), weight=nn.Parameter(torch.randn(8, 5)), shift=nn.Parameter(torch.randn(8)),
+              c=nn.Linear(8, 3))  # fmt: skip
+    kill(net.skip, (1, 4, 6))
+    with torch.no_grad():
+        net.weight[[1, 4, 6]], net.shift[[1, 4, 6]] = 0, 0
+    if how == "transposed":
+        del net.skip
+    else:
+        del net.shift
+    return net, torch.randn(4, 5)
+
+
 @pattern()
 def list_of_parameters() -> Made:
     def forward(s: Net, x: Tensor) -> Tensor:

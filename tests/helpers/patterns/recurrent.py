@@ -1,12 +1,13 @@
 """Recurrent layers and embeddings."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from patterns.registry import DEATHS, Made, Net, kill, pattern, unread
+from patterns.registry import DEATHS, Made, Net, kill, pattern, trained, unread
 
 CELLS = {"LSTM": (nn.LSTM, 4), "GRU": (nn.GRU, 3), "RNN": (nn.RNN, 1)}
 
@@ -321,3 +322,60 @@ def categorical_and_numerical_inputs() -> Made:
         net.embed.weight[:, 1] = 0
     kill(net.a, (0, 6), 0.2)
     return net, {"kind": torch.tensor([0, 6, 3]), "number": torch.randn(3, 3)}
+
+
+class Selective(nn.Module):
+    """A state-space layer: each inner channel has states of its own, all share what writes and reads them."""
+
+    def __init__(self, width: int, inner: int, states: int, rank: int) -> None:
+        super().__init__()
+        self.states, self.rank = states, rank
+        self.into, self.out = nn.Linear(width, 2 * inner), nn.Linear(inner, width)
+        self.conv = nn.Conv1d(inner, inner, 3, padding=2, groups=inner)
+        self.mixed, self.step = nn.Linear(inner, rank + 2 * states, bias=False), nn.Linear(rank, inner)
+        self.decay, self.skip = nn.Parameter(torch.rand(inner, states)), nn.Parameter(torch.rand(inner))
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, z = self.into(x).chunk(2, -1)
+        u = torch.nn.functional.silu(self.conv(u.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
+        step, b, c = self.mixed(u).split([self.rank, self.states, self.states], -1)
+        step = torch.nn.functional.softplus(self.step(step))
+        decay = torch.exp(-step[..., None] * self.decay.exp())
+        written = step[..., None] * b[:, :, None] * u[..., None]
+        state, seen = torch.zeros_like(written[:, 0]), []
+        for t in range(x.shape[1]):
+            state = decay[:, t] * state + written[:, t]
+            seen.append((state * c[:, t, None]).sum(-1))
+        y = torch.stack(seen, 1) + u * self.skip
+        out: Tensor = self.out(y * torch.nn.functional.silu(z))
+        return out
+
+
+@pattern(each=("inner", "states"), kept=("states",))
+def selective_state_space(how: str) -> Made:
+    net = trained(Selective(4, 8, 3, 2))
+    if how == "inner":
+        kill(net.into, (1, 4, 9, 12))
+        kill(net.conv, (1, 4))
+    else:
+        with torch.no_grad():
+            net.mixed.weight[[3, 6]] = 0
+    return net, torch.randn(2, 3, 4)
+
+
+@pattern(each={"zeros": torch.zeros_like, "ones": torch.ones_like, "full": lambda h: torch.full_like(h, 0.5)})
+def state_made_in_the_shape_of_a_feature(start: Callable[[Tensor], Tensor]) -> Made:
+    """The state is as wide as the feature, and what is added to it as wide as the state."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        h = torch.relu(s.a(x))
+        z = start(h)
+        for _ in range(2):
+            z = z * h + s.b(torch.cat([h, z], 1))
+        return s.c(z)
+
+    net = Net(forward, a=nn.Linear(5, 8), b=nn.Linear(16, 8), c=nn.Linear(8, 3))
+    kill(net.a, (0, 1, 5))
+    kill(net.b, (0, 1, 5))
+    unread(net.b, (8, 9, 13))
+    return net, torch.randn(4, 5)

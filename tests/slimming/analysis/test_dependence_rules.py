@@ -59,6 +59,7 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     table = torch.randn(5, 4)
     table[:, 1], table[:, 2] = 0.5, 0
     index = Known(torch.randint(0, 5, (6,)), torch.ones((), dtype=torch.bool).expand(6))
+    wide = Known(index.value[:, None].expand(6, 4), torch.ones((), dtype=torch.bool).expand(6, 4))
     bag = (still(table), index, still(torch.tensor([0, 2])), False, 0, False, None, False, -1)
     free = Known(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]), torch.zeros(3, 2, dtype=torch.bool), free=True)
     halves = Known(torch.tensor([0.0, 0.0, 0.0, 5.0]).view(1, 4, 1), (torch.arange(4) == 3).view(1, 4, 1))
@@ -70,6 +71,7 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "transposed_convolution": (aten.conv_transpose2d.input, (channels(1, 4, 5, 5), still(rows(6, 4, 3, 3).transpose(0, 1)))),
         "linear": (aten.linear.default, (channels(2, 4), still(rows(6, 4)))),
         "linear 2": (aten.linear.default, (elements(30, 4), still(rows(6, 4)))),
+        "add_product": (aten.addmm.default, (still(torch.randn(6)), channels(2, 4), still(rows(6, 4).t()))),
         "bilinear": (aten.bilinear.default, (channels(2, 3), channels(2, 4), still(rows(5, 3, 4)))),
         "embedding": (aten.embedding.default, (still(table), index)),
         "embedding_bag": (aten.embedding_bag.padding_idx, bag),
@@ -82,12 +84,27 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "pad": (aten.constant_pad_nd.default, (elements(1, 2, 3, 3), [1, 1, 1, 1], 2.0)),
         "pad_mode": (aten.pad.default, (elements(1, 2, 3, 3), [1, 1, 1, 1], "reflect")),
         "choose": (aten.index_select.default, (elements(4, 5), 1, still(torch.tensor([0, 3])))),
+        "choose 4": (aten.index_select.default, (channels(5, 4), 0, index)),
+        "choose 5": (aten.index.Tensor, (channels(5, 4, 2), [index, None, still(torch.tensor([1]))])),
+        "gather": (aten.gather.default, (elements(4, 5), 1, still(torch.tensor([[0, 3]] * 4)))),
+        "gather 2": (aten.gather.default, (channels(5, 4), 0, wide)),
+        "lay_along": (aten.index_add.default, (channels(5, 4), 0, index, channels(6, 4))),
+        "lay_along 2": (aten.index_copy.default, (channels(5, 4), 0, index, channels(6, 4))),
+        "lay_along 3": (aten.scatter_add.default, (channels(6, 4), 0, wide, channels(6, 4))),
+        "lay_along 4": (aten.scatter_reduce.two, (channels(6, 4), 0, wide, channels(6, 4), "mean")),
+        "lay": (aten.index_put.default, (channels(5, 4, 2), [index], channels(6, 4, 2))),
+        "lay 2": (aten.index_put.default, (channels(5, 4, 2), [index, None, still(torch.tensor([1]))], channels(6, 4))),
         "unfold": (aten.im2col.default, (channels(1, 2, 4, 4), [2, 2], image, [0, 0], image)),
         "pool": (aten.avg_pool2d.default, (channels(1, 4, 6, 6), [2, 2])),
         "pool 2": (aten.max_pool2d_with_indices.default, (channels(1, 4, 6, 6), [2, 2])),
         "pool 3": (aten.upsample_bicubic2d.default, (Known(torch.ones(1, 2, 3, 3), corner), [6, 6], False)),
         "reduce": (aten.mean.dim, (channels(2, 4, 3, 3), [2, 3])),
         "reduce 2": (aten.sum.dim_IntList, (channels(2, 4, 3, 3), [2, 3])),
+        "reduce 3": (aten.var.correction, (channels(2, 4, 3, 3), [2, 3])),
+        "reduce 4": (aten.std.dim, (channels(2, 4, 3, 4), [-1, -2], False, True)),
+        "reduce 5": (aten.std_mean.correction, (channels(2, 4, 3), [2])),
+        "reduce 6": (aten.linalg_vector_norm.default, (channels(2, 4, 3), 2, [2])),
+        "reduce 7": (aten.prod.dim_int, (channels(2, 4, 3), 2)),
         "in_order": (aten.cumsum.default, (channels(2, 4, 3), 2)),
         "in_order 2": (aten.sort.default, (channels(2, 4, 3), 2)),
         "product": (aten.matmul.default, (channels(2, 3, 4, axis=2), still(rows(5, 4).t().contiguous()))),
@@ -168,6 +185,8 @@ def test_dropout_that_draws_varies(draws: bool):
     [
         (aten.sum.dim_IntList, ([1],), [False, True, True]),
         (aten.mean.dim, ([1],), [False, False, True]),
+        (aten.linalg_vector_norm.default, (2, [1]), [False, True, True]),
+        (aten.var.dim, ([1],), [False, False, True]),
         (aten.cumsum.default, (1,), [False, True, True]),
         (aten.sort.default, (1,), [False, False, True]),
         (aten.avg_pool1d.default, ([2], [1], [1]), [False, False, True]),

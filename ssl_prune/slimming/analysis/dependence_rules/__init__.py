@@ -5,6 +5,7 @@ Adding an operator is adding a function under `@rule(...)`. Of an operator witho
 
 from ssl_prune.slimming.analysis.dependence_rules import (
     contraction,
+    indexing,
     movement,
     norm,
     pointwise,
@@ -18,6 +19,7 @@ from ssl_prune.slimming.analysis.dependence_rules.registry import Call, rule_for
 __all__ = [
     "Call",
     "contraction",
+    "indexing",
     "movement",
     "norm",
     "pointwise",

@@ -10,7 +10,7 @@ from ssl_prune.slimming.analysis.dependence_masks import convolved, multiplied
 from ssl_prune.slimming.analysis.dependence_rules.registry import Call, always, everything, rule
 from ssl_prune.slimming.analysis.known import Known, still
 
-__all__ = ["bilinear", "convolution", "embedding", "embedding_bag", "linear", "transposed_convolution"]
+__all__ = ["add_product", "bilinear", "convolution", "embedding", "embedding_bag", "linear", "transposed_convolution"]
 
 aten = torch.ops.aten
 
@@ -41,6 +41,13 @@ def linear(call: Call) -> Tensor:
     """W of shape ``(O, I)``: columns that vary."""
     known = call.known
     return multiplied(known[0].varies, known[1].value) if still(known[1:2]) else everything(call)
+
+
+@rule(aten.addmm, settled=always)
+def add_product(call: Call) -> Tensor:
+    """β b + α x W with W of shape ``(I, O)``."""
+    bias, x, weight = call.known[:3]
+    return bias.varies | multiplied(x.varies, weight.value.t()) if still([weight]) else everything(call)
 
 
 @rule(aten.embedding, settled=always)

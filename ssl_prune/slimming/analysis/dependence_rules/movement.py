@@ -8,15 +8,14 @@ from ssl_prune.graph.rules.movement import MOVEMENT
 from ssl_prune.slimming.analysis.dependence_rules.registry import (
     Call,
     always,
-    everything,
     never,
     nothing,
     rule,
     settle,
 )
-from ssl_prune.slimming.analysis.known import Known, still
+from ssl_prune.slimming.analysis.known import Known
 
-__all__ = ["choose", "cut_out", "move", "pad", "pad_mode", "same", "unfold", "view"]
+__all__ = ["cut_out", "move", "pad", "pad_mode", "same", "unfold", "view"]
 
 aten = torch.ops.aten
 
@@ -77,16 +76,6 @@ def pad_mode(call: Call) -> Tensor:
     """Likewise, and reflected or repeated elements vary with those that they are."""
     padded: Tensor = call.target(call.known[0].varies.float(), *call.args[1:3])
     return padded > 0
-
-
-@rule(aten.index, aten.index_select, settled=always)
-def choose(call: Call) -> Tensor:
-    """Of positions that do not vary."""
-    if not still(call.known[1:]):
-        return everything(call)
-    plain = pytree.tree_map(lambda a: a.value if isinstance(a, Known) else a, call.args[1:])
-    chosen: Tensor = call.target(call.known[0].varies, *plain)
-    return chosen
 
 
 @rule(aten.col2im)

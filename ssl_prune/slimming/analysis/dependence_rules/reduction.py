@@ -13,19 +13,28 @@ __all__ = ["in_order", "reduce"]
 
 aten = torch.ops.aten
 
+_GROWING = (aten.sum, aten.prod, aten.linalg_vector_norm)  # of equal numbers that are not zero
 
-@rule(aten.mean, aten.sum, aten.amax, aten.amin)
-def reduce(call: Call) -> Tensor:
+
+@rule(
+    aten.mean, aten.sum, aten.amax, aten.amin, aten.prod, aten.linalg_vector_norm, aten.var, aten.std, aten.var_mean,
+    aten.std_mean,
+)  # fmt: skip
+def reduce(call: Call) -> Any:
     """Uneven constants depend on the size of the image, and a sum of equal numbers is as large as it."""
-    x, value = call.known[0], call.value
-    dims = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim")
-    dims = dims or list(range(x.value.dim()))
-    dims = [dims] if isinstance(dims, int) else list(dims)
+    x, value, given = call.known[0], call.value, list(call.args[1:])
+    if call.packet is aten.linalg_vector_norm:
+        given = given[1:]  # its order comes before its axes
+    first = value[0] if isinstance(value, (tuple, list)) else value
+    dims = given[0] if given and not isinstance(given[0], bool) else call.kwargs.get("dim")
+    dims = [dims] if isinstance(dims, int) else list(dims or range(x.value.dim()))
     found: Tensor = aten.amax(base(x.varies), dims, True) | uneven(x.value, x.varies, dims)
-    if value.dim() != x.value.dim():
+    if first.dim() != x.value.dim():
         gone = {dim % found.dim() for dim in dims}
         found = found[tuple(0 if axis in gone else slice(None) for axis in range(found.dim()))]
-    return found | (value != 0) if call.packet is aten.sum else found
+    if call.packet in _GROWING:
+        return found | (value != 0)
+    return [found] * 2 if isinstance(value, (tuple, list)) else found
 
 
 @rule(aten.cumsum, aten.cumprod, aten.cummax, aten.sort, aten.argsort, aten.topk)

@@ -1,0 +1,96 @@
+"""Positions that the input chooses: graph networks, pooling by a mask, tokens that are gathered or laid back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from patterns.registry import Made, Net, kill, pattern
+
+
+def _wide(index: Tensor, like: Tensor) -> Tensor:
+    return index[..., None].expand(*index.shape, like.shape[-1])
+
+
+NODES: dict[str, Callable[..., Tensor]] = {
+    "index_add": lambda h, src, dst: torch.zeros_like(h).index_add(0, dst, h.index_select(0, src)),
+    "scatter_add": lambda h, src, dst: torch.zeros_like(h).scatter_add(0, _wide(dst, h), h[src]),
+    "amax": lambda h, src, dst: torch.zeros_like(h).scatter_reduce(0, _wide(dst, h), h[src], "amax"),
+    "mean": lambda h, src, dst: torch.zeros_like(h).scatter_reduce(
+        0, _wide(dst, h), h[src], "mean", include_self=False
+    ),
+    "expand_as": lambda h, src, dst: h.scatter_add(0, dst[:, None].expand_as(h[src]), h[src]),
+    "put": lambda h, src, dst: torch.zeros_like(h).index_put((dst,), h[src], accumulate=True),
+}
+
+
+@pattern(each=NODES)
+def messages_between_nodes(spread: Callable[..., Tensor]) -> Made:
+    """One layer of a graph network: each edge takes a node's features to another one, where they are added up."""
+    net = Net(lambda s, x, src, dst: s.b(spread(F.relu(s.a(x)), src, dst)), a=nn.Linear(5, 8), b=nn.Linear(8, 3))
+    kill(net.a, (0, 1, 5))
+    return net, (torch.randn(7, 5), torch.randint(0, 7, (12,)), torch.randint(0, 7, (12,)))
+
+
+TOKENS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gather": lambda h, i: h.gather(1, _wide(i, h)),
+    "rows": lambda h, i: h[:, i[0]],
+    "last": lambda h, i: h[torch.arange(h.shape[0]), i[:, 0]],
+    "pairs": lambda h, i: h[torch.arange(h.shape[0])[:, None], i],
+    "scatter": lambda h, i: torch.zeros_like(h).scatter(1, _wide(i, h), h[:, : i.shape[1]]),
+    "repeat": lambda h, i: h.gather(1, i[..., None].repeat(1, 1, h.shape[-1])),
+    "top": lambda h, i: h.gather(1, h.topk(2, 1).indices),
+    "copy": lambda h, i: h.index_copy(1, torch.arange(4), h[:, i[0]]),
+    "assigned": lambda h, i: _assigned(h.clone(), i),
+}
+
+
+def _assigned(h: Tensor, i: Tensor) -> Tensor:
+    h[:, i[0]] = h[:, i[1]] * 2
+    return h
+
+
+@pattern(each=TOKENS)
+def tokens_chosen_by_the_input(choose: Callable[..., Tensor]) -> Made:
+    net = Net(lambda s, x, i: s.b(choose(F.relu(s.a(x)), i)), a=nn.Linear(5, 8), b=nn.Linear(8, 3))
+    kill(net.a, (0, 1, 5))
+    return net, (torch.randn(2, 6, 5), torch.stack([torch.randperm(6)[:4] for _ in range(2)]))
+
+
+CHANNELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gather": lambda h, i: h.gather(2, _wide(i, h)),
+    "rows": lambda h, i: h[..., i[0]],
+    "width": lambda h, i: h.gather(1, i[..., None].expand(-1, -1, 4)),
+    "each": lambda h, i: h.gather(1, i[..., None] + torch.arange(h.shape[-1]) % 2),
+    "scatter": lambda h, i: h.scatter(2, _wide(i, h), h[:, :4]),
+    "assigned": lambda h, i: h.index_put(
+        (torch.arange(2)[:, None, None], torch.arange(6)[:, None], i[:1, None]), h[..., :4]
+    ),
+}
+
+
+@pattern(smaller=None, each=CHANNELS)
+def channels_chosen_by_the_input(choose: Callable[..., Tensor]) -> Made:
+    """Which channels stay must not change what is chosen."""
+    net = Net(lambda s, x, i: torch.tanh(choose(F.relu(s.a(x)), i)), a=nn.Linear(5, 8))
+    kill(net.a, (0, 1, 5))
+    return net, (torch.randn(2, 6, 5), torch.stack([torch.randperm(5)[:4] for _ in range(2)]))
+
+
+@pattern(each=("index", "buffer"))
+def table_that_the_input_looks_up(how: str) -> Made:
+    """A parameter's rows are chosen, its channels are those of what they are added to."""
+
+    def forward(s: Net, x: Tensor, *i: Tensor) -> Any:
+        rows = i[0] if i else s.order[: x.shape[1]]
+        return s.b(F.relu(s.a(x) + s.table[rows]))
+
+    net = Net(
+        forward, a=nn.Linear(5, 8), table=nn.Parameter(torch.randn(9, 8)), b=nn.Linear(8, 3), order=torch.randperm(9)
+    )
+    kill(net.a, (0, 1, 5))
+    with torch.no_grad():
+        net.table[:, [0, 1, 5]] = 0
+    return net, (torch.randn(2, 4, 5), torch.randperm(4)) if how == "index" else torch.randn(2, 4, 5)
