@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ssl_prune._lightning import pl
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.utils.inputs import Inputs, call, evaluation, map_tensors
+from ssl_prune.utils.restored import restored
 
 __all__ = ["handed_on", "inputs_of", "network_of", "refuse_sharded"]
 
@@ -67,7 +68,12 @@ def handed_on(pl_module: pl.LightningModule, network: nn.Module, inputs: Inputs)
     handle = network.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         for way in (_accepted(inputs, pl_module), (inputs,)):
-            with evaluation(pl_module), torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
+            with (
+                restored(pl_module),
+                evaluation(pl_module),
+                torch.random.fork_rng(devices=[]),
+                contextlib.suppress(Exception),
+            ):
                 call(pl_module, way)
     finally:
         handle.remove()

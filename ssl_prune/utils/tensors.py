@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
+from ssl_prune.utils.restored import restored
 
 __all__ = ["named_tensors", "own_tensors", "run_aside"]
 
@@ -30,8 +31,9 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def run_aside(model: nn.Module, inputs: Inputs) -> Any:
-    """`model` called with copies of `inputs` and of its own buffers, because a forward may write into both."""
+    """`model` called with copies of `inputs` and of its own buffers; what its forward writes into is put back."""
     args, kwargs = as_call(map_tensors(torch.clone, inputs))
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with uncompiled():
-        return torch.func.functional_call(model, buffers, args, kwargs)
+    with restored(model) as writes, uncompiled():
+        output = torch.func.functional_call(model, buffers, args, kwargs)
+        return map_tensors(torch.clone, output) if writes.any else output  # it may be what is put back

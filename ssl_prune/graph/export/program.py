@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.export.functionalize import functional
 from ssl_prune.graph.faults import fault
-from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
+from ssl_prune.utils.inputs import Inputs, as_call, evaluation, uncompiled
+from ssl_prune.utils.restored import restored
 
 __all__ = [
     "Program",
@@ -61,7 +62,7 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
 
     args, kwargs = as_call(example_inputs)
     quiet = warnings.catch_warnings()
-    with evaluation(model), attributes_restored(model), torch.random.fork_rng(devices=[]), quiet, uncompiled():
+    with evaluation(model), restored(model, numbers=False), torch.random.fork_rng(devices=[]), quiet, uncompiled():
         warnings.simplefilter("ignore")
         with _refusing(model, (args, kwargs)):
             exported = torch.export.export(model, args, kwargs, strict=False)
