@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
+from ssl_prune.utils.plain_outputs import plain_outputs
 from ssl_prune.utils.restored import restored
 
 __all__ = ["named_tensors", "own_tensors", "run_aside"]
@@ -35,5 +36,5 @@ def run_aside(model: nn.Module, inputs: Inputs) -> Any:
     args, kwargs = as_call(map_tensors(torch.clone, inputs))
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with restored(model) as writes, uncompiled():
-        output = torch.func.functional_call(model, buffers, args, kwargs)
+        output = plain_outputs(torch.func.functional_call(model, buffers, args, kwargs))
         return map_tensors(torch.clone, output) if writes.any else output  # it may be what is put back

@@ -14,6 +14,7 @@ from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.export.functionalize import functional
 from ssl_prune.graph.faults import fault
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, uncompiled
+from ssl_prune.utils.plain_outputs import plain_outputs
 from ssl_prune.utils.restored import restored
 
 __all__ = [
@@ -64,6 +65,7 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
     quiet = warnings.catch_warnings()
     with evaluation(model), restored(model, numbers=False), torch.random.fork_rng(devices=[]), quiet, uncompiled():
         warnings.simplefilter("ignore")
+        model.register_forward_hook(lambda module, inputs, output: plain_outputs(output))  # `restored` takes it out
         with _refusing(model, (args, kwargs)):
             exported = torch.export.export(model, args, kwargs, strict=False)
         try:
