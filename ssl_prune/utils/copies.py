@@ -61,7 +61,7 @@ def _closures(model: nn.Module, memo: dict[int, Any]) -> list[tuple[types.CellTy
         seen.add(id(value))
         if isinstance(value, (dict, list, tuple)):
             stack += value.values() if isinstance(value, dict) else value
-        if not isinstance(value, types.FunctionType) or value.__module__.partition(".")[0] == "ssl_prune":
+        if not isinstance(value, types.FunctionType) or str(value.__module__).startswith("ssl_prune."):
             continue
         mine = [cell for cell in value.__closure__ or () if any(_is_part(c, parts) for c in content(cell))]
         for cell in mine:

@@ -63,7 +63,14 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
 
     args, kwargs = as_call(example_inputs)
     quiet = warnings.catch_warnings()
-    with evaluation(model), restored(model, numbers=False), torch.random.fork_rng(devices=[]), quiet, uncompiled():
+    with (
+        evaluation(model),
+        restored(model, numbers=False),
+        _masks_not_read(),
+        torch.random.fork_rng(devices=[]),
+        quiet,
+        uncompiled(),
+    ):
         warnings.simplefilter("ignore")
         model.register_forward_hook(lambda module, inputs, output: plain_outputs(output))  # `restored` takes it out
         with _refusing(model, (args, kwargs)):
@@ -104,6 +111,18 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
             )
     mutated = frozenset(exported.graph_signature.buffers_to_mutate.values())
     return Program(graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
+
+
+@contextmanager
+def _masks_not_read() -> Iterator[None]:
+    """Masks of PyTorch's transformers are applied as they are; the code would read one to see whether it is causal."""
+    module: Any = torch.nn.modules.transformer
+    before = module._detect_is_causal_mask
+    module._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        module._detect_is_causal_mask = before
 
 
 @contextmanager
