@@ -9,7 +9,7 @@ from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
 from ssl_prune.utils.plain_outputs import plain_outputs
 from ssl_prune.utils.restored import restored
 
-__all__ = ["named_tensors", "own_tensors", "run_aside"]
+__all__ = ["laid_out_as", "named_tensors", "own_tensors", "run_aside"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -29,6 +29,14 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and buffer of `model` once, under its first name: whose entries are to be counted or numbered."""
     return dict[str, Tensor](model.named_parameters()) | dict(model.named_buffers())
+
+
+def laid_out_as(new: Tensor, old: Tensor) -> Tensor:
+    """`new`, with channels last in memory if `old` has them so."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(old.dim())
+    if last is not None and old.is_contiguous(memory_format=last) and not old.is_contiguous():
+        return new.contiguous(memory_format=last)
+    return new.contiguous()
 
 
 def run_aside(model: nn.Module, inputs: Inputs) -> Any:

@@ -13,7 +13,7 @@ from ssl_prune.errors import SlimError
 from ssl_prune.slimming.modules.replacements import replacement
 from ssl_prune.slimming.plan.constant_folding import Fold, gathered
 from ssl_prune.utils.copies import copied
-from ssl_prune.utils.tensors import named_tensors
+from ssl_prune.utils.tensors import laid_out_as, named_tensors
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan", "shapes_of"]
 
@@ -237,6 +237,7 @@ def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None,
         new[leaf] = tensor
     for leaf, tensor in new.items():
         old = getattr(owner, leaf)
+        tensor = tensor if old is None else laid_out_as(tensor, old)
         # A bias that a fold makes learns as its weight does.
         like = owner.weight if old is None else old
         learns = isinstance(like, nn.Parameter)
