@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.export.functionalize import functional
+from ssl_prune.graph.export.tensor_data import TensorData, without_scaled_parameters
 from ssl_prune.graph.faults import fault
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, uncompiled
 from ssl_prune.utils.plain_outputs import plain_outputs
@@ -73,7 +74,7 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
     ):
         warnings.simplefilter("ignore")
         model.register_forward_hook(lambda module, inputs, output: plain_outputs(output))  # `restored` takes it out
-        with _refusing(model, (args, kwargs)):
+        with _refusing(model, (args, kwargs)), TensorData():
             exported = torch.export.export(model, args, kwargs, strict=False)
         try:
             graph = functional(exported.graph, has_rule)
@@ -84,6 +85,7 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
             with _refusing(model, (args, kwargs)):
                 exported = exported.run_decompositions({})
             graph = exported.graph
+            without_scaled_parameters(exported.graph_signature, graph)
     for node in graph.nodes:
         sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
         if not all(isinstance(size, int) for size in sizes):
