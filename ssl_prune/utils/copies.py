@@ -17,8 +17,8 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
     """A deep copy of `model`.
 
     What a forward in training left in its attributes (an activation, the weight of `torch.nn.utils.weight_norm`) is
-    copied without its history, where `copy.deepcopy` refuses. A hook or a replaced method whose closure holds parts of the
-    network holds those of the copy.
+    copied without its history, where `copy.deepcopy` refuses. A hook or a replaced method whose closure holds modules of
+    the network holds those of the copy; lists and the like there are the same ones.
 
     Args:
         model: the network; it is left as it was.
@@ -63,7 +63,7 @@ def _closures(model: nn.Module, memo: dict[int, Any]) -> list[tuple[types.CellTy
             stack += value.values() if isinstance(value, dict) else value
         if not isinstance(value, types.FunctionType) or str(value.__module__).startswith("ssl_prune."):
             continue
-        mine = [cell for cell in value.__closure__ or () if any(_is_part(c, parts) for c in content(cell))]
+        mine = [cell for cell in value.__closure__ or () if any(id(held) in parts for held in content(cell))]
         for cell in mine:
             if id(cell) not in memo:
                 memo[id(cell)] = types.CellType()
@@ -77,10 +77,6 @@ def _closures(model: nn.Module, memo: dict[int, Any]) -> list[tuple[types.CellTy
         twin.__dict__.update(value.__dict__)
         memo[id(value)] = twin
     return cells
-
-
-def _is_part(value: Any, modules: set[int]) -> bool:
-    return id(value) in modules or isinstance(value, (Tensor, dict, list, set, types.FunctionType))
 
 
 def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
