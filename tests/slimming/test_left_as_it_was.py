@@ -179,6 +179,7 @@ def test_a_network_that_changes_itself_is_cut(kind, called):
     torch.testing.assert_close(slimmer(x), net(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.first], ids=lambda p: p.name)
 def test_looking_at_a_network_changes_nothing_in_it(pattern):
     net, inputs = pattern.build()
