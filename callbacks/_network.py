@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ssl_prune._lightning import pl
+from ssl_prune.errors import first_line
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.utils.inputs import Inputs, call, evaluation, map_tensors
+from ssl_prune.utils.restored import restored
+from ssl_prune.utils.tensors import run_aside
 
-__all__ = ["handed_on", "inputs_of", "network_of", "refuse_sharded"]
+__all__ = ["check_fit", "finish", "handed_on", "inputs_of", "network_of", "refuse_sharded"]
 
 
 def network_of(pl_module: pl.LightningModule, module: str | None = None) -> nn.Module:
@@ -67,7 +71,12 @@ def handed_on(pl_module: pl.LightningModule, network: nn.Module, inputs: Inputs)
     handle = network.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         for way in (_accepted(inputs, pl_module), (inputs,)):
-            with evaluation(pl_module), torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
+            with (
+                restored(pl_module),
+                evaluation(pl_module),
+                torch.random.fork_rng(devices=[]),
+                contextlib.suppress(Exception),
+            ):
                 call(pl_module, way)
     finally:
         handle.remove()
@@ -75,6 +84,29 @@ def handed_on(pl_module: pl.LightningModule, network: nn.Module, inputs: Inputs)
         return _accepted(inputs, network)
     only = seen[0][0] if isinstance(seen[0], tuple) and len(seen[0]) == 1 else None
     return map_tensors(torch.clone, only if isinstance(only, Tensor) else seen[0])
+
+
+def finish(pl_module: pl.LightningModule, inputs: Inputs) -> None:
+    """Have lazy layers find their shapes, as a first call does."""
+    if any(is_lazy(p) for p in pl_module.parameters()):
+        with evaluation(pl_module), torch.random.fork_rng(devices=[]):
+            call(pl_module, _accepted(inputs, pl_module))
+
+
+def check_fit(pl_module: pl.LightningModule, network: nn.Module, inputs: Inputs) -> None:
+    """Refuse a sample of the first training batch that the network does not take.
+
+    Raises:
+        ValueError: the network raises.
+    """
+    try:
+        with evaluation(network), torch.random.fork_rng(devices=[]):
+            run_aside(network, inputs)
+    except Exception as error:
+        raise ValueError(
+            f"{type(network).__name__}: an example input was taken from the first training batch, and the network does not "
+            f"take it ({type(error).__name__}: {first_line(error)}); set example_input_array on {type(pl_module).__name__}"
+        ) from error
 
 
 def _accepted(inputs: Inputs, module: nn.Module) -> Inputs:

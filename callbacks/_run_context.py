@@ -8,12 +8,14 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ssl_prune._lightning import pl
 from ssl_prune.budget.solver import BudgetSolver
-from ssl_prune.callbacks._network import handed_on, inputs_of
+from ssl_prune.callbacks._network import check_fit, finish, handed_on, inputs_of
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
+from ssl_prune.groups.shards import is_sharded
 from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.timing import RunLength
 from ssl_prune.utils.inputs import Inputs, as_call, leaves, map_tensors
@@ -58,6 +60,7 @@ class RunContext:
         self.budgets: WeakSet[StrengthFinder] = WeakSet()
         self.waiting: WeakSet[pl.Callback] = WeakSet()
         self._first: Inputs | None = None
+        self._fits = False
         self._trainer: ref[pl.Trainer] | None = None
         self._graphs: WeakKeyDictionary[nn.Module, tuple[str, dict[str, ChannelGraph]]] = WeakKeyDictionary()
 
@@ -70,7 +73,7 @@ class RunContext:
     def begin(cls, trainer: pl.Trainer, pl_module: pl.LightningModule) -> RunContext:
         """The one of this module, without what an earlier run left; every callback calls it in `setup`."""
         context = cls.of(pl_module)
-        context._first = None
+        context._first, context._fits = None, False
         if context._trainer is None or context._trainer() is not trainer:
             context._trainer = ref(trainer)
             context.budgets, context.waiting = WeakSet(), WeakSet()
@@ -114,13 +117,20 @@ class RunContext:
             example = self._first
         if example is None:
             return None
-        place = next((p for p in network.parameters() if p.is_floating_point()), torch.zeros(()))
+        known = [p for p in pl_module.parameters() if not is_lazy(p)]
+        place = next((p for p in known if p.is_floating_point()), torch.zeros(()))
 
         def move(tensor: Tensor) -> Tensor:
             dtype = place.dtype if tensor.is_floating_point() else tensor.dtype
             return _sample(tensor).to(place.device, dtype)
 
-        return handed_on(pl_module, network, map_tensors(move, example))
+        given = map_tensors(move, example)
+        finish(pl_module, given)
+        inputs = handed_on(pl_module, network, given)
+        if self._first is not None and not self._fits and not is_sharded(list(network.parameters())):
+            check_fit(pl_module, network, inputs)
+            self._fits = True
+        return inputs
 
     def needed_example(self, who: object, pl_module: pl.LightningModule, network: nn.Module) -> Inputs:
         """The `example`, for a callback that cannot do without.

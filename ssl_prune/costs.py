@@ -13,7 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, in_precision_of, uncompiled
+from ssl_prune.utils.inputs import Inputs, as_call, evaluation, in_precision_of, uncompiled
+from ssl_prune.utils.restored import restored
 from ssl_prune.utils.table import table
 from ssl_prune.utils.tensors import named_tensors
 
@@ -145,6 +146,7 @@ def _macs(
 
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()} if tensors is None else tensors
     with ExitStack() as stack:
+        stack.enter_context(restored(model, numbers=tensors is None))
         stack.enter_context(evaluation(model))
         stack.enter_context(uncompiled())  # the compiler would not look at these functions again
         stack.enter_context(_countable(model))
@@ -167,7 +169,7 @@ def _macs_of_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         return mode.from_tensor(leaf, static_shapes=True) if isinstance(leaf, Tensor) else leaf
 
     tensors = named_tensors(model)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), attributes_restored(model):
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), restored(model, numbers=False):
         warnings.simplefilter("ignore")
         try:
             with mode:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, in_precision_of
+from ssl_prune.utils.restored import restored
 
 __all__ = ["compare_latency", "latencies", "latency", "without_page_faults", "without_zeros"]
 
@@ -90,13 +92,18 @@ def latencies(models: Sequence[nn.Module], example_inputs: Inputs, *, rounds: in
     args, kwargs = as_call(in_precision_of(models[0], example_inputs) if models else example_inputs)
     without_page_faults()
     times: list[list[float]] = [[] for _ in models]
-    for i in range(warmup + rounds):
-        turns = list(enumerate(models))
-        for j, model in turns if i % 2 == 0 else turns[::-1]:
-            with evaluation(model):
-                seconds = _time(model, args, kwargs)
-            if i >= warmup:
-                times[j].append(seconds)
+    with ExitStack() as stack:
+        for model in models:
+            writes = stack.enter_context(restored(model, numbers=False))
+            with writes, evaluation(model):  # what one call writes into, all do
+                _time(model, args, kwargs)
+        for i in range(warmup + rounds):
+            turns = list(enumerate(models))
+            for j, model in turns if i % 2 == 0 else turns[::-1]:
+                with evaluation(model):
+                    seconds = _time(model, args, kwargs)
+                if i >= warmup:
+                    times[j].append(seconds)
     return [median(measured) for measured in times]
 
 

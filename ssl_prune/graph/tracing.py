@@ -9,6 +9,7 @@ from ssl_prune.graph.fallback.tracer import by_autograd
 from ssl_prune.graph.labels.label_pass import LabelPass
 from ssl_prune.graph.labels.resolution import resolved
 from ssl_prune.graph.rules import has_rule
+from ssl_prune.graph.unfit_networks import check_network
 from ssl_prune.utils.inputs import Inputs
 
 __all__ = ["by_export", "trace"]
@@ -29,7 +30,8 @@ def trace(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
 
     Raises:
         GraphError: neither way can follow the network on this example; the message has both reasons.
-        TypeError: `example_inputs` is not a tensor, tuple or dict.
+        TypeError: `example_inputs` is not a tensor, tuple or dict, or `model` is wrapped, quantised or exported.
+        ValueError: lazy layers do not know their shapes yet.
 
     Example:
         >>> import torch
@@ -54,13 +56,15 @@ def by_export(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
 
     Raises:
         GraphError: the network cannot be exported on this example.
-        TypeError: `example_inputs` is not a tensor, tuple or dict.
+        TypeError: `example_inputs` is not a tensor, tuple or dict, or `model` is wrapped, quantised or exported.
+        ValueError: lazy layers do not know their shapes yet.
 
     Example:
         >>> import torch
         >>> by_export(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.randn(1, 4)).program.inputs
         ('input',)
     """
+    check_network(model)
     labels = LabelPass(export(model, example_inputs, has_rule), model)
     labels.run()
     return resolved(labels)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan
 from ssl_prune.utils.copies import copied
-from ssl_prune.utils.tensors import own_tensors
+from ssl_prune.utils.tensors import laid_out_as, own_tensors
 
-__all__ = ["Source", "laid_out_as", "sources"]
+__all__ = ["Source", "sources"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +47,6 @@ class Source:
         for axis in spread:
             taken = taken.narrow(axis, 0, min(1, taken.shape[axis]))
         return laid_out_as(taken, values)
-
-
-def laid_out_as(new: Tensor, old: Tensor) -> Tensor:
-    """`new`, with channels last in memory if `old` has them so."""
-    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(old.dim())
-    if last is not None and old.is_contiguous(memory_format=last) and not old.is_contiguous():
-        return new.contiguous(memory_format=last)
-    return new.contiguous()
 
 
 def sources(plan: SlimPlan, model: nn.Module, buffers: bool = False) -> dict[str, Source]:

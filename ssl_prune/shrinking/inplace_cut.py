@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_prune.errors import SlimError
-from ssl_prune.shrinking.index_maps import Source, laid_out_as, sources
+from ssl_prune.shrinking.index_maps import Source, sources
 from ssl_prune.slimming.plan.plan import SlimPlan
+from ssl_prune.utils.tensors import laid_out_as
 
 __all__ = ["check_optimizers", "graft", "replace_data"]
 

@@ -77,8 +77,8 @@ class SizeModel:
                 continue
             if node in stacks:  # channels of a value by a stack of matrices
                 each = sum(macs(node)) / sum(len(read) * len(stacked) for read, stacked in stacks[node])
-                for units in stacks[node]:
-                    self._macs.add(each, units)
+                for pair in stacks[node]:
+                    self._macs.add(each, pair)
                 continue
             for count, values in zip(macs(node), _factors(node), strict=False):
                 boxes = [self.graph.boxes[value].flatten() for value in values if value in self.graph.boxes]

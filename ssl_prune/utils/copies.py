@@ -1,12 +1,14 @@
 """Copies of networks, also of those that keep computed tensors."""
 
 import copy
+import types
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+
+from ssl_prune.utils.reach import content, reached
 
 __all__ = ["copied"]
 
@@ -15,7 +17,8 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
     """A deep copy of `model`.
 
     What a forward in training left in its attributes (an activation, the weight of `torch.nn.utils.weight_norm`) is
-    copied without its history, where `copy.deepcopy` refuses.
+    copied without its history, where `copy.deepcopy` refuses. A hook or a replaced method whose closure holds modules of
+    the network holds those of the copy; lists and the like there are the same ones.
 
     Args:
         model: the network; it is left as it was.
@@ -29,11 +32,51 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
         True
     """
     memo = dict(known or {})
-    for module in model.modules():
-        for leaf in pytree.tree_leaves(list(vars(module).values())):
-            if isinstance(leaf, Tensor) and not leaf.is_leaf:
-                memo.setdefault(id(leaf), leaf.detach().clone())
-    return _copied(model, memo)
+    for value in reached(model):
+        if isinstance(value, Tensor) and not value.is_leaf:
+            memo.setdefault(id(value), value.detach().clone())
+    cells = _closures(model, memo)
+    twin = _copied(model, memo)
+    for old, new in cells:
+        try:
+            new.cell_contents = copy.deepcopy(old.cell_contents, memo)
+        except Exception:  # it leads to what cannot be copied, as an open file
+            new.cell_contents = old.cell_contents
+    return twin
+
+
+def _closures(model: nn.Module, memo: dict[int, Any]) -> list[tuple[types.CellType, types.CellType]]:
+    """Cells of functions that hold parts of the network, each with the one of the copy's function that is to be filled.
+
+    `copy.deepcopy` takes functions as they are: a hook of the copy would write into the network that it was copied from.
+    """
+    modules, cells = list(model.modules()), list[tuple[types.CellType, types.CellType]]()
+    parts = {id(module) for module in modules}
+    stack = [value for module in modules for value in vars(module).values()]
+    seen = set[int]()
+    while stack:
+        value = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, (dict, list, tuple)):
+            stack += value.values() if isinstance(value, dict) else value
+        if not isinstance(value, types.FunctionType) or str(value.__module__).startswith("ssl_prune."):
+            continue
+        mine = [cell for cell in value.__closure__ or () if any(id(held) in parts for held in content(cell))]
+        for cell in mine:
+            if id(cell) not in memo:
+                memo[id(cell)] = types.CellType()
+                cells.append((cell, memo[id(cell)]))
+                stack += content(cell)
+        if not mine:
+            continue
+        closure = tuple(memo.get(id(cell), cell) for cell in value.__closure__ or ())
+        twin = types.FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, closure)
+        twin.__kwdefaults__, twin.__qualname__ = value.__kwdefaults__, value.__qualname__
+        twin.__dict__.update(value.__dict__)
+        memo[id(value)] = twin
+    return cells
 
 
 def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:

@@ -12,7 +12,6 @@ from torch.utils import _pytree as pytree
 __all__ = [
     "Inputs",
     "as_call",
-    "attributes_restored",
     "batch_of",
     "call",
     "check_example",
@@ -225,25 +224,3 @@ def _read(switch: Callable[[], Any]) -> Any:
         return switch()
     except RuntimeError:
         return None
-
-
-@contextmanager
-def attributes_restored(model: nn.Module) -> Iterator[nn.Module]:
-    """What a forward keeps in the attributes of its modules is forgotten afterwards.
-
-    A traced forward would keep a traced tensor there, which is none.
-
-    Example:
-        >>> net = nn.Linear(2, 2)
-        >>> with attributes_restored(net):
-        ...     net.seen = torch.zeros(2)
-        >>> hasattr(net, "seen")
-        False
-    """
-    own = [(module, dict(vars(module))) for module in model.modules()]
-    try:
-        yield model
-    finally:
-        for module, attributes in own:
-            vars(module).clear()
-            vars(module).update(attributes)

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
+from ssl_prune.utils.plain_outputs import plain_outputs
+from ssl_prune.utils.restored import restored
 
-__all__ = ["has_own_entries", "named_tensors", "own_tensors", "run_aside"]
+__all__ = ["has_own_entries", "laid_out_as", "named_tensors", "own_tensors", "run_aside"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -41,9 +43,18 @@ def has_own_entries(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
 
 
+def laid_out_as(new: Tensor, old: Tensor) -> Tensor:
+    """`new`, with channels last in memory if `old` has them so."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(old.dim())
+    if last is not None and old.is_contiguous(memory_format=last) and not old.is_contiguous():
+        return new.contiguous(memory_format=last)
+    return new.contiguous()
+
+
 def run_aside(model: nn.Module, inputs: Inputs) -> Any:
-    """`model` called with copies of `inputs` and of its own buffers, because a forward may write into both."""
+    """`model` called with copies of `inputs` and of its own buffers; what its forward writes into is put back."""
     args, kwargs = as_call(map_tensors(torch.clone, inputs))
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with uncompiled():
-        return torch.func.functional_call(model, buffers, args, kwargs)
+    with restored(model) as writes, uncompiled():
+        output = plain_outputs(torch.func.functional_call(model, buffers, args, kwargs))
+        return map_tensors(torch.clone, output) if writes.any else output  # it may be what is put back

@@ -12,8 +12,11 @@ from torch.utils import _pytree as pytree
 
 from ssl_prune.errors import GraphError, first_line
 from ssl_prune.graph.export.functionalize import functional
+from ssl_prune.graph.export.tensor_data import TensorData, without_scaled_parameters
 from ssl_prune.graph.faults import fault
-from ssl_prune.utils.inputs import Inputs, as_call, attributes_restored, evaluation, uncompiled
+from ssl_prune.utils.inputs import Inputs, as_call, evaluation, uncompiled
+from ssl_prune.utils.plain_outputs import plain_outputs
+from ssl_prune.utils.restored import restored
 
 __all__ = [
     "Program",
@@ -61,9 +64,17 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
 
     args, kwargs = as_call(example_inputs)
     quiet = warnings.catch_warnings()
-    with evaluation(model), attributes_restored(model), torch.random.fork_rng(devices=[]), quiet, uncompiled():
+    with (
+        evaluation(model),
+        restored(model, numbers=False),
+        _masks_not_read(),
+        torch.random.fork_rng(devices=[]),
+        quiet,
+        uncompiled(),
+    ):
         warnings.simplefilter("ignore")
-        with _refusing(model, (args, kwargs)):
+        model.register_forward_hook(lambda module, inputs, output: plain_outputs(output))  # `restored` takes it out
+        with _refusing(model, (args, kwargs)), TensorData():
             exported = torch.export.export(model, args, kwargs, strict=False)
         try:
             graph = functional(exported.graph, has_rule)
@@ -74,6 +85,7 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
             with _refusing(model, (args, kwargs)):
                 exported = exported.run_decompositions({})
             graph = exported.graph
+            without_scaled_parameters(exported.graph_signature, graph)
     for node in graph.nodes:
         sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
         if not all(isinstance(size, int) for size in sizes):
@@ -101,6 +113,18 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
             )
     mutated = frozenset(exported.graph_signature.buffers_to_mutate.values())
     return Program(graph, tensors, constants, tuple(inputs), frozenset(parameters), mutated)
+
+
+@contextmanager
+def _masks_not_read() -> Iterator[None]:
+    """Masks of PyTorch's transformers are applied as they are; the code would read one to see whether it is causal."""
+    module: Any = torch.nn.modules.transformer
+    before = module._detect_is_causal_mask
+    module._detect_is_causal_mask = lambda mask, is_causal=None, size=None: bool(is_causal)
+    try:
+        yield
+    finally:
+        module._detect_is_causal_mask = before
 
 
 @contextmanager

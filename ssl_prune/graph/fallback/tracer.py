@@ -24,8 +24,13 @@ from ssl_prune.graph.fallback.split_edges import correct_splits
 from ssl_prune.graph.fallback.ties import Ties
 from ssl_prune.utils.copies import copied
 from ssl_prune.utils.inputs import Inputs, call, evaluation, leaves, map_tensors
+from ssl_prune.utils.plain_outputs import plain_outputs
 
 __all__ = ["by_autograd"]
+
+# Of one layer: far more than any graph takes whose walk ends.
+_STEPS = 100  # a node
+_POSITIONS = 4_000_000
 
 
 class _RefusedError(Exception):
@@ -115,7 +120,7 @@ def _way(model: nn.Module, inputs: Inputs, ties: Ties, answers: Answers) -> None
         nonlocal record, inner
         with calls(network) as record, internal_nodes(layers) as inner, operations, answers:
             try:
-                return call(network, inputs)
+                return plain_outputs(call(network, inputs))
             except Exception as error:
                 raise _RefusedError from error
 
@@ -139,7 +144,7 @@ def _way(model: nn.Module, inputs: Inputs, ties: Ties, answers: Answers) -> None
     ties.saw(record, {name for name, p in network.named_parameters() if id(p) in used})
     names = {id(module): name for name, module in network.named_modules()}
     parameters = {id(p): name for name, p in network.named_parameters()}
-    for root, items in _walks(graph):
+    for root, items in _walks(graph, names):
         for node, reads, source, target in items:
             ties.add(*_meeting(node, reads, root, names, parameters, alone, inner, escaped), source, target)
     for module, node in graph.module2node.items():
@@ -181,7 +186,7 @@ def _leaves(graph: Any) -> set[int]:
 Item = tuple[Any, bool, list[int], list[int]]
 
 
-def _walks(graph: Any) -> Iterator[tuple[nn.Module, list[Item]]]:
+def _walks(graph: Any, names: dict[int, str]) -> Iterator[tuple[nn.Module, list[Item]]]:
     """For each layer that writes channels: (node, reads?, positions of the layer, positions at the node).
 
     `get_pruning_group` would do the walk, but it merges positions that two ways lead to.
@@ -195,12 +200,19 @@ def _walks(graph: Any) -> Iterator[tuple[nn.Module, list[Item]]]:
         size = pruner.get_out_channels(module)
         start = [_HybridIndex(idx=i, root_idx=i) for i in range(size)]
         stack, seen, items = [(node, pruner.prune_out_channels, start)], set(), list[Item]()
+        positions = 0
         while stack:
             here, handler, indices = stack.pop()
             key = (id(here), handler.__name__, tuple(indices))
             if key in seen or not indices:
                 continue
             seen.add(key)
+            positions += len(indices)
+            if len(seen) > _STEPS * len(graph.module2node) or positions > _POSITIONS:
+                raise GraphError(
+                    f"{names.get(id(module), type(module).__name__)}: what its {size} channels meet has no end, stopped after "
+                    f"{len(seen)} steps through the {len(graph.module2node)} nodes"
+                )
             reads = handler.__name__ == "prune_in_channels"
             items.append((here, reads, [i.root_idx for i in indices], [i.idx for i in indices]))
             for edge in here.dependencies:

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from ssl_prune.errors import SlimError
 from ssl_prune.graph.export.program import Program, modules_of
 from ssl_prune.utils.inputs import evaluation
+from ssl_prune.utils.restored import restored
 
 __all__ = ["computing_layers", "plain"]
 
@@ -126,8 +127,14 @@ def _only(module: nn.Module, x: Tensor) -> tuple[type[Any], tuple[Any, ...]] | N
     """The product that makes the module's result of `x`, if it is the only one that reads `x`."""
     recorder = _Recorder()
     try:
-        with evaluation(module), recorder:
-            result = module(x)
+        places = [p.data_ptr() for p in module.parameters()]
+        with restored(module) as writes, evaluation(module):
+            with recorder:
+                result = module(x)
+            if writes.any or places != [
+                p.data_ptr() for p in module.parameters()
+            ]:  # the forward has written its weight, which is put back
+                recorder.calls = [(f, (g[0], g[1].detach().clone(), *g[2:]), r) for f, g, r in recorder.calls]
     except Exception:
         return None
     calls = [call for call in recorder.calls if call[1][0] is x]

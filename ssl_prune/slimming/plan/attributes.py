@@ -68,11 +68,17 @@ def layer_attributes(
     return {}
 
 
-def guessed_attributes(subject: Subject, dead: Tensor) -> dict[str, dict[str, Any]]:
+def guessed_attributes(subject: Subject, dead: Tensor, wide: bool = False) -> dict[str, dict[str, Any]]:
     """Numbers of the user's own modules that equal a width which changes: of heads, their dimensions, pieces of a split.
 
     A guess, to be proven like everything else. Where a number stands for two widths of which one changes, names that
     count things ("num_heads", "n_groups") follow the change and others do not.
+
+    Args:
+        subject: the network.
+        dead: ``(U,)`` what goes.
+        wide: every number follows, also where another width of the same size stays, and where only modules inside
+            handle the values: code that does no more than check its input leaves no operator.
 
     Returns:
         Module name -> attribute -> new number, or numbers.
@@ -84,7 +90,8 @@ def guessed_attributes(subject: Subject, dead: Tensor) -> dict[str, dict[str, An
         mask = stays[units]
         if bool(mask.all()) and units.dim() < 2:
             continue
-        scopes = dict.fromkeys((modules_of(n) or ("",))[-1] for n in (node, *node.users))
+        around = [modules_of(n) or ("",) for n in (node, *node.users)]
+        scopes = dict.fromkeys(name for names in around for name in (names if wide else names[-1:]))
         full = node.meta["val"]
         if not isinstance(full, Tensor):
             continue
@@ -105,7 +112,7 @@ def guessed_attributes(subject: Subject, dead: Tensor) -> dict[str, dict[str, An
                 continue
             pieces = tuple(value) if isinstance(value, list) else value
             new = next((left for old, left in sizes.get(scope, []) if old == pieces), None)
-            new = _follow(name, value, widths.get(scope, {})) if new is None else new
+            new = _follow(name, value, widths.get(scope, {}), wide) if new is None else new
             if new is not None:
                 own[name] = new
         if own:
@@ -124,12 +131,12 @@ def numbers(value: Any) -> list[int] | None:
     return list(row) if all(type(each) is int for each in row) else None
 
 
-def _follow(name: str, value: Any, changes: dict[int, set[int]]) -> Any:
+def _follow(name: str, value: Any, changes: dict[int, set[int]], wide: bool) -> Any:
     """What an attribute becomes that equals a width which changes, see `guessed_attributes`."""
     if not isinstance(value, int) or value not in changes:
         return None
     new = changes[value] - {value}
-    counts = any(part in name.lower() for part in ("num", "n_", "heads", "groups"))
+    counts = wide or any(part in name.lower() for part in ("num", "n_", "heads", "groups"))
     return new.pop() if len(new) == 1 and (value not in changes[value] or counts) else None
 
 

@@ -15,7 +15,7 @@ from ssl_prune.slimming.plan.constant_folding import Fold, gathered
 from ssl_prune.slimming.plan.fit import check_fit
 from ssl_prune.slimming.plan.schema import MOST_STEPS, check_plan, parsed
 from ssl_prune.utils.copies import copied
-from ssl_prune.utils.tensors import named_tensors
+from ssl_prune.utils.tensors import laid_out_as, named_tensors
 
 __all__ = ["FORMAT", "Fold", "ModulePlan", "SlimPlan", "shapes_of"]
 
@@ -285,6 +285,7 @@ def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None,
         new[leaf] = tensor
     for leaf, tensor in new.items():
         old = getattr(owner, leaf)
+        tensor = tensor if old is None else laid_out_as(tensor, old)
         # A bias that a fold makes learns as its weight does.
         like = owner.weight if old is None else old
         learns = isinstance(like, nn.Parameter)

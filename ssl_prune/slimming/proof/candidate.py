@@ -46,7 +46,7 @@ class Attempt:
         columns: as in `slim`; None leaves every kernel as it is.
         branches: modules may become others: whole constant branches go, recurrent layers may be uneven; "whole": such
             a branch becomes a constant at every position.
-        guess: change numbers in the user's own modules that look like widths.
+        guess: change numbers in the user's own modules that look like widths, see `guessed_attributes`.
         widths: ``(U,)`` dead units that stay for the sake of a width, or of training; None: none.
     """
 
@@ -54,7 +54,7 @@ class Attempt:
     tolerance: float
     columns: bool | Literal["measured"] | None
     branches: bool | Literal["whole"] = True
-    guess: bool = True
+    guess: bool | Literal["wide"] = True
     widths: Tensor | None = None
     _shared: list[tuple[Expected, Effort]] = field(default_factory=list)  # one for all attempts made from this one
     _measured: dict[bytes, SlimPlan] = field(default_factory=dict, init=False)  # of dead units, by what was timed once
@@ -105,6 +105,9 @@ class Attempt:
         yield self
         dead = self.without(None)
         plan = self.plan(dead)
+        plain, wide = replace(self, columns=None), replace(self, columns=None, guess="wide")
+        if self.guess is True and wide.plan(dead) != plain.plan(dead):
+            yield replace(self, guess="wide")
         attempt = self
         if any(m.attributes and not m.keep for m in plan.modules.values()):
             attempt = replace(attempt, guess=False)

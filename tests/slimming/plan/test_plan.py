@@ -222,3 +222,14 @@ def test_a_damaged_second_step_is_refused(second, words, inplace):
 def test_a_plan_of_a_newer_format_is_refused():
     with pytest.raises(SlimError, match="plan format 3: this version reads up to 2"):
         SlimPlan.from_json(json.dumps({"format": 3, "modules": {}, "shapes": {}}))
+
+
+def test_a_cut_keeps_channels_last_in_memory():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    with torch.no_grad():
+        net[0].weight[:3] = 0
+        net[0].bias[:3] = 0
+    net = net.to(memory_format=torch.channels_last)
+    cut = slim(net, torch.randn(1, 3, 8, 8)).model
+    assert cut[0].out_channels == 5
+    assert all(cut[i].weight.is_contiguous(memory_format=torch.channels_last) for i in (0, 2))
