@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import gcd
 
@@ -59,7 +59,7 @@ class BudgetProblem:
 
     def left(self, dead: Tensor) -> dict[str, float]:
         """The share of each limited kind without the dead groups."""
-        return {kind: share for kind, share in self._shares(dead).items() if kind in self.controller.limits}
+        return self._shares(dead)
 
     def update_latency_limit(self, limits: Limits, reference: nn.Module, inputs: Inputs) -> None:
         """Go over to another batch, of which a limit in milliseconds is another share.
@@ -96,14 +96,15 @@ class BudgetProblem:
         return {"latency": share}
 
     def _shares(self, dead: Tensor) -> dict[str, float]:
-        return _shares(self.parts, self.sizes, self.times, dead)
+        return _shares(self.parts, self.sizes, self.times, dead, self.controller.limits)
 
 
-def _shares(parts: IndivisibleGroups, sizes: SizeModel, times: LatencyModel | None, dead: Tensor) -> dict[str, float]:
+def _shares(
+    parts: IndivisibleGroups, sizes: SizeModel, times: LatencyModel | None, dead: Tensor, kinds: Collection[str]
+) -> dict[str, float]:
     units = parts.dead_units(dead)
-    left = sizes(units)
-    found = {kind: left[kind] / sizes.dense[kind] for kind in left}
-    if times is not None:
+    found = {kind: left / sizes.dense[kind] for kind, left in sizes(units, kinds=kinds).items()}
+    if times is not None and "latency" in kinds:
         found["latency"] = times(units) / times.dense
     return found
 
@@ -160,7 +161,7 @@ def make_problem(
     shares = limits.shares(dense)
 
     def size(dead: Tensor) -> dict[str, float]:
-        return _shares(parts, sizes, times, dead)
+        return _shares(parts, sizes, times, dead, shares)  # asked for a hundred times a decision
 
     def text(sizes: Mapping[str, float]) -> str:
         return limits.text({kind: sizes[kind] for kind in shares}, shares)

@@ -43,17 +43,21 @@ class SizeModel:
         self._add_params(model)
         self.dense = self(torch.zeros(graph.num_units, dtype=torch.bool))
 
-    def __call__(self, dead: Tensor, gone: Collection[str] = ()) -> dict[str, float]:
-        """Both costs without the `dead` units ``(U,)``, those that have to stay with the others counted as alive.
+    def __call__(
+        self, dead: Tensor, gone: Collection[str] = (), kinds: Collection[str] = ("macs", "params")
+    ) -> dict[str, float]:
+        """The costs without the `dead` units ``(U,)``, those that have to stay with the others counted as alive.
 
         Args:
             dead: ``(U,)`` units.
             gone: names of modules that go as a whole.
+            kinds: which costs; others among them are left to others.
         """
         alive = ~dead
         if self.graph.arrays or self.graph.equal or self.graph.alike:
             alive = alive | regular(self.graph, alive, level=False)
-        return {"macs": self._macs.total(alive, gone), "params": self._params.total(alive, gone)}
+        costs = {"macs": self._macs, "params": self._params}
+        return {kind: products.total(alive, gone) for kind, products in costs.items() if kind in kinds}
 
     def savings(self, dead: Tensor) -> dict[str, Tensor]:
         """``(U,)`` what each unit alone saves, where the `dead` ones are gone already."""

@@ -105,8 +105,15 @@ def swa():
 AVERAGES = {"ema": ema, "mean": mean, "swa": swa}
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("kind", AVERAGES)
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("ema", True),
+        ("mean", False),
+        ("swa", True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("ema", False), ("mean", True), ("swa", False))),
+    ],
+)
 def test_a_size_is_met_with_averaged_weights(trainer, kind, first):
     average, budget, cut = AVERAGES[kind](), Budget(macs=0.6), Slim(None, latency_batch=0)
     own = [GroupLasso("coupled"), budget]

@@ -100,6 +100,7 @@ def test_a_score_that_knows_the_initial_weights_follows_a_cut(trainer):
     assert budget.solver.frozen
 
 
+@pytest.mark.slow
 def test_times_are_compared_with_the_dense_network(trainer, monkeypatch):
     seen = []
 

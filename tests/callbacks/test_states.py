@@ -58,8 +58,14 @@ def test_a_whole_checkpoint_says_nothing(kit, trainer, saved):
     fit(trainer, kit, *budgeted(), **saved())
 
 
-@pytest.mark.parametrize("state", [..., None, {}])
-@pytest.mark.parametrize("name", NAMES)
+# Each callback lacks its state in one way; in the others with `pytest -m slow`.
+LACKING = [(name, state) for name in NAMES for state in (..., None, {})]
+ONCE = [("GroupLasso", ...), ("Budget", None), ("Distill", {}), ("Shrink", ...)]
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [case if case in ONCE else pytest.param(*case, marks=pytest.mark.slow) for case in LACKING]
+)
 def test_a_state_that_lacks_is_said(kit, trainer, saved, name, state):
     with pytest.warns(UserWarning, match=rf"{name}: the checkpoint holds no state of it \(under .{name}"):
         fit(trainer, kit, *budgeted(), **saved(**{name: state}))

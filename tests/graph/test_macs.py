@@ -111,7 +111,7 @@ def test_layers_of_networks_count_as_in_a_run(name):
     assert layers(net, x) == run(net, x)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS[::9], ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("pattern", PATTERNS[::18], ids=lambda pattern: pattern.name)
 def test_layers_of_patterns_count_as_in_a_run(pattern: Pattern):
     net, x = pattern.build()
     if pattern.name in UNUSED:
