@@ -352,8 +352,8 @@ def test_no_more_batches_are_compared_than_the_trainer_takes(kit, trainer):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"threshold": -1e-4}, "threshold: got -0.0001"),
-        ({"threshold": float("nan")}, "threshold: got nan"),
+        ({"threshold": -1e-4}, "threshold must be a finite number >= 0, got -0.0001"),
+        ({"threshold": float("nan")}, "threshold must be a finite number >= 0, got nan"),
         ({"round_to": 0}, "round_to: got 0"),
         ({"round_to": "often"}, "round_to: got 'often'"),
         ({"columns": "some"}, "columns must be true, false or .measured., got 'some'"),
