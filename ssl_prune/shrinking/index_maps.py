@@ -62,7 +62,8 @@ def sources(plan: SlimPlan, model: nn.Module, buffers: bool = False) -> dict[str
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-        >>> keep = {"0": ModulePlan({"weight": {0: [0, 2]}, "bias": {0: [0, 2]}}), "2": ModulePlan({"weight": {1: [0, 2]}})}
+        >>> first = ModulePlan({"weight": {0: [0, 2]}, "bias": {0: [0, 2]}}, {"out_features": 2})
+        >>> keep = {"0": first, "2": ModulePlan({"weight": {1: [0, 2]}}, {"in_features": 2})}
         >>> plan = SlimPlan(keep, {name: list(t.shape) for name, t in net.state_dict().items()})
         >>> sources(plan, net)["0.weight"].index
         tensor([[0, 1],

@@ -85,10 +85,11 @@ OPERATORS = {
 
 def layers(net, x):
     """Multiply-accumulates of each module by shapes."""
-    found = {}
+    found, first = {}, {module: name for name, module in net.named_modules()}  # a module of two names has its first one
     for node in export(net, x, has_rule).graph.nodes:
+        name = first[net.get_submodule(module_of(node))]
         for count in macs(node):
-            found[module_of(node)] = found.get(module_of(node), 0) + count
+            found[name] = found.get(name, 0) + count
     return {name: count for name, count in found.items() if count}
 
 

@@ -56,7 +56,9 @@ def _in_place(graph: fx.Graph, node: fx.Node) -> bool:
     example = [tensor.meta["val"] for tensor in tensors]
     with example[0].fake_mode, torch.no_grad():
         parts = make_fx(call)(*example).graph.nodes
-    if not all(map(_is_operator, parts)):
+    if not all(map(_is_operator, parts)) or not all(
+        isinstance(v, Tensor) for v in pytree.tree_leaves(node.meta["val"])
+    ):
         return False
     given = iter(tensors)
     copies: dict[fx.Node, Any] = {}
@@ -74,8 +76,11 @@ def _in_place(graph: fx.Graph, node: fx.Node) -> bool:
 
 
 def _is_operator(node: fx.Node) -> bool:
+    """With a value that is known, which an assertion has not."""
     if node.op == "call_function":
-        return node.target is operator.getitem or isinstance(node.target, torch._ops.OpOverload)
+        return "val" in node.meta and (
+            node.target is operator.getitem or isinstance(node.target, torch._ops.OpOverload)
+        )
     return node.op in ("placeholder", "output")
 
 

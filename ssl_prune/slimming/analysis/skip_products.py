@@ -74,7 +74,8 @@ def _layer(
     if varies.dim() != noise.dim():
         varies = varies.expand(noise.shape)
     channel = axis % noise.dim()
-    still = (~varies).movedim(channel, 0).flatten(1).any(1).expand(noise.shape[channel])
+    still = (~varies).movedim(channel, 0)
+    still = still.reshape(len(still), -1).any(1).expand(noise.shape[channel])
     rows = still.nonzero().flatten()
     if not len(rows):
         return noise, varies

@@ -149,15 +149,23 @@ def test_a_proof_asks_for_full_float32_and_puts_back_what_was_set(switch, precis
     assert state() == before
 
 
+precisions: set[str] = set()  # of no network, which is left as it was
+
+
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_products_that_training_may_shorten_are_whole_in_a_proof(precision):
-    was, seen = torch.get_float32_matmul_precision(), []
+    was = torch.get_float32_matmul_precision()
     net = nn.Sequential(nn.Linear(2, 2))
-    net[0].register_forward_pre_hook(lambda m, args: seen.append(torch.get_float32_matmul_precision()))
+
+    def look(module, args):
+        globals()["precisions"] = {*precisions, torch.get_float32_matmul_precision()}
+
+    net[0].register_forward_pre_hook(look)
+    precisions.clear()
     torch.set_float32_matmul_precision(precision)
     try:
         assert verify(net, net, torch.randn(1, 2), 1e-4).holds
-        assert set(seen) == {"highest"}
+        assert precisions == {"highest"}
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(was)
