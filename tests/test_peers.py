@@ -27,7 +27,7 @@ def images():
     return ImageTensors(pixels, labels, (0.5,) * 3, (0.25,) * 3, augment=noise)
 
 
-@pytest.mark.parametrize("share", [0.25, 1.0])
+@pytest.mark.parametrize("share", [0.25, pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 def test_the_thin_network_is_the_largest_that_fits(share):
     build = NETWORKS["resnet8"]
     factor, dense = thin_factor(build, SHAPE, share, steps=12), macs(build(1.0, SHAPE), SHAPE)

@@ -75,10 +75,11 @@ def test_a_state_without_a_plan_is_taken_over(trainer):
     assert torch.equal(budget.solver.dead, dead)
 
 
-def test_a_run_that_stopped_goes_on_to_the_same_numbers(trainer, tmp_path):
+@pytest.mark.parametrize("epochs", [(2, 4), pytest.param((0, 6), marks=pytest.mark.slow)], ids=str)
+def test_a_run_that_stopped_goes_on_to_the_same_numbers(trainer, tmp_path, epochs):
     whole, first = Lit(), Budget(macs=0.5)
     trainer(GroupLasso("coupled"), first, wide.Save(tmp_path), epochs=8).fit(whole, loader())
-    for epoch in (2, 4):  # in the window and after it
+    for epoch in epochs:
         again, budget = Lit(), Budget(macs=0.5)
         trainer(GroupLasso("coupled"), budget, epochs=8).fit(again, loader(), ckpt_path=tmp_path / f"{epoch}.ckpt")
         assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))

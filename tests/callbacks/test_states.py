@@ -55,6 +55,7 @@ NAMES = ("GroupLasso", "Budget", "Distill", "Shrink")
 
 
 def test_a_whole_checkpoint_says_nothing(kit, trainer, saved):
+    """A warning would be an error here."""
     fit(trainer, kit, *budgeted(), **saved())
 
 

@@ -112,7 +112,10 @@ def test_layers_of_networks_count_as_in_a_run(name):
     assert layers(net, x) == run(net, x)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS[::18], ids=lambda pattern: pattern.name)
+SOME = [p if place % 2 == 0 else pytest.param(p, marks=pytest.mark.slow) for place, p in enumerate(PATTERNS[::9])]
+
+
+@pytest.mark.parametrize("pattern", SOME, ids=lambda pattern: pattern.name)
 def test_layers_of_patterns_count_as_in_a_run(pattern: Pattern):
     net, x = pattern.build()
     if pattern.name in UNUSED:

@@ -8,6 +8,7 @@ from ssl_prune.graph.labels.rule_registry import has_rule, rule
 from ssl_prune.graph.rules import (
     contraction,
     indexing,
+    layer_product,
     movement,
     norm,
     pointwise,
