@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CACHED", "content", "reached"]
+__all__ = ["CACHED", "REGISTRIES", "content", "reached"]
 
 CACHED: Any = type(functools.lru_cache(lambda: None))
+# Names of the dicts in which every module has its parameters, submodules and hooks; most are empty.
+REGISTRIES = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
 # Whose classes and functions a forward does not write into; some lead to the whole process.
 _FOREIGN = {"torch", "numpy", "lightning", "pytorch_lightning", "lightning_fabric", "ssl_prune", "logging", "builtins"}
 _FOREIGN |= {"typing", "types"}
@@ -26,8 +28,8 @@ _CODE = (types.FunctionType, staticmethod, classmethod, property, CACHED)
 def reached(model: nn.Module) -> Iterator[Any]:
     """Everything that the forward of `model` can write into, each once.
 
-    These are modules and other objects with attributes, lists, dicts, deques and sets, cells of closures, caches of
-    functions, random generators and tensors. Of classes, and of the global names of their code, it is containers and caches.
+    These are modules, whose `REGISTRIES` are not named apart, other objects with attributes, lists, dicts, deques and sets,
+    cells of closures, caches of functions, random generators and tensors. Of classes, and of the global names of their code, it is containers and caches.
 
     Args:
         model: the network.
@@ -65,7 +67,15 @@ def reached(model: nn.Module) -> Iterator[Any]:
             stack += content(value)
         elif isinstance(value, (Tensor, torch.Generator)):
             yield value
-        elif isinstance(value, (nn.Module, *_CONTAINERS)) or (hasattr(value, "__dict__") and not _is_foreign(kind)):
+        elif isinstance(value, nn.Module):
+            yield value
+            for name, own in vars(value).items():
+                if name not in REGISTRIES:
+                    stack.append(own)
+                elif own:
+                    stack += own.values()
+            stack.append(kind)
+        elif isinstance(value, _CONTAINERS) or (hasattr(value, "__dict__") and not _is_foreign(kind)):
             yield value
             if isinstance(value, _CONTAINERS):
                 stack += value

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssl_prune.utils.reach import CACHED, content, reached
+from ssl_prune.utils.reach import CACHED, REGISTRIES, content, reached
 
 __all__ = ["Writes", "restored"]
 
@@ -94,6 +94,8 @@ def restored(model: nn.Module, *, numbers: bool = True) -> Iterator[Writes]:
             if not is_lazy(found):
                 tensors.append(found)
                 back.append(_tensor(found))
+        elif isinstance(found, nn.Module):
+            back.append(_module(found))
         elif isinstance(found, types.CellType):
             back.append(_cell(found))
         elif isinstance(found, torch.Generator):
@@ -146,6 +148,20 @@ def _tensor(tensor: Tensor) -> Callable[[], None]:
                 tensor.requires_grad_(learns)
             if tensor.grad is not grad:
                 tensor.grad = grad
+
+    return back
+
+
+def _module(module: nn.Module) -> Callable[[], None]:
+    attributes, own = _attributes(module), vars(module)
+    registries = [(own[name], list(own[name].items())) for name in REGISTRIES & own.keys()]
+
+    def back() -> None:
+        attributes()
+        for registry, entries in registries:
+            if (registry or entries) and not _same(registry.items(), entries):
+                registry.clear()
+                registry.update(entries)
 
     return back
 
