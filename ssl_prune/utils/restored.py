@@ -154,7 +154,10 @@ def _tensor(tensor: Tensor) -> Callable[[], None]:
 
 def _module(module: nn.Module) -> Callable[[], None]:
     attributes, own = _attributes(module), vars(module)
-    registries = [(own[name], list(own[name].items())) for name in REGISTRIES & own.keys()]
+    # A scripted module shows views in place of its dicts, which nothing in Python writes into.
+    registries = [
+        (own[name], list(own[name].items())) for name in REGISTRIES & own.keys() if isinstance(own[name], dict)
+    ]
 
     def back() -> None:
         attributes()
