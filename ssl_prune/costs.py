@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssl_prune.utils.inputs import Inputs, as_call, evaluation, in_precision_of, uncompiled
 from ssl_prune.utils.restored import restored
 from ssl_prune.utils.table import table
-from ssl_prune.utils.tensors import named_tensors
+from ssl_prune.utils.tensors import named_tensors, without_gradients
 
 __all__ = ["Cost", "LayerCost", "cost"]
 
@@ -146,11 +146,12 @@ def _macs(
 
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()} if tensors is None else tensors
     with ExitStack() as stack:
-        stack.enter_context(restored(model, numbers=tensors is None))
+        if tensors is None:  # whoever gives tensors puts back what is written
+            stack.enter_context(restored(model))
         stack.enter_context(evaluation(model))
         stack.enter_context(uncompiled())  # the compiler would not look at these functions again
         stack.enter_context(_countable(model))
-        stack.enter_context(_without_gradients(model))
+        stack.enter_context(without_gradients(model))
         for name, module in model.named_modules():
             stack.enter_context(module.register_forward_pre_hook(enter(name)))
             stack.enter_context(module.register_forward_hook(leave))
@@ -179,19 +180,6 @@ def _macs_of_shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
             pass
     args, kwargs = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (args, kwargs))
     return _macs(model, args, kwargs)
-
-
-@contextmanager
-def _without_gradients(model: nn.Module) -> Iterator[None]:
-    """The counter looks for the history of a view of a parameter that a module is given, and there is none."""
-    learning = [p for p in model.parameters() if p.requires_grad]
-    try:
-        for parameter in learning:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
 
 
 @contextmanager

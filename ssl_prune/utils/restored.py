@@ -14,19 +14,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ssl_prune.utils.reach import CACHED, REGISTRIES, content, reached
 
-__all__ = ["Writes", "restored"]
+__all__ = ["Snapshot", "Writes", "restored"]
 
 
 class Writes(TorchDispatchMode):
     """While active, keeps the numbers of a tensor before the first operator that writes into it.
 
     Args:
-        tensors: those whose numbers to keep.
+        storages: addresses of the storages whose numbers to keep.
     """
 
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
+    def __init__(self, storages: set[int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._watched = {key for key in map(_storage, tensors) if key is not None}
+        self._watched = storages
         self._kept: dict[int, tuple[Any, Any]] = {}
 
     @property
@@ -65,20 +65,71 @@ class Writes(TorchDispatchMode):
         self._kept.clear()
 
 
-@contextmanager
-def restored(model: nn.Module, *, numbers: bool = True) -> Iterator[Writes]:
-    """Everything that the forward of `model` can write into is put back afterwards.
+class Snapshot:
+    """Everything that the forward of a network can write into, as it is now; for any number of runs.
 
     That is what `reached` lists: a hook that it installed, an activation that it keeps in a list, a step that it counts.
     Nothing is copied but references, and the numbers of a tensor when something writes into it.
 
     Args:
         model: the network.
-        numbers: whether operators on real tensors run inside. Not so while tracing, where parameters and buffers have
-            stand-ins; torch does write into other tensors then, so their numbers are kept from the start.
+    """
 
-    Returns:
-        What keeps the numbers; it is active where `numbers` is set.
+    def __init__(self, model: nn.Module) -> None:
+        self._back, self._tensors = list[Callable[[], None]](), list[Tensor]()
+        for found in reached(model):
+            if isinstance(found, Tensor):
+                if not is_lazy(found):
+                    self._tensors.append(found)
+                    self._back.append(_tensor(found))
+            elif isinstance(found, nn.Module):
+                self._back.append(_module(found))
+            elif isinstance(found, types.CellType):
+                self._back.append(_cell(found))
+            elif isinstance(found, torch.Generator):
+                self._back.append(_generator(found))
+            elif type(found) is CACHED:
+                self._back.append(_cache(found))
+            else:
+                if isinstance(found, (list, deque, dict, set)):
+                    self._back.append(_container(found))
+                if hasattr(found, "__dict__"):
+                    self._back.append(_attributes(found))
+        self._storages = {key for key in map(_storage, self._tensors) if key is not None}
+        self._own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+
+    @contextmanager
+    def restored(self, *, numbers: bool = True) -> Iterator[Writes]:
+        """What is written into inside is put back afterwards.
+
+        Args:
+            numbers: whether operators on real tensors run inside. Not so while tracing, where parameters and buffers
+                have stand-ins; torch does write into other tensors then, so their numbers are kept from the start.
+
+        Returns:
+            What keeps the numbers; it is active where `numbers` is set.
+        """
+        writes = Writes(self._storages)
+        try:
+            if numbers:
+                with writes:
+                    yield writes
+            else:
+                writes.keep([tensor for tensor in self._tensors if id(tensor) not in self._own])
+                yield writes
+        finally:
+            for put_back in self._back:
+                put_back()
+            writes.undo()
+
+
+@contextmanager
+def restored(model: nn.Module, *, numbers: bool = True) -> Iterator[Writes]:
+    """Everything that the forward of `model` can write into is put back afterwards; a `Snapshot` for a single run.
+
+    Args:
+        model: the network.
+        numbers: as in `Snapshot.restored`.
 
     Example:
         >>> net = nn.ReLU()
@@ -88,38 +139,8 @@ def restored(model: nn.Module, *, numbers: bool = True) -> Iterator[Writes]:
         >>> net.seen, hasattr(net, "step")
         ([tensor([0., 0.])], False)
     """
-    back, tensors = list[Callable[[], None]](), list[Tensor]()
-    for found in reached(model):
-        if isinstance(found, Tensor):
-            if not is_lazy(found):
-                tensors.append(found)
-                back.append(_tensor(found))
-        elif isinstance(found, nn.Module):
-            back.append(_module(found))
-        elif isinstance(found, types.CellType):
-            back.append(_cell(found))
-        elif isinstance(found, torch.Generator):
-            back.append(_generator(found))
-        elif type(found) is CACHED:
-            back.append(_cache(found))
-        else:
-            if isinstance(found, (list, deque, dict, set)):
-                back.append(_container(found))
-            if hasattr(found, "__dict__"):
-                back.append(_attributes(found))
-    writes = Writes(tensors)
-    try:
-        if numbers:
-            with writes:
-                yield writes
-        else:
-            own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-            writes.keep([tensor for tensor in tensors if id(tensor) not in own])
-            yield writes
-    finally:
-        for put_back in back:
-            put_back()
-        writes.undo()
+    with Snapshot(model).restored(numbers=numbers) as writes:
+        yield writes
 
 
 def _storage(tensor: Tensor) -> int | None:
@@ -195,8 +216,10 @@ def _cache(function: Any) -> Callable[[], None]:
     size = function.cache_info().currsize
 
     def back() -> None:
+        nonlocal size
         if function.cache_info().currsize != size:
             function.cache_clear()
+            size = 0
 
     return back
 

@@ -1,5 +1,7 @@
 """The tensors of a network by name, and a run that leaves them as they were."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -7,9 +9,9 @@ from torch import Tensor, nn
 
 from ssl_prune.utils.inputs import Inputs, as_call, map_tensors, uncompiled
 from ssl_prune.utils.plain_outputs import plain_outputs
-from ssl_prune.utils.restored import restored
+from ssl_prune.utils.restored import Snapshot
 
-__all__ = ["has_own_entries", "laid_out_as", "named_tensors", "own_tensors", "run_aside"]
+__all__ = ["Aside", "has_own_entries", "laid_out_as", "named_tensors", "own_tensors", "run_aside", "without_gradients"]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -51,10 +53,53 @@ def laid_out_as(new: Tensor, old: Tensor) -> Tensor:
     return new.contiguous()
 
 
+class Aside:
+    """A network to be run any number of times and left as it was; what its forward can write into is listed once.
+
+    Between the runs the network stays as it is; a change of its structure or mode needs a new one of these.
+
+    Args:
+        model: the network, in the mode in which it is to run.
+
+    Example:
+        >>> net = nn.BatchNorm1d(2)
+        >>> run = Aside(net)
+        >>> run(torch.ones(3, 2)).shape, run(torch.ones(4, 2)).shape, net.num_batches_tracked.item()
+        (torch.Size([3, 2]), torch.Size([4, 2]), 0)
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._snapshot = model, Snapshot(model)
+
+    def __call__(self, inputs: Inputs, under: AbstractContextManager[Any] | None = None) -> Any:
+        """What the network returns for copies of the inputs and of its own buffers.
+
+        Args:
+            inputs: those of one call.
+            under: active during the forward alone, such as a mode that sees its operators.
+        """
+        args, kwargs = as_call(map_tensors(torch.clone, inputs))
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        with self._snapshot.restored() as writes, uncompiled():
+            with under or nullcontext():
+                output = torch.func.functional_call(self._model, buffers, args, kwargs)
+            output = plain_outputs(output)
+            return map_tensors(torch.clone, output) if writes.any else output  # it may be what is put back
+
+
 def run_aside(model: nn.Module, inputs: Inputs) -> Any:
     """`model` called with copies of `inputs` and of its own buffers; what its forward writes into is put back."""
-    args, kwargs = as_call(map_tensors(torch.clone, inputs))
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with restored(model) as writes, uncompiled():
-        output = plain_outputs(torch.func.functional_call(model, buffers, args, kwargs))
-        return map_tensors(torch.clone, output) if writes.any else output  # it may be what is put back
+    return Aside(model)(inputs)
+
+
+@contextmanager
+def without_gradients(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient: torch looks for the history of views, and multiplies in another way, where one does."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

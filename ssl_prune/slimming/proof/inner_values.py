@@ -1,6 +1,7 @@
 """The inner proof: value by value, the cut program computes what survives of the dense one."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,6 +11,7 @@ from ssl_prune.graph.export.interpreter import Execution
 from ssl_prune.graph.export.program import export, module_of
 from ssl_prune.graph.rules import has_rule
 from ssl_prune.slimming.proof.differences import same
+from ssl_prune.slimming.proof.lockstep import beside
 from ssl_prune.slimming.subject import Subject
 from ssl_prune.utils.inputs import evaluation, full_precision
 from ssl_prune.utils.tensors import named_tensors
@@ -40,32 +42,50 @@ def inner_difference(
         needed: ``(U,)`` units whose values matter; others may be kept for the shape alone.
         tolerance: allowed difference relative to the largest entry of each value.
 
+    The cut network itself is run. Where it runs other operators than the dense program, it is traced and its program run:
+    a network that writes into parts of its tensors is the same only in that form.
+
     Returns:
         The first difference, or None. Also None where the cut network is a program of other operators: then there is
         nothing to compare.
     """
     graph, inputs = subject.graph, subject.inputs
+    stays, matters = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (~dead, needed))
+    found: list[InnerDifferenceError] = []
+
+    def compare(node: fx.Node, wanted: Tensor, got: Tensor) -> None:
+        if not found:
+            what = _compare(wanted, got, graph.boxes.get(node), stays, matters, tolerance)
+            found.extend([] if what is None else [InnerDifferenceError(node, what)])
+
+    with full_precision(), evaluation(subject.model), evaluation(cut):
+        if beside(Execution(graph.program, subject.tensors, inputs), cut, inputs, compare):
+            return found[0] if found else None
+        found.clear()
+        _side_by_side(subject, cut, compare)
+    return found[0] if found else None
+
+
+def _side_by_side(subject: Subject, cut: nn.Module, compare: Callable[[fx.Node, Tensor, Tensor], None]) -> None:
+    """Run both programs, where they have the same operators."""
+    graph, inputs = subject.graph, subject.inputs
     try:
         program = export(cut, inputs, has_rule)
     except GraphError:
-        return None  # it was run: the outputs are compared elsewhere
+        return  # it was run: the outputs are compared elsewhere
     pairs = list(zip(graph.program.graph.nodes, program.graph.nodes, strict=False))
     if len(graph.program.graph.nodes) != len(program.graph.nodes) or any(
         a.target != b.target for a, b in pairs if a.op == "call_function"
     ):
-        return None
+        return
     dense, slim = Execution(graph.program, subject.tensors, inputs), Execution(program, named_tensors(cut), inputs)
-    stays, matters = (torch.cat([m, torch.ones(1, dtype=torch.bool)]) for m in (~dead, needed))
-    with torch.no_grad(), full_precision(), evaluation(subject.model), evaluation(cut):
+    with torch.no_grad():
         for before, after in pairs:
             if before.op == "output":
                 break
             wanted, got = dense.step(before), slim.step(after)
             if before.op == "call_function" and isinstance(wanted, Tensor) and isinstance(got, Tensor):
-                what = _compare(wanted, got, graph.boxes.get(before), stays, matters, tolerance)
-                if what is not None:
-                    return InnerDifferenceError(before, what)
-    return None
+                compare(before, wanted, got)
 
 
 def _compare(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_prune.errors import SlimError, first_line
 from ssl_prune.slimming.proof.differences import all_finite, largest, relative_error
 from ssl_prune.utils.inputs import Inputs, evaluation, full_precision, leaves, map_tensors
-from ssl_prune.utils.tensors import run_aside
+from ssl_prune.utils.tensors import Aside
 
 __all__ = ["Expected", "Proof", "fresh_inputs", "spread", "verify"]
 
@@ -102,16 +102,16 @@ class Expected:
 
     def _trials(self) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
         """What is compared, the inputs, and the outputs of the network on them."""
-        sparse, inputs = self._sparse, self._inputs
+        run, inputs = Aside(self._sparse), self._inputs
         if self.slow:
-            yield from _slow_trials(sparse, inputs)
+            yield from _slow_trials(run, inputs)
             return
-        yield "the example", inputs, leaves(run_aside(sparse, inputs))
+        yield "the example", inputs, leaves(run(inputs))
         for seed in range(3):
             fresh = fresh_inputs(inputs, seed)
-            yield f"fresh input {seed}", fresh, leaves(run_aside(sparse, fresh))
+            yield f"fresh input {seed}", fresh, leaves(run(fresh))
         for what, trial in (("twice the batch", _batch(inputs, fresh_inputs(inputs, 3))), *_other_sizes(inputs, _next)):
-            outputs = _taken(sparse, trial)
+            outputs = _taken(run, trial)
             if outputs is not None:
                 yield what, trial, outputs
 
@@ -137,6 +137,7 @@ def verify(
     """
     worst = 0.0
     with evaluation(sparse), evaluation(slim):
+        run = Aside(slim)
         for what, trial, wanted in expected or Expected(sparse, inputs):
             if not all_finite(wanted):
                 raise SlimError(
@@ -144,7 +145,7 @@ def verify(
                     "compared. Look for NaN or infinite weights or statistics"
                 )
             try:
-                got = leaves(run_aside(slim, trial))
+                got = leaves(run(trial))
             except Exception as error:
                 return Proof(math.inf, f"{what}: the cut network raises {type(error).__name__}: {first_line(error)}")
             if [t.shape for t in wanted] != [t.shape for t in got]:
@@ -159,32 +160,32 @@ def verify(
     return Proof(worst, None)
 
 
-def _slow_trials(sparse: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
+def _slow_trials(run: Aside, inputs: Inputs) -> Iterator[tuple[str, Inputs, list[Tensor]]]:
     """The example and two fresh inputs of another, smaller size in one batch, or a batch of the example and a fresh one.
 
     Each of the trials shows several things at once.
     """
     for what, smaller in _other_sizes(inputs, _half):
         pair = _batch(smaller, fresh_inputs(smaller, 3))
-        outputs = _taken(sparse, pair)
+        outputs = _taken(run, pair)
         if outputs is not None:
-            yield "the example", inputs, leaves(run_aside(sparse, inputs))
+            yield "the example", inputs, leaves(run(inputs))
             yield f"a batch of {what}", pair, outputs
             return
     fresh = fresh_inputs(inputs, 0)
     pair = _batch(inputs, fresh)
-    outputs = _taken(sparse, pair)
+    outputs = _taken(run, pair)
     if outputs is not None:
         yield "the example and a fresh input in one batch", pair, outputs
         return
-    yield "the example", inputs, leaves(run_aside(sparse, inputs))
-    yield "fresh input 0", fresh, leaves(run_aside(sparse, fresh))
+    yield "the example", inputs, leaves(run(inputs))
+    yield "fresh input 0", fresh, leaves(run(fresh))
 
 
-def _taken(sparse: nn.Module, trial: Inputs) -> list[Tensor] | None:
+def _taken(run: Aside, trial: Inputs) -> list[Tensor] | None:
     """Outputs of a network on inputs of another size; None where it does not take them."""
     try:
-        outputs = leaves(run_aside(sparse, trial))
+        outputs = leaves(run(trial))
     except Exception:  # a network of one batch size, or of one input size
         return None
     return outputs if all_finite(outputs) else None
