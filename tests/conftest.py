@@ -26,6 +26,7 @@ def seeded():
     torch.set_num_threads(1)  # a benchmark under test may have asked for more
 
 
+@pytest.hookimpl(tryfirst=True)  # before the names are made by which the workers share them out
 def pytest_collection_modifyitems(items):
     """On several workers tests that share what a file makes once go to the same one."""
     for item in items:

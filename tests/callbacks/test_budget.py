@@ -357,6 +357,7 @@ def test_times_of_several_processes_are_refused(trainer, monkeypatch):
         trainer(GroupLasso("coupled"), Budget(latency=0.5), epochs=2).fit(Lit(), loader())
 
 
+@pytest.mark.slow
 def test_a_transformer_gives_heads_and_hidden_units(trainer):
     class Patches(Lit):
         def __init__(self):

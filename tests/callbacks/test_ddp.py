@@ -57,7 +57,9 @@ torch.distributed.destroy_process_group()  # what gloo still holds at exit can a
 """
 
 
-@pytest.mark.parametrize("solver", ["proximal", "budget", pytest.param("subgradient", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "solver", ["budget", *(pytest.param(s, marks=pytest.mark.slow) for s in ("proximal", "subgradient"))]
+)
 def test_ranks_agree_and_the_first_one_writes(tmp_path, solver):
     import torch
 

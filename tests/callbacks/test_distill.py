@@ -56,6 +56,7 @@ def test_a_teacher_adds_its_term_after_the_window_alone(trainer):
         record.check(step, teacher, weight, 3.0)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_teacher_goes_on_to_the_same_numbers(trainer, tmp_path):
     whole = Lit()
     trainer(GroupLasso("coupled"), Budget(macs=0.5), Distill(), wide.Save(tmp_path), epochs=8).fit(whole, loader())

@@ -97,7 +97,7 @@ def results(folder, devices, what):
 @pytest.mark.parametrize(
     ("devices", "strategy"),
     [
-        pytest.param(2, "ddp", id="2"),
+        pytest.param(2, "ddp", marks=pytest.mark.slow, id="2"),
         pytest.param(2, "ddp_find_unused_parameters_true", marks=pytest.mark.slow, id="2-unused"),
         pytest.param(4, "ddp", marks=pytest.mark.slow, id="4"),
     ],

@@ -126,6 +126,7 @@ def test_a_run_times_the_first_samples_of_its_training(trainer, monkeypatch, exa
     assert torch.equal(reports[0], wanted)
 
 
+@pytest.mark.slow
 def test_milliseconds_are_a_share_of_the_time_of_the_training_data(trainer, monkeypatch):
     monkeypatch.setattr("ssl_prune.sizes.latency_model.latency", lambda *_, **__: 0.01)
     monkeypatch.setattr("ssl_prune.budget.problem.latency", lambda *_, **__: 0.008)

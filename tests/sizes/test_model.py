@@ -13,13 +13,24 @@ from ssl_prune.graph import trace
 from ssl_prune.groups import partition
 from ssl_prune.sizes.remaining import remaining
 
+DEEP = {"ResNet32", "ResNet56", "MobileNetV1", "MobileNetV2"}
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name
+    for name in models.__all__
+    if name not in ("ImageClassifier", "ResNet")
+]
+SOME = [
+    pattern if place % 2 == 0 else pytest.param(pattern, marks=pytest.mark.slow)
+    for place, pattern in enumerate([p for p in PATTERNS if p.first][3::7])
+]
+
 
 def killed(parts, dead):
     """Set the dead groups to zero."""
     parts.groups.scale_((~dead).to(parts.groups.dtype))
 
 
-@pytest.mark.parametrize("name", [name for name in models.__all__ if name not in ("ImageClassifier", "ResNet")])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_dense_size_is_what_a_network_costs(name):
     net = getattr(models, name)().eval()
     x = torch.zeros(1, *net.input_shape)
@@ -74,7 +85,7 @@ def test_a_product_of_values_falls_with_its_channels(name, dead):
     assert fell == dead * (6 * 5 + 6 * 4 + products * 6 * 6)
 
 
-@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p.first][3::7], ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("pattern", SOME, ids=lambda pattern: pattern.name)
 def test_a_size_is_that_of_a_cut_pattern_or_something_is_said_to_be_kept(pattern):
     net, x = pattern.build()
     try:
@@ -151,7 +162,7 @@ def test_a_group_that_goes_takes_all_of_its_channels_along(groups):
     assert result.model[2].groups == 3 - groups
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_size_is_that_of_the_cut_network(network, seed):
     net, x = network
     graph = trace(net, x)

@@ -40,7 +40,7 @@ def some(number, **options):
     return settings(max_examples=number, suppress_health_check=checks, **options)
 
 
-@some(25, derandomize=True)
+@some(10, derandomize=True)
 @given(made=networks(), columns=st.booleans())
 def test_slim_equals_sparse(made, columns):
     check(*made, columns)

@@ -70,7 +70,7 @@ def trained():
     return net
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["crops", "columns"])
+@pytest.fixture(scope="module", params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["crops", "columns"])
 def made(request, tmp_path_factory):
     net, x = trained(), torch.randn(2, 2, 6, 6)
     with pytest.MonkeyPatch.context() as patch:
