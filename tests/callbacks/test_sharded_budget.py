@@ -9,8 +9,7 @@ import warnings
 
 import pytest
 import torch
-
-from ssl_prune import load_slim
+from safetensors.torch import load_file
 
 SCRIPT = """
 import os, sys, weakref, warnings
@@ -131,10 +130,7 @@ def budget(name, file=True, **options):
 
 def decisions(callback):
     solver = callback.solver
-    return {
-        "dead": solver.dead, "gone": solver.gone, "keys": solver.keys, "history": solver.history,
-        "reached": callback.reached and (callback.reached.left, callback.reached.missed),
-    }
+    return {"dead": solver.dead, "gone": solver.gone, "keys": solver.keys, "history": solver.history}
 
 
 def run(name, lit, pruning, **options):
@@ -155,6 +151,7 @@ def run(name, lit, pruning, **options):
         found["held_out"] = [(e.name, e.samples, e.accuracy) for e in slim[0].report.evaluations]
     if len(pruning) > 1:
         found["decisions"] = decisions(pruning[1])
+        found["reached"] = pruning[1].reached and pruning[1].reached.left
     return found
 
 
@@ -170,27 +167,27 @@ def failing(*args):
     raise ValueError("nothing can be seen here")
 
 
+class Stop(pl.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            trainer.save_checkpoint(f"{folder}/{processes}.ckpt")
+
+
 found = {}
 for name in wanted:
     if name in ("normed", "plain"):
         found[name] = run(name, Lit(name == "normed"), budget(name))
-    if name == "l1":  # nothing else needs a graph or an example
+    elif name == "l1":  # nothing else needs a graph, and there is no example
         found[name] = run(name, Lit(example=False), [L1(0.3)])
-    if name == "alone":  # no Slim: the budget says what is reached
+    elif name == "alone":  # no Slim: the budget says what is reached
         found[name] = run(name, Lit(), budget(name), slim=False)
-    if name == "ranks":
+    elif name == "ranks":
         options = dict(score=LayerwiseRank(Magnitude()), cost_exponent=0.5)
         found[name] = run(name, Lit(), budget(name, **options), slim=False)
-    if name == "resumed":
-        path = f"{folder}/{processes}.ckpt"
-        fit(Lit(), budget(name, file=False, window=("5it", "0.6")), epochs=6).save_checkpoint
-        class Stop(pl.Callback):
-            def on_train_epoch_end(self, trainer, pl_module):
-                if trainer.current_epoch == 2:
-                    trainer.save_checkpoint(path)
+    elif name == "resumed":
         found["unbroken"] = run("unbroken", Lit(), [*budget(name, file=False), Stop()])
-        found[name] = run(name, Lit(), budget(name, file=False), ckpt_path=path)
-    if name == "failing":
+        found[name] = run(name, Lit(), budget(name, file=False), ckpt_path=f"{folder}/{processes}.ckpt")
+    elif name == "failing":
         true, monitor.remaining = monitor.remaining, failing
         found[name] = refused([L1(0.1), SparsityMonitor()])
         monitor.remaining = true
@@ -211,3 +208,54 @@ def launch(folder, processes, names):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
+
+
+def same(many, one):
+    """What every process knows is what one process knows."""
+    for key in {"logged", "decisions"} & one.keys():
+        torch.testing.assert_close(many[key], one[key], rtol=1e-3, atol=1e-6)
+    assert one["logged"][-1]["macs_left"] < 0.9
+
+
+def same_slim(folder, name, many, one):
+    assert many["plan"] == one["plan"]
+    assert (many["params"], many["macs"], many["held_out"]) == (one["params"], one["macs"], one["held_out"])
+    assert one["params"][1] < one["params"][0]
+    torch.testing.assert_close(*(load_file(folder / f"{n}-{name}.safetensors") for n in (2, 1)), rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_decide_and_cut_as_one(tmp_path):
+    one, many = launch(tmp_path, 1, ["normed"])["normed"], launch(tmp_path, 2, ["normed", "failing"])
+    for rank in many:
+        same(rank["normed"], one)
+    assert (many[0]["normed"]["reached"], many[1]["normed"]["reached"]) == (one["reached"], None)
+    first, second = (rank["normed"] for rank in many)
+    same_slim(tmp_path, "normed", first, one)
+    assert (first["written"], second["written"]) == (1, 0)
+    assert json.loads((tmp_path / "2-normed-budget.json").read_text())["missed"] == ""
+    # A process has its shards and one parameter of them all.
+    assert second["most"] == max(second["sizes"])
+    # The score and the norms go together; where decisions begin and zeros freeze, these are looked for.
+    assert set(first["sent"]) == {0, 1, 2}
+    assert first["sent"].count(2) == 2
+    # One process looks for all, and where it fails all say so.
+    assert many[0]["failing"] == "ValueError: nothing can be seen here"
+    assert many[1]["failing"] == (
+        "SlimError: process 0 looked at the whole network for all, and it failed there: ValueError: nothing can be seen here"
+    )
+
+
+@pytest.mark.slow
+def test_other_networks_and_callbacks_and_a_run_that_was_stopped(tmp_path):
+    names = ["plain", "l1", "alone", "ranks", "resumed"]
+    one, many = launch(tmp_path, 1, names), launch(tmp_path, 2, names)
+    for rank in many:
+        for name in one:
+            same(rank[name], one[name])
+        torch.testing.assert_close(rank["resumed"]["decisions"], rank["unbroken"]["decisions"], rtol=0, atol=0)
+    for name in ("plain", "l1", "resumed", "unbroken"):
+        same_slim(tmp_path, name, many[0][name], one[name])
+    assert many[0]["resumed"]["plan"] == many[0]["unbroken"]["plan"]
+    for name in ("plain", "alone", "ranks"):
+        assert many[0][name]["reached"] == one[name]["reached"]
+        assert json.loads((tmp_path / f"2-{name}-budget.json").read_text())["missed"] == ""
