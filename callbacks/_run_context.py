@@ -15,7 +15,7 @@ from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._network import check_fit, finish, handed_on, inputs_of
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
-from ssl_prune.groups.shards import is_sharded
+from ssl_prune.groups.shards import has_shards
 from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.timing import RunLength
 from ssl_prune.utils.inputs import Inputs, as_call, leaves, map_tensors
@@ -131,7 +131,7 @@ class RunContext:
         given = map_tensors(move, example)
         finish(pl_module, given)
         inputs = handed_on(pl_module, network, given)
-        if is_sharded(network.parameters()):
+        if has_shards(network):
             return map_tensors(lambda t: t.cpu(), inputs)
         if self._first is not None and not self._fits:
             check_fit(pl_module, network, inputs)
@@ -157,7 +157,7 @@ class RunContext:
         Raises:
             ValueError: it has shards, and was not traced before.
         """
-        if is_sharded(network.parameters()):
+        if has_shards(network):
             return self._known_graph(network)
         shapes = _shapes(network)
         inputs = repr([(t.shape, t.dtype, t.device) for t in leaves(as_call(example))])

@@ -11,17 +11,11 @@ from ssl_prune._lightning import pl
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.errors import SlimError, first_line
 from ssl_prune.groups.gathered import gathered
-from ssl_prune.groups.shards import is_sharded, reshard
+from ssl_prune.groups.shards import has_shards
 
-__all__ = ["drop_whole", "gather_at_end", "has_shards", "on_one", "whole_of"]
+__all__ = ["drop_whole", "gather_at_end", "on_one", "whole_of"]
 
 T = TypeVar("T")
-
-
-def has_shards(network: nn.Module) -> bool:
-    """Whether each process has only a part of the parameters; what a validation has gathered is let go of."""
-    reshard(network)
-    return is_sharded(network.parameters())
 
 
 def on_one(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module, look: Callable[[nn.Module], T]) -> T:
@@ -69,7 +63,8 @@ def gather_at_end(trainer: pl.Trainer, pl_module: pl.LightningModule, network: n
 
 def whole_of(pl_module: pl.LightningModule, network: nn.Module) -> nn.Module:
     """What `gather_at_end` has made of a network with shards, in the first process; else the network."""
-    return RunContext.of(pl_module).gathered.get(network) or network
+    whole = RunContext.of(pl_module).gathered.get(network)
+    return network if whole is None else whole
 
 
 def drop_whole(pl_module: pl.LightningModule, network: nn.Module) -> None:

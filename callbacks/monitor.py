@@ -9,7 +9,8 @@ from ssl_prune.callbacks._network import network_of
 from ssl_prune.callbacks._resumes import Remembers
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._step import StepCallback
-from ssl_prune.callbacks._whole import has_shards, on_one
+from ssl_prune.callbacks._whole import on_one
+from ssl_prune.groups.shards import has_shards
 from ssl_prune.shrinking import lineage_of
 from ssl_prune.sizes.remaining import Remaining, remaining
 
@@ -67,7 +68,9 @@ class SparsityMonitor(Remembers):
         values = {"macs_left": left.macs[1] / max(macs, 1), "params_left": left.params[1] / params}
         penalties = [c for c in trainer.callbacks if isinstance(c, StepCallback) and c.solver is not None]  # type: ignore[attr-defined]
         if penalties:
-            values["groups_alive"] = float(sum(int(c.groups.alive().sum()) for c in penalties if c.groups is not None))
+            values["groups_alive"] = float(
+                sum(int(c.groups.total(c.groups.alive())) for c in penalties if c.groups is not None)
+            )
             values["strength"] = max(c.solver.current_strength for c in penalties if c.solver is not None)
         for name, value in values.items():
             # The same on every process, and known on every process to callbacks that watch it.

@@ -18,7 +18,8 @@ from ssl_prune.callbacks._resumes import Remembers
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
-from ssl_prune.callbacks._whole import drop_whole, gather_at_end, has_shards, whole_of
+from ssl_prune.callbacks._whole import drop_whole, gather_at_end, whole_of
+from ssl_prune.groups.shards import has_shards
 from ssl_prune.latency import compare_latency, without_zeros
 from ssl_prune.oneshot.threshold import check_threshold
 from ssl_prune.pipeline import slim
@@ -37,7 +38,8 @@ class Slim(Remembers, Writes):
     """Cut at the end of a fit, prove, save, report.
 
     Beside `path` lie the report (`.json`), a picture of the widths (`.png`, with matplotlib) and the exports. The
-    trained LightningModule stays as it is; the slim network is `result.model`.
+    trained LightningModule stays as it is; the slim network is `result.model`. A network with shards is gathered, cut and
+    timed on the CPU of the first process.
 
     Args:
         path: the slim file, usually ending in .safetensors; its folder is made. Relative paths count from the
@@ -138,7 +140,8 @@ class Slim(Remembers, Writes):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Let go of what was gathered."""
-        drop_whole(pl_module, network_of(pl_module, self.module))
+        if stage == "fit":
+            drop_whole(pl_module, network_of(pl_module, self.module))
 
     def run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> RunReport:
         """Cut, save and report now.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ShardMember",
     "ShardedPartition",
+    "has_shards",
     "is_sharded",
     "local",
     "norms_beside",
@@ -194,6 +195,12 @@ def on_shards(groups: Partition) -> Partition:
 def is_sharded(params: Iterable[Tensor]) -> bool:
     """Whether any of the tensors is a DTensor."""
     return any(_is_dtensor(p) for p in params)
+
+
+def has_shards(model: nn.Module) -> bool:
+    """Whether each process has only a part of the parameters; what a validation has gathered is let go of."""
+    reshard(model)
+    return is_sharded(model.parameters())
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -178,7 +178,7 @@ for name in wanted:
     if name in ("normed", "plain"):
         found[name] = run(name, Lit(name == "normed"), budget(name))
     elif name == "l1":  # nothing else needs a graph, and there is no example
-        found[name] = run(name, Lit(example=False), [L1(0.3)])
+        found[name] = run(name, Lit(example=False), [L1(1.0)])
     elif name == "alone":  # no Slim: the budget says what is reached
         found[name] = run(name, Lit(), budget(name), slim=False)
     elif name == "ranks":
