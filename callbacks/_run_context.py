@@ -131,7 +131,7 @@ class RunContext:
         given = map_tensors(move, example)
         finish(pl_module, given)
         inputs = handed_on(pl_module, network, given)
-        if has_shards(network):
+        if has_shards(network, pl_module):
             return map_tensors(lambda t: t.cpu(), inputs)
         if self._first is not None and not self._fits:
             check_fit(pl_module, network, inputs)

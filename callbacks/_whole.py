@@ -33,7 +33,7 @@ def on_one(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Modul
     first, found, failure = trainer.is_global_zero, None, None
     try:
         whole: nn.Module | None = network
-        if has_shards(network):
+        if has_shards(network, pl_module):
             whole = gathered(network, first)
         if first and whole is not None:
             RunContext.of(pl_module).stands_for(whole, network)
@@ -54,7 +54,7 @@ def on_one(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Modul
 def gather_at_end(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module) -> None:
     """Have the whole network in the first process from the end of the training on; once however many callbacks ask."""
     known = RunContext.of(pl_module).gathered
-    if network in known or trainer.fast_dev_run or not has_shards(network):  # type: ignore[attr-defined]
+    if network in known or trainer.fast_dev_run or not has_shards(network, pl_module):  # type: ignore[attr-defined]
         return
     kept: list[nn.Module] = []
     on_one(trainer, pl_module, network, kept.append)

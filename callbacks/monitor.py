@@ -59,7 +59,7 @@ class SparsityMonitor(Remembers):
         def look(whole: nn.Module) -> Remaining:
             return remaining(context.graph(whole, example), whole, example)
 
-        left = on_one(trainer, pl_module, network, look) if has_shards(network) else look(network)
+        left = on_one(trainer, pl_module, network, look) if has_shards(network, pl_module) else look(network)
         lineage = lineage_of(network)
         macs, params = left.macs[0], left.params[0]
         if lineage is not None:

@@ -115,7 +115,7 @@ class Slim(Remembers, Writes):
         """Refuse to time a network with shards elsewhere than where it is cut."""
         network = network_of(pl_module, self.module)
         place = next((p.device.type for p in network.parameters()), "cpu")
-        if "measured" in (self.round_to, self.columns) and has_shards(network) and place != "cpu":
+        if "measured" in (self.round_to, self.columns) and has_shards(network, pl_module) and place != "cpu":
             raise ValueError(
                 f'Slim: round_to or columns is "measured", but of a network with shards the whole is on the CPU, and it '
                 f"trains on {place}; give a number, or cut the slim file's network again in one process"

@@ -197,9 +197,14 @@ def is_sharded(params: Iterable[Tensor]) -> bool:
     return any(_is_dtensor(p) for p in params)
 
 
-def has_shards(model: nn.Module) -> bool:
-    """Whether each process has only a part of the parameters; what a validation has gathered is let go of."""
-    reshard(model)
+def has_shards(model: nn.Module, around: nn.Module | None = None) -> bool:
+    """Whether each process has only a part of the parameters; what a validation has gathered is let go of.
+
+    Args:
+        model: the network.
+        around: a module that holds it and may be the outermost one under `fully_shard`; default the network.
+    """
+    reshard(model if around is None else around)
     return is_sharded(model.parameters())
 
 

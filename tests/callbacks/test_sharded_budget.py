@@ -43,27 +43,28 @@ class Net(nn.Module):
 
 
 class Lit(pl.LightningModule):
-    def __init__(self, normed=True, example=True):
+    def __init__(self, normed=True, example=True, outer=False):
         super().__init__()
-        self.net = Net(normed)
+        self.net, self.outer = Net(normed), outer
         if example:
             self.example_input_array = torch.zeros(1, 1, 6, 6)
 
     def configure_model(self):
         if processes > 1 and not isinstance(next(self.net.parameters()), DTensor):
             mesh = self.device_mesh["data_parallel"]
-            for layer in (self.net.conv1, self.net.fc1):
+            for layer in (self.net.conv1, self.net.fc1) if not self.outer else ():
                 fully_shard(layer, mesh=mesh)
-            fully_shard(self.net, mesh=mesh)  # the rest, which stays gathered after a validation
+            # The rest, which stays gathered after a validation.
+            fully_shard(self if self.outer else self.net, mesh=mesh)
 
     def forward(self, x):
         return self.net(x)
 
     def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
     def validation_step(self, batch, batch_idx):
-        self.log("val_acc", (self.net(batch[0]).argmax(1) == batch[1]).float().mean(), sync_dist=True)
+        self.log("val_acc", (self(batch[0]).argmax(1) == batch[1]).float().mean(), sync_dist=True)
 
     def configure_optimizers(self):
         return torch.optim.AdamW(self.parameters(), lr=0.01)
@@ -181,6 +182,8 @@ for name in wanted:
         found[name] = run(name, Lit(example=False), [L1(1.0)])
     elif name == "alone":  # no Slim: the budget says what is reached
         found[name] = run(name, Lit(), budget(name), slim=False)
+    elif name == "outer":  # the LightningModule is sharded, all of it at once
+        found[name] = run(name, Lit(outer=True), budget(name))
     elif name == "ranks":
         options = dict(score=LayerwiseRank(Magnitude()), cost_exponent=0.5)
         found[name] = run(name, Lit(), budget(name, **options), slim=False)
@@ -247,15 +250,15 @@ def test_two_processes_decide_and_cut_as_one(tmp_path):
 
 @pytest.mark.slow
 def test_other_networks_and_callbacks_and_a_run_that_was_stopped(tmp_path):
-    names = ["plain", "l1", "alone", "ranks", "resumed"]
+    names = ["plain", "l1", "alone", "outer", "ranks", "resumed"]
     one, many = launch(tmp_path, 1, names), launch(tmp_path, 2, names)
     for rank in many:
         for name in one:
             same(rank[name], one[name])
         torch.testing.assert_close(rank["resumed"]["decisions"], rank["unbroken"]["decisions"], rtol=0, atol=0)
-    for name in ("plain", "l1", "resumed", "unbroken"):
+    for name in ("plain", "l1", "outer", "resumed", "unbroken"):
         same_slim(tmp_path, name, many[0][name], one[name])
     assert many[0]["resumed"]["plan"] == many[0]["unbroken"]["plan"]
-    for name in ("plain", "alone", "ranks"):
+    for name in ("plain", "alone", "outer", "ranks"):
         assert many[0][name]["reached"] == one[name]["reached"]
         assert json.loads((tmp_path / f"2-{name}-budget.json").read_text())["missed"] == ""
