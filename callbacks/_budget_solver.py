@@ -17,8 +17,10 @@ from ssl_prune.budget.provable import unprovable
 from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._run_context import RunContext, run_length
 from ssl_prune.callbacks._timed import LatencyMeasurement, TimedBatch
+from ssl_prune.callbacks._whole import on_one, whole_of
 from ssl_prune.graph import ChannelGraph, by_export
 from ssl_prune.groups import Partition
+from ssl_prune.groups.gathered import held_by
 from ssl_prune.latency import without_zeros
 from ssl_prune.report.budget_plot import plot_budget
 from ssl_prune.shrinking import dense_form
@@ -101,7 +103,7 @@ def budget_solver(
     )  # fmt: skip
     problem = make(kept=kept)
     if kept is None and not trial and not trainer.global_step:
-        kept = found = _kept_by_a_proof(trainer, graph, network, inputs if measured else example, problem)
+        kept = found = _kept_by_a_proof(trainer, pl_module, graph, network, inputs if measured else example, problem)
         problem = make(kept=found) if bool(found.any()) else problem
     measure = None
     if measured:
@@ -123,18 +125,25 @@ def budget_solver(
 
 
 def _kept_by_a_proof(
-    trainer: pl.Trainer, graph: ChannelGraph, network: nn.Module, inputs: Inputs, problem: BudgetProblem
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    graph: ChannelGraph,
+    network: nn.Module,
+    inputs: Inputs,
+    problem: BudgetProblem,
 ) -> Tensor:
     """What one process finds, for all: running statistics, which a proof looks at, may differ between processes."""
-    found = unprovable(graph, network, inputs, problem.parts) if trainer.is_global_zero else None
-    kept = trainer.strategy.broadcast(found)
-    assert kept is not None  # one process has found it
-    return kept
+
+    def look(whole: nn.Module) -> Tensor:
+        parts = replace(problem.parts, groups=held_by(problem.parts.groups, whole))
+        return unprovable(graph, whole, inputs, parts)
+
+    return on_one(trainer, pl_module, network, look)
 
 
 def left_now(pl_module: pl.LightningModule, network: nn.Module) -> dict[str, float]:
     """kind -> the share of the dense network that a cut would leave of the weights as they are now."""
-    dense, context = dense_form(network), RunContext.of(pl_module)
+    dense, context = dense_form(whole_of(pl_module, network)), RunContext.of(pl_module)
     example = context.example(pl_module, network)
     assert example is not None  # the groups needed it
     found = remaining(context.graph(dense, example), dense, example)

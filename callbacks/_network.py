@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from ssl_prune._lightning import pl
 from ssl_prune.errors import first_line
+from ssl_prune.groups.gathered import unhooked
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.utils.inputs import Inputs, call, evaluation, map_tensors
 from ssl_prune.utils.restored import restored
@@ -58,7 +59,10 @@ class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward pass 
 
 
 def handed_on(pl_module: pl.LightningModule, network: nn.Module, inputs: Inputs) -> Inputs:
-    """What `network` is called with when the LightningModule gets `inputs`; `inputs` if its forward cannot tell."""
+    """What `network` is called with when the LightningModule gets `inputs`; `inputs` if its forward cannot tell.
+
+    It is not called itself, and nothing is gathered where it has shards: one process alone may ask.
+    """
     if network is pl_module:
         return _accepted(inputs, network)
     seen: list[Inputs] = []
@@ -68,18 +72,19 @@ def handed_on(pl_module: pl.LightningModule, network: nn.Module, inputs: Inputs)
         seen.append({**dict(zip(names, args, strict=False)), **kwargs} if kwargs else args)
         raise _Reached
 
-    handle = network.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        for way in (_accepted(inputs, pl_module), (inputs,)):
-            with (
-                restored(pl_module),
-                evaluation(pl_module),
-                torch.random.fork_rng(devices=[]),
-                contextlib.suppress(Exception),
-            ):
-                call(pl_module, way)
-    finally:
-        handle.remove()
+    with unhooked(pl_module):
+        handle = network.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            for way in (_accepted(inputs, pl_module), (inputs,)):
+                with (
+                    restored(pl_module),
+                    evaluation(pl_module),
+                    torch.random.fork_rng(devices=[]),
+                    contextlib.suppress(Exception),
+                ):
+                    call(pl_module, way)
+        finally:
+            handle.remove()
     if not seen:
         return _accepted(inputs, network)
     only = seen[0][0] if isinstance(seen[0], tuple) and len(seen[0]) == 1 else None

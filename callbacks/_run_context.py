@@ -15,7 +15,7 @@ from ssl_prune.budget.solver import BudgetSolver
 from ssl_prune.callbacks._network import check_fit, finish, handed_on, inputs_of
 from ssl_prune.graph import ChannelGraph, trace
 from ssl_prune.groups import Partition
-from ssl_prune.groups.shards import is_sharded
+from ssl_prune.groups.shards import has_shards
 from ssl_prune.slimming.outcome.changes import BudgetChange
 from ssl_prune.timing import RunLength
 from ssl_prune.utils.inputs import Inputs, as_call, leaves, map_tensors
@@ -40,7 +40,7 @@ class StrengthFinder(Protocol):
     ) -> BudgetSolver:
         """The solver for these groups of the network in its dense form, and the network that trains."""
 
-    def judge(self, network: nn.Module, left: Mapping[str, float], why: str) -> BudgetChange | None:
+    def judge(self, network: nn.Module, left: Mapping[str, float], why: str, whole: nn.Module) -> BudgetChange | None:
         """Compare the stated size with the one that is left."""
 
 
@@ -52,6 +52,7 @@ class RunContext:
     Attributes:
         budgets: the `Budget` callbacks.
         waiting: penalties without a strength, which a `Budget` finds.
+        gathered: of networks with shards the whole ones, or None where another process has these.
     """
 
     _known: ClassVar[WeakKeyDictionary[pl.LightningModule, RunContext]] = WeakKeyDictionary()
@@ -59,6 +60,7 @@ class RunContext:
     def __init__(self) -> None:
         self.budgets: WeakSet[StrengthFinder] = WeakSet()
         self.waiting: WeakSet[pl.Callback] = WeakSet()
+        self.gathered: WeakKeyDictionary[nn.Module, nn.Module | None] = WeakKeyDictionary()
         self._first: Inputs | None = None
         self._fits = False
         self._trainer: ref[pl.Trainer] | None = None
@@ -74,6 +76,7 @@ class RunContext:
         """The one of this module, without what an earlier run left; every callback calls it in `setup`."""
         context = cls.of(pl_module)
         context._first, context._fits = None, False
+        context.gathered = WeakKeyDictionary()
         if context._trainer is None or context._trainer() is not trainer:
             context._trainer = ref(trainer)
             context.budgets, context.waiting = WeakSet(), WeakSet()
@@ -111,6 +114,7 @@ class RunContext:
         """One sample as `network` gets it: from `example_input_array`, else of a training batch; None where there is none.
 
         Both are inputs of the LightningModule. Where its forward hands the network something else, it is that which counts.
+        Of a network with shards it is on the CPU, where the whole one is.
         """
         example: Inputs | None = pl_module.example_input_array
         if example is None:
@@ -127,7 +131,9 @@ class RunContext:
         given = map_tensors(move, example)
         finish(pl_module, given)
         inputs = handed_on(pl_module, network, given)
-        if self._first is not None and not self._fits and not is_sharded(list(network.parameters())):
+        if has_shards(network, pl_module):
+            return map_tensors(lambda t: t.cpu(), inputs)
+        if self._first is not None and not self._fits:
             check_fit(pl_module, network, inputs)
             self._fits = True
         return inputs
@@ -146,7 +152,13 @@ class RunContext:
         return example
 
     def graph(self, network: nn.Module, example: Inputs) -> ChannelGraph:
-        """The channel graph of `network`; traced once however many callbacks ask, and again when a shape has changed."""
+        """The channel graph of `network`; traced once however many callbacks ask, and again when a shape has changed.
+
+        Raises:
+            ValueError: it has shards, and was not traced before.
+        """
+        if has_shards(network):
+            return self._known_graph(network)
         shapes = _shapes(network)
         inputs = repr([(t.shape, t.dtype, t.device) for t in leaves(as_call(example))])
         if network not in self._graphs or self._graphs[network][0] != shapes:
@@ -156,18 +168,22 @@ class RunContext:
             known[inputs] = trace(network, example)
         return known[inputs]
 
-    def known_graph(self, network: nn.Module) -> ChannelGraph:
-        """The graph of a network that is sharded by now, as it was traced in `setup`: names and shapes are still the same.
+    def stands_for(self, whole: nn.Module, network: nn.Module) -> None:
+        """Both have the same graphs: the one was gathered of the other."""
+        shapes = _shapes(network)
+        if network not in self._graphs or self._graphs[network][0] != shapes:
+            self._graphs[network] = shapes, {}
+        self._graphs[whole] = self._graphs[network]
 
-        Raises:
-            ValueError: it was not traced before it was sharded.
-        """
-        if network not in self._graphs or self._graphs[network][0] != _shapes(network):
+    def _known_graph(self, network: nn.Module) -> ChannelGraph:
+        """As it was traced in `setup`: names and shapes are still the same."""
+        shapes, graphs = self._graphs.get(network, ("", {}))
+        if not graphs or shapes != _shapes(network):
             raise ValueError(
                 f"{type(network).__name__} is sharded, and only a whole network can be traced: build it in the __init__ of "
                 "the LightningModule, set example_input_array there, and only shard it in configure_model"
             )
-        return next(iter(self._graphs[network][1].values()))
+        return next(iter(graphs.values()))
 
 
 def run_length(trainer: pl.Trainer) -> RunLength:

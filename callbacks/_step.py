@@ -13,7 +13,7 @@ from ssl_prune.callbacks._resumes import Resumes, unreadable
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.groups import Granularity, Partition, Patterns, partition
 from ssl_prune.groups.registry import granularity_of
-from ssl_prune.groups.shards import is_sharded, reshard
+from ssl_prune.groups.shards import reshard
 from ssl_prune.shrinking import Source, carry, dense_form, lineage_of
 from ssl_prune.solvers import Solver
 
@@ -197,9 +197,7 @@ class StepCallback(Resumes, ABC):
 
     def _partition(self, pl_module: pl.LightningModule, network: nn.Module) -> Partition:
         graph, context = None, RunContext.of(pl_module)
-        if self.kind.needs_graph and is_sharded(network.parameters()):
-            graph = context.known_graph(network)
-        elif self.kind.needs_graph:
+        if self.kind.needs_graph:
             example = context.needed_example(self, pl_module, network_of(pl_module, self.module))
             graph = context.graph(network, example)
         return partition(network, self.kind, include=self.include, exclude=self.exclude, graph=graph)

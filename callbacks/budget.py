@@ -22,6 +22,7 @@ from ssl_prune.callbacks._resumes import Resumes
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
+from ssl_prune.callbacks._whole import drop_whole, gather_at_end, whole_of
 from ssl_prune.groups import Partition
 from ssl_prune.schedules import Ramp
 from ssl_prune.scores import Score, TaylorGate
@@ -226,7 +227,9 @@ class Budget(Resumes, Writes):
             self._miss_metric(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Know the decisions, and miss a metric that was not logged."""
+        """Know the decisions and, of shards, the whole network; miss a metric that was not logged."""
+        if self._network is not None and (network := self._network()) is not None:
+            gather_at_end(trainer, pl_module, network)
         if self.path is None or self.solver is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._miss_metric(trainer)
@@ -239,29 +242,31 @@ class Budget(Resumes, Writes):
             return
         write_decisions(path, record, self.metric, self.measured, self.limits.kinds[0])
 
-    def judge(self, network: nn.Module, left: Mapping[str, float], why: str) -> BudgetChange | None:
+    def judge(self, network: nn.Module, left: Mapping[str, float], why: str, whole: nn.Module) -> BudgetChange | None:
         """Compare the stated size with the one that is left; `Slim` asks for it, else `teardown` does.
 
         Args:
             network: of which so much is left.
             left: kind -> the share of the dense network.
             why: the reason, if that is too much although all has gone that was to go.
+            whole: the same network, gathered if it has shards.
 
         Returns:
             What was stated and what is reached; None if the budget is of another network.
         """
         if self.solver is None or self.problem is None or self._network is None or self._network() is not network:
             return None
-        self.reached = outcome(self.problem, self.solver, left, why)
+        self.reached = outcome(self.problem, self.solver, left, why, whole)
         return self.reached
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Say whether the size was met; by now the network has the weights that it keeps."""
         network = None if self._network is None else self._network()
-        if stage != "fit" or network is None or not self._counts(trainer):
+        if stage != "fit" or network is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if self.reached is None:
-            self.judge(network, left_now(pl_module, network), "")
+            self.judge(network, left_now(pl_module, network), "", whole_of(pl_module, network))
+        drop_whole(pl_module, network)
         assert self.reached is not None
         message = miss(self.reached, self.limits)
         if message and self.solver is not None and not self.solver.unmet:  # which was said when the window ended
@@ -284,11 +289,6 @@ class Budget(Resumes, Writes):
     def _decisions(self) -> dict[str, Any] | None:
         problem, solver = self.problem, self.solver
         return None if problem is None or solver is None else budget_record(problem, solver, self.reached)
-
-    def _counts(self, trainer: pl.Trainer) -> bool:
-        """This process speaks for a run that was to meet a size."""
-        trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-        return self.solver is not None and self.problem is not None and trainer.is_global_zero and not trial
 
     def _miss_metric(self, trainer: pl.Trainer) -> None:
         """Say that there is no value of this name; the default one was not asked for."""

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks._network import network_of, refuse_sharded
+from ssl_prune.callbacks._network import network_of
 from ssl_prune.callbacks._options import refuse_lost
 from ssl_prune.callbacks._run_context import RunContext, run_length
 from ssl_prune.callbacks._step import StepCallback
@@ -138,7 +138,6 @@ class Penalise(StepCallback):
     ) -> Solver:
         """The solver of the penalty, or what a `Budget` has in its place."""
         if self.strength is None:
-            refuse_sharded(self, pl_module, "a Budget works under ddp; or give a strength")
             budget = RunContext.of(pl_module).budget
             assert budget is not None  # `on_fit_start` has seen one
             return budget.make_solver(trainer, pl_module, network, groups, network_of(pl_module, self.module))

@@ -12,12 +12,14 @@ from torch import nn
 from ssl_prune._lightning import pl
 from ssl_prune.budget.reached import shares_of, why_more
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
-from ssl_prune.callbacks._network import network_of, refuse_sharded
+from ssl_prune.callbacks._network import network_of
 from ssl_prune.callbacks._options import refuse_lost
 from ssl_prune.callbacks._resumes import Remembers
 from ssl_prune.callbacks._run_context import RunContext
 from ssl_prune.callbacks._targets import Writes
 from ssl_prune.callbacks._timed import TimedBatch
+from ssl_prune.callbacks._whole import drop_whole, gather_at_end, whole_of
+from ssl_prune.groups.shards import has_shards
 from ssl_prune.latency import compare_latency, without_zeros
 from ssl_prune.oneshot.threshold import check_threshold
 from ssl_prune.pipeline import slim
@@ -36,7 +38,8 @@ class Slim(Remembers, Writes):
     """Cut at the end of a fit, prove, save, report.
 
     Beside `path` lie the report (`.json`), a picture of the widths (`.png`, with matplotlib) and the exports. The
-    trained LightningModule stays as it is; the slim network is `result.model`.
+    trained LightningModule stays as it is; the slim network is `result.model`. A network with shards is gathered, cut and
+    timed on the CPU of the first process.
 
     Args:
         path: the slim file, usually ending in .safetensors; its folder is made. Relative paths count from the
@@ -109,13 +112,14 @@ class Slim(Remembers, Writes):
             self.refuse_targets(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a network of which this process has only a part."""
-        refuse_sharded(
-            self,
-            pl_module,
-            "save the checkpoint whole, with ModelParallelStrategy(save_distributed_checkpoint=False), and cut it with "
-            "ssl-prune slim --ckpt_path",
-        )
+        """Refuse to time a network with shards elsewhere than where it is cut."""
+        network = network_of(pl_module, self.module)
+        place = next((p.device.type for p in network.parameters()), "cpu")
+        if "measured" in (self.round_to, self.columns) and has_shards(network, pl_module) and place != "cpu":
+            raise ValueError(
+                f'Slim: round_to or columns is "measured", but of a network with shards the whole is on the CPU, and it '
+                f"trains on {place}; give a number, or cut the slim file's network again in one process"
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -124,11 +128,20 @@ class Slim(Remembers, Writes):
         self._timed.take(batch)
         RunContext.of(pl_module).remember(pl_module, batch)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have the whole network in the process that cuts it."""
+        gather_at_end(trainer, pl_module, network_of(pl_module, self.module))
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cut the network as training left it; one process does it for all."""
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.run(trainer, pl_module)
             trainer.print(f"\n{self.report}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let go of what was gathered."""
+        if stage == "fit":
+            drop_whole(pl_module, network_of(pl_module, self.module))
 
     def run(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> RunReport:
         """Cut, save and report now.
@@ -138,26 +151,27 @@ class Slim(Remembers, Writes):
             SlimError: the network's outputs are not finite, or an export differs.
         """
         network, context = network_of(pl_module, self.module), RunContext.of(pl_module)
+        whole = whole_of(pl_module, network)
         example = context.needed_example(self, pl_module, network)
         self.refuse_unwritable(trainer)
         # What is measured is measured on the batch that counts; the graph needs one sample only.
-        graph = None if "measured" in (self.round_to, self.columns) else context.graph(network, example)
+        graph = None if "measured" in (self.round_to, self.columns) else context.graph(whole, example)
         batch = self._timed.inputs(pl_module, network, example)
         inputs = batch if graph is None else example
         self.result = slim(
-            network, inputs, self.exact, self.tolerance, columns=self.columns, threshold=self.threshold,
+            whole, inputs, self.exact, self.tolerance, columns=self.columns, threshold=self.threshold,
             round_to=self.round_to, graph=graph,
         )  # fmt: skip
         budget = context.budget
         if budget is not None:
             report = self.result.report
-            sized = budget.judge(network, shares_of(report), why_more(report))
+            sized = budget.judge(network, shares_of(report), why_more(report), whole)
             self.result = replace(self.result, report=replace(report, budget=sized))
         path = self.target(trainer)
         if path is not None:  # before anything that may go wrong with data
             path.parent.mkdir(parents=True, exist_ok=True)
             save_slim(path, self.result)
-        sparse = dense_form(network)  # what Shrink has cut is there again, as zeros
+        sparse = dense_form(whole)  # what Shrink has cut is there again, as zeros
         evaluations = [
             evaluate_on(name, batches, trainer, pl_module, network, sparse, self.result.model)
             for name, batches in held_out(trainer)

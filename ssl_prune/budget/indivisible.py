@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ssl_prune.graph import ChannelGraph
 from ssl_prune.groups import Partition
+from ssl_prune.groups.shards import on_shards, whole
 from ssl_prune.slimming.analysis.rectangular import regular
 
 __all__ = ["IndivisibleGroups", "indivisible", "units_of"]
@@ -103,6 +104,7 @@ def indivisible(graph: ChannelGraph, groups: Partition, kept: Tensor | None = No
         >>> found.groups.num_groups  # 4 pairs of each convolution's channels
         8
     """
+    groups = whole(groups)
     units = units_of(graph, groups)
     roots = _roots(graph)
     # A unit that something writes and that is in no group keeps what it is tied to.
@@ -183,4 +185,4 @@ def _merged(groups: Partition, number: Tensor, count: int) -> Partition:
     members = [replace(m, index=table.to(m.index.device)[m.index]) for m in groups.members if m.index is not None]
     layer = torch.zeros(count, dtype=torch.long)
     layer[number.flip(0)] = groups.layer.cpu().flip(0)
-    return Partition(members, groups.layers, layer, groups.kind)
+    return on_shards(Partition(members, groups.layers, layer, groups.kind))

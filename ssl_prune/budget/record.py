@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from torch import nn
+
 from ssl_prune.budget.problem import BudgetProblem
 from ssl_prune.budget.reached import reached
 from ssl_prune.budget.solver import BudgetSolver
+from ssl_prune.groups.gathered import held_by
 from ssl_prune.slimming.outcome.changes import BudgetChange
 
 __all__ = ["RECORDED", "budget_record", "outcome"]
@@ -17,7 +20,9 @@ __all__ = ["RECORDED", "budget_record", "outcome"]
 RECORDED = ("limits", "left", "reached", "missed", "projected", "groups", "channels", "history")
 
 
-def outcome(problem: BudgetProblem, solver: BudgetSolver, left: Mapping[str, float], why: str) -> BudgetChange:
+def outcome(
+    problem: BudgetProblem, solver: BudgetSolver, left: Mapping[str, float], why: str, network: nn.Module
+) -> BudgetChange:
     """The size that a run has reached, beside the one that was stated.
 
     Args:
@@ -25,6 +30,7 @@ def outcome(problem: BudgetProblem, solver: BudgetSolver, left: Mapping[str, flo
         solver: what took the decisions.
         left: kind -> the share of the dense network that is left; of other kinds what is left is what was planned.
         why: the reason, if that is too much although all has gone that was to go.
+        network: with whole parameters, where those of the solver are shards.
     """
     names = problem.parts.groups
     layers = Counter(names.layers[i] for i in names.layer.cpu()[solver.dead].tolist())
@@ -32,7 +38,8 @@ def outcome(problem: BudgetProblem, solver: BudgetSolver, left: Mapping[str, flo
     if solver.frozen and "latency" in planned.limits:  # no estimate decides that
         over, limit = solver.over, planned.limits["latency"]
         planned.left["latency"] = min(planned.left["latency"], limit) if over is None else limit + over
-    back = int((solver.groups.alive().cpu() & solver.dead).sum()) if len(solver.dead) == solver.groups.num_groups else 0
+    groups = held_by(solver.groups, network)
+    back = int((groups.alive().cpu() & solver.dead).sum()) if len(solver.dead) == groups.num_groups else 0
     if not solver.frozen:
         why = f"the run stopped at step {solver.step_count}, before its window ends at step {solver.last}"
     elif back:

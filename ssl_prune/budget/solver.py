@@ -17,6 +17,7 @@ from ssl_prune.budget.measure import at_zero
 from ssl_prune.budget.measured_choice import fit, plan, unmet
 from ssl_prune.errors import SlimError
 from ssl_prune.groups import Partition
+from ssl_prune.groups.shards import norms_beside
 from ssl_prune.masks import clear_state
 from ssl_prune.penalties import GroupLasso
 from ssl_prune.penalties.functional import shrink_factor
@@ -69,7 +70,7 @@ class BudgetSolver(Solver):
         history: of each decision (step, share that is due, share that is left, strength), of the first limit.
 
     Raises:
-        ValueError: `every` is not positive, a negative cost_exponent, sharded parameters, or a window without a step.
+        ValueError: `every` is not positive, a negative cost_exponent, or a window without a step.
     """
 
     def __init__(
@@ -88,11 +89,6 @@ class BudgetSolver(Solver):
         stated: Limits | None = None,
     ) -> None:
         super().__init__(groups, GroupLasso("none"), 0.0, run=run)
-        if self.groups.is_sharded:
-            raise ValueError(
-                f"{self.groups.members[0].name} is sharded (a DTensor), expected whole parameters: a budget judges the "
-                "network as it would be cut; train with ddp or in one process, or give the penalty a strength instead"
-            )
         check_whole(every, "Budget: every", 1, "optimizer steps")
         check_number(cost_exponent, "Budget: cost_exponent", low=0)
         self.score, self.controller, self.window = score, controller, window
@@ -100,7 +96,7 @@ class BudgetSolver(Solver):
         self._stated = Limits.of(controller.limits) if stated is None else stated
         self.first, self.last = moments(window, self.run)
         self._ahead = max(1, round(Time.of(lookahead, "Budget: lookahead").exact(self.run, "Budget: lookahead")))
-        score.bind(groups)
+        score.bind(self.groups)
         self.dead = torch.zeros(groups.num_groups, dtype=torch.bool)
         self.keys = torch.zeros(groups.num_groups, dtype=torch.float64)
         self.gone = torch.full((groups.num_groups,), -1)
@@ -173,22 +169,23 @@ class BudgetSolver(Solver):
         return {kind: due_share(self.window, self.run, step, limit) for kind, limit in self.controller.limits.items()}
 
     def _act(self, binding: Binding, step: int) -> None:
-        if not self.frozen:
-            # Before the step there is no gradient yet where a closure computes it, as Lightning's does.
-            self.score.update()
+        # The score looks after the step: before it there is no gradient where a closure computes it, as Lightning's does.
         if self.frozen or step < self.first:
+            if not self.frozen:
+                self.score.update()
             super()._act(binding, step)
             return
+        norms = norms_beside(self.groups, self.score.update)
         if (step - self.first) % self.every == 0 or self._weights is None:
-            self._decide(step, binding)
-        self._shrink(binding)
+            self._decide(step, binding, norms)
+        self._shrink(binding, norms)
         if self._met or step + 1 >= self.last:
             self._project(binding)
 
     def _penalise(self, binding: Binding, strength: float) -> None:
         raise AssertionError("a budget acts by itself")
 
-    def _decide(self, step: int, binding: Binding) -> None:
+    def _decide(self, step: int, binding: Binding, norms: Tensor) -> None:
         if self._weights is None:  # what was zero before the window is gone already
             self.dead |= ~self.groups.alive().cpu() & ~self.controller.rules.fixed
             self.gone[self.dead] = step
@@ -196,7 +193,6 @@ class BudgetSolver(Solver):
         scores = self.score.values().double().cpu()
         keys = torch.where(saving > 0, scores / saving.clamp_min(1e-300) ** self.cost_exponent, torch.inf)
         self.keys = torch.where(self.dead, self.keys, keys)
-        norms = self.groups.norms()
         if not bool(norms.isfinite().all()):
             group = self.groups.describe(int((~norms.isfinite()).nonzero()[0]))
             raise SlimError(
@@ -225,9 +221,8 @@ class BudgetSolver(Solver):
     def _take(self, choice: Choice) -> None:
         self.strength, self._weights = choice.strength, choice.weights
 
-    def _shrink(self, binding: Binding) -> None:
+    def _shrink(self, binding: Binding, norms: Tensor) -> None:
         assert self._weights is not None
-        norms = self.groups.norms()
         rate = binding.learning_rates()
         rate = _rate(binding) if rate is None else rate
         size = self._weights.to(norms) * self.strength * rate
@@ -279,7 +274,7 @@ class BudgetSolver(Solver):
             chosen = fit(self.controller, self.keys, self.dead, self._excess, first=pushed)
         self.projected += int(chosen.sum())
         self._remove(chosen, binding)
-        self.groups.scale_((~self.dead).to(self.groups.norms()))
+        self.groups.scale_((~self.dead).to(self.groups.dtype))
         if self._measure is not None:
             self.unmet = unmet(self.controller, self._excess(self.dead), self._stated)
             if self.unmet:

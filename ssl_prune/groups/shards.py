@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,12 +12,24 @@ from torch import Tensor, nn
 
 from ssl_prune.groups.member import Member
 from ssl_prune.groups.partition import Partition
+from ssl_prune.groups.reduction import Reduction
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
 
-__all__ = ["ShardMember", "ShardedPartition", "is_sharded", "local", "on_shards", "reshard"]
+__all__ = [
+    "ShardMember",
+    "ShardedPartition",
+    "has_shards",
+    "is_sharded",
+    "local",
+    "norms_beside",
+    "on_shards",
+    "reshard",
+    "sum_here",
+    "whole",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +86,7 @@ class ShardedPartition(Partition):
     def __init__(self, whole: Partition, mesh: DeviceMesh | None = None) -> None:
         self.whole = whole
         self._mesh = _common_mesh(whole.members) if mesh is None else mesh
+        self.reduce = Reduction(self._mesh)
         members = [_member_here(m, self._mesh) for m in whole.members]
         super().__init__(members, whole.layers, whole.layer_numbers, whole.kind, allow_empty=True)
 
@@ -83,19 +96,22 @@ class ShardedPartition(Partition):
             return super().total(values)
         pieces = torch.split(values, self._lengths)
         counted = [piece for piece, member in zip(pieces, self.members, strict=True) if member.counts]
-        return self._over_mesh(torch.cat([values[:0], *counted]).sum())
+        return self.reduce(torch.cat([values[:0], *counted]).sum())
 
     def over_processes(self, counts: Tensor) -> Tensor:
         """The sum over the processes of the mesh."""
-        return self._over_mesh(counts.clone())
+        return self.reduce(counts.clone())
 
     def restrict(self, positions: Sequence[int]) -> Partition:
         """The same groups with only some members (by position); single entries are numbered anew."""
         if not self.is_entrywise:
-            return ShardedPartition(self.whole.restrict(positions), self._mesh)
-        members = [self.whole.members[i] for i in positions]
-        numbers = self.whole.layer_numbers[list(positions)]
-        return ShardedPartition(Partition(members, self.layers, numbers, self.kind), self._mesh)
+            part = self.whole.restrict(positions)
+        else:
+            members = [self.whole.members[i] for i in positions]
+            part = Partition(members, self.layers, self.whole.layer_numbers[list(positions)], self.kind)
+        sharded = ShardedPartition(part, self._mesh)
+        sharded.reduce = self.reduce
+        return sharded
 
     def describe(self, g: int) -> str:
         """Name a group by its layer, kind and position there, in the whole parameter."""
@@ -121,15 +137,48 @@ class ShardedPartition(Partition):
     def _count_entries(self) -> Tensor:
         return self.whole.sizes
 
-    def _per_group(self, rows: Tensor) -> Tensor:
-        return rows if self.is_entrywise else self._over_mesh(super()._per_group(rows))
+    @torch.no_grad()
+    def squares_here(self) -> Tensor:
+        """``(G,)`` the squared norms of what this process holds of each group."""
+        rows = self._concatenate([self._row_norms(i, m.values) for i, m in enumerate(self.members)])
+        return super()._per_group(rows.square_())
 
-    def _over_mesh(self, sums: Tensor) -> Tensor:
-        # From the last dimension to the first, which holds the replicas: they only pass the first one's sums on, so that
-        # all get the same bits.
-        for dim in reversed(range(self._mesh.ndim)):
-            torch.distributed.all_reduce(sums, group=self._mesh.get_group(dim))
-        return sums
+    def _per_group(self, rows: Tensor) -> Tensor:
+        return rows if self.is_entrywise else self.reduce(super()._per_group(rows))
+
+
+def norms_beside(groups: Partition, look: Callable[[], None]) -> Tensor:
+    """The norms ``(G,)``; of shards the first sum in `look` takes them along, so that one all-reduce does for both.
+
+    Args:
+        groups: the partition, not of single entries.
+        look: called once; it changes no parameter.
+    """
+    if not isinstance(groups, ShardedPartition):
+        look()
+        return groups.norms()
+    groups.reduce.waits = squares = groups.squares_here()
+    look()
+    if groups.reduce.waits is not None:  # there was no sum
+        groups.reduce.waits = None
+        groups.reduce(squares)
+    return squares.sqrt_()
+
+
+def sum_here(groups: Partition, tensors: Sequence[Tensor]) -> Tensor:
+    """What this process adds to the sum ``(G,)``: `over_processes` makes ``groups.sum(tensors)`` of it."""
+    if not isinstance(groups, ShardedPartition):
+        return groups.sum(tensors)
+    groups.reduce.off = True
+    try:
+        return groups.sum(tensors)
+    finally:
+        groups.reduce.off = False
+
+
+def whole(groups: Partition) -> Partition:
+    """The partition of the whole parameters: `groups`, unless they are divided between processes."""
+    return groups.whole if isinstance(groups, ShardedPartition) else groups
 
 
 def on_shards(groups: Partition) -> Partition:
@@ -146,6 +195,17 @@ def on_shards(groups: Partition) -> Partition:
 def is_sharded(params: Iterable[Tensor]) -> bool:
     """Whether any of the tensors is a DTensor."""
     return any(_is_dtensor(p) for p in params)
+
+
+def has_shards(model: nn.Module, around: nn.Module | None = None) -> bool:
+    """Whether each process has only a part of the parameters; what a validation has gathered is let go of.
+
+    Args:
+        model: the network.
+        around: a module that holds it and may be the outermost one under `fully_shard`; default the network.
+    """
+    reshard(model if around is None else around)
+    return is_sharded(model.parameters())
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ssl_prune.groups import Partition
+from ssl_prune.groups.shards import sum_here
 from ssl_prune.scores.base import EMAScore, products
 from ssl_prune.scores.context import ScoreContext
 from ssl_prune.scores.gates import Gates
@@ -95,4 +96,4 @@ class TaylorGate(EMAScore):
 
     def now(self) -> Tensor:
         """The change of the loss to first order if the channel's scale and shift were zero."""
-        return self._gates(lambda part: part.sum(products(part)))
+        return self.groups.over_processes(self._gates(lambda part: sum_here(part, products(part))))

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, TensorDataset
 torch.set_num_threads(1)
 from ssl_prune._lightning import pl
-from ssl_prune.callbacks import L1, Budget, GroupLasso, Slim, SparsityMonitor
+from ssl_prune.callbacks import L1, GroupLasso
 
 
 class Net(nn.Module):
@@ -136,9 +136,6 @@ if "refusals" in wanted:
     found["refusals"] = {
         "no example": refusal([GroupLasso("coupled", 0.1)], example=False),
         "built late": refusal([GroupLasso("coupled", 0.1)], late=True),
-        "budget": refusal([GroupLasso("coupled"), Budget(macs=0.5)]),
-        "slim": refusal([L1(0.1), Slim("net.safetensors")]),
-        "monitor": refusal([SparsityMonitor()]),
     }
     found["late entries"] = refusal([L1(0.1)], late=True)
 torch.save(found, f"{folder}/{processes}-{rank}.pt")
@@ -211,7 +208,4 @@ def test_what_cannot_work_on_shards_says_so(tmp_path):
     found = first["refusals"]
     assert "set example_input_array on the LightningModule" in found["no example"]
     assert "Net is sharded, and only a whole network can be traced: build it in the __init__" in found["built late"]
-    assert "GroupLasso: net.conv1.weight is sharded (a DTensor)" in found["budget"]
-    assert "ssl-prune slim --ckpt_path" in found["slim"]
-    assert "SparsityMonitor: net.conv1.weight is sharded" in found["monitor"]
     assert first["late entries"] == "accepted"
