@@ -13,6 +13,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.budget.reached import shares_of, why_more
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import network_of, refuse_sharded
+from ssl_prune.callbacks._nothing_goes import say_if_nothing_goes
 from ssl_prune.callbacks._options import refuse_lost
 from ssl_prune.callbacks._resumes import Remembers
 from ssl_prune.callbacks._run_context import RunContext
@@ -28,6 +29,7 @@ from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, r
 from ssl_prune.slimming.plan.rounding import check_round_to
 from ssl_prune.utils.checks import check_number, check_whole
 from ssl_prune.utils.inputs import Inputs, uncompiled
+from ssl_prune.utils.nearest import nearest
 
 __all__ = ["Slim"]
 
@@ -56,6 +58,9 @@ class Slim(Remembers, Writes):
         ValueError: an unknown export, a number that is out of range, an option that nothing would read, or a path of
             which another of the files would take the place.
 
+    Warns:
+        UserWarning: at the first batch, that no channel can ever be removed, with each layer and the reason.
+
     Example:
         >>> Slim("net.safetensors", exports=("onnx",)).exports
         ('onnx',)
@@ -77,7 +82,8 @@ class Slim(Remembers, Writes):
         super().__init__()
         unknown = [name for name in exports if name not in EXPORTS]
         if unknown or isinstance(exports, str):
-            raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}")
+            near = nearest(exports if isinstance(exports, str) else unknown[0], EXPORTS)
+            raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}{near}")
         check_number(tolerance, "Slim: tolerance", low=0)
         if columns not in (True, False, "measured"):
             raise ValueError(f'Slim: columns must be true, false or "measured", got {columns!r}')
@@ -97,13 +103,14 @@ class Slim(Remembers, Writes):
         self.result: SlimResult | None = None
         self.report: RunReport | None = None
         self._timed = TimedBatch(latency_batch)
+        self._begins = False  # the first batch is still to come
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the network, where its files go and what the exports need before anything is trained."""
         if stage == "fit":
             RunContext.begin(trainer, pl_module)
             network_of(pl_module, self.module)
-            self._timed = TimedBatch(self.latency_batch)
+            self._timed, self._begins = TimedBatch(self.latency_batch), True
             for name in self.exports:
                 require(name)
             self.refuse_targets(trainer)
@@ -120,9 +127,12 @@ class Slim(Remembers, Writes):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep an example input, and what is timed."""
+        """Keep an example input, and what is timed; say at the first batch where there is nothing to cut."""
         self._timed.take(batch)
         RunContext.of(pl_module).remember(pl_module, batch)
+        if self._begins and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            say_if_nothing_goes(self, pl_module, network_of(pl_module, self.module))
+        self._begins = False
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Cut the network as training left it; one process does it for all."""

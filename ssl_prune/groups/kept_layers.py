@@ -12,7 +12,7 @@ from ssl_prune.groups.collect import Layers, prefixed
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph
 
-__all__ = ["kept_layers"]
+__all__ = ["kept_layers", "why_kept"]
 
 
 def kept_layers(layers: Layers, graph: ChannelGraph) -> dict[str, str]:
@@ -40,3 +40,13 @@ def kept_layers(layers: Layers, graph: ChannelGraph) -> dict[str, str]:
             said = graph.causes.of(prefixed(name, "weight"), axis, torch.arange(weight.shape[axis]))
         found[name] = Counter(said).most_common(1)[0][0] if said else "it has no outputs"
     return found
+
+
+def why_kept(layers: Layers, graph: ChannelGraph) -> str:
+    """The end of a message: "; name: reason" of each of them.
+
+    Args:
+        layers: name -> module, of the network that the graph is of.
+        graph: the channel graph.
+    """
+    return "".join(f"; {name}: {reason}" for name, reason in kept_layers(layers, graph).items())

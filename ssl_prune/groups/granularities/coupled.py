@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -12,15 +11,13 @@ from torch import Tensor, nn
 
 from ssl_prune.groups.axes import require
 from ssl_prune.groups.collect import Layers, along
-from ssl_prune.groups.kept_layers import kept_layers
+from ssl_prune.groups.kept_layers import why_kept
 from ssl_prune.groups.member import Member, written_by
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import prunable_layers
 
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph, ParameterAxis
-
-_SAID = 8  # layers that an error names
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,7 @@ class Coupled:
         first = _one_axis_each(axes, keep)
         if not keep.any():
             raise ValueError(
-                "no coupled groups: no unit is written by the selected layers alone"
-                + "".join(f"; {name}: {reason}" for name, reason in islice(kept_layers(select, graph).items(), _SAID))
+                f"no coupled groups: no unit is written by the selected layers alone{why_kept(select, graph)}"
             )
         number = torch.cat([torch.where(keep, keep.cumsum(0) - 1, -1), torch.tensor([-1])])
         members = [
