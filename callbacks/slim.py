@@ -28,6 +28,7 @@ from ssl_prune.slimming import SlimResult, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
 from ssl_prune.slimming.plan.rounding import check_round_to
 from ssl_prune.utils.checks import check_number, check_whole
+from ssl_prune.utils.files import begin_anew
 from ssl_prune.utils.inputs import Inputs, uncompiled
 from ssl_prune.utils.nearest import nearest
 
@@ -59,7 +60,8 @@ class Slim(Remembers, Writes):
             which another of the files would take the place.
 
     Warns:
-        UserWarning: at the first batch, that no channel can ever be removed, with each layer and the reason.
+        UserWarning: at the start, a file that is there already and will be replaced; at the first batch, that no channel can
+            ever be removed, with each layer and the reason.
 
     Example:
         >>> Slim("net.safetensors", exports=("onnx",)).exports
@@ -116,7 +118,8 @@ class Slim(Remembers, Writes):
             self.refuse_targets(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse a network of which this process has only a part."""
+        """Say what will be replaced, and refuse a network of which this process has only a part."""
+        self.say_what_is_replaced(trainer)
         refuse_sharded(
             self,
             pl_module,
@@ -166,6 +169,7 @@ class Slim(Remembers, Writes):
         path = self.target(trainer)
         if path is not None:  # before anything that may go wrong with data
             path.parent.mkdir(parents=True, exist_ok=True)
+            begin_anew([path.parent / file.name for file in self.files])
             save_slim(path, self.result)
         sparse = dense_form(network)  # what Shrink has cut is there again, as zeros
         evaluations = [

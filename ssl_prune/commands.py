@@ -20,7 +20,7 @@ from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import load_slim, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
 from ssl_prune.usage_errors import in_one_line, say_in_one_line
-from ssl_prune.utils.files import beside, refuse_over, refuse_unwritable
+from ssl_prune.utils.files import begin_anew, beside, refuse_over, refuse_unwritable
 from ssl_prune.utils.inputs import Inputs, call, evaluation
 from ssl_prune.utils.nearest import nearest
 
@@ -67,6 +67,9 @@ def slim_command(arguments: Sequence[str]) -> None:
     result = slim(network, example, **{name: options[name] for name in named if name in options})
     path = Path(options.output)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        print(f"ssl-prune: {path} was there already and is replaced", file=sys.stderr)
+    begin_anew(files)
     save_slim(path, result)
     times = compare_latency(dense_form(network), result.model, example)
     samples = next((len(t) for t in example if t.dim()), 1)
