@@ -14,6 +14,7 @@ from ssl_prune.errors import first_line
 from ssl_prune.groups.gathered import unhooked
 from ssl_prune.groups.shards import is_sharded, reshard
 from ssl_prune.utils.inputs import Inputs, call, evaluation, map_tensors
+from ssl_prune.utils.nearest import nearest
 from ssl_prune.utils.restored import restored
 from ssl_prune.utils.tensors import run_aside
 
@@ -30,7 +31,10 @@ def network_of(pl_module: pl.LightningModule, module: str | None = None) -> nn.M
         found: nn.Module | None = dict(pl_module.named_modules()).get(module)
         if found is None:
             names = [name for name, _ in pl_module.named_children()]
-            raise ValueError(f"module={module!r}: {type(pl_module).__name__} has no such submodule; it has {names}")
+            near = nearest(module, (name for name, _ in pl_module.named_modules() if name))
+            raise ValueError(
+                f"module={module!r}: {type(pl_module).__name__} has no such submodule; it has {names}{near}"
+            )
         return found
     everything = {id(p) for p in pl_module.parameters()}
     for child in pl_module.children():

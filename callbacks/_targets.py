@@ -57,6 +57,19 @@ class Writes:
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.refuse_unwritable(trainer)
 
+    def say_what_is_replaced(self, trainer: pl.Trainer) -> None:
+        """Warn, at the start of training, of a file of another run; one that goes on writes its own again."""
+        trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if trial or trainer.global_step or trainer.ckpt_path is not None:
+            return
+        root = Path(trainer.default_root_dir)
+        there = next((root / file for file in self.files if (root / file).exists()), None)
+        if there is not None:
+            pl.utilities.rank_zero_warn(
+                f"{type(self).__name__}: {there} is there already, and what this run writes will replace it; give another path "
+                "to keep both"
+            )
+
     def refuse_unwritable(self, trainer: pl.Trainer) -> None:
         """Raise OSError where one of the files cannot be written."""
         for file in self.files:

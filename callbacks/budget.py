@@ -121,8 +121,7 @@ class Budget(Resumes, Writes):
         super().__init__()
         self.limits = Limits(macs=macs, params=params, latency=latency, latency_ms=latency_ms)
         measured = "latency" in self.limits.kinds
-        if cost_exponent is None:
-            cost_exponent = 0.5 if measured else 1.0
+        cost_exponent = (0.5 if measured else 1.0) if cost_exponent is None else cost_exponent
         self.options = BudgetOptions(
             window_of(window), lookahead, min_keep_ratio, round_to, TaylorGate() if score is None else score,
             cost_exponent, every, latency_batch,
@@ -166,7 +165,8 @@ class Budget(Resumes, Writes):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget what an earlier run measured and reached, unless this one goes on with it."""
+        """Forget what an earlier run measured and reached, unless this one goes on with it; say what will be replaced."""
+        self.say_what_is_replaced(trainer)
         self.reached = None
         if not trainer.global_step:
             self.measured = []

@@ -13,6 +13,7 @@ from ssl_prune._lightning import pl
 from ssl_prune.budget.reached import shares_of, why_more
 from ssl_prune.callbacks._held_out import evaluate_on, held_out
 from ssl_prune.callbacks._network import network_of
+from ssl_prune.callbacks._nothing_goes import say_if_nothing_goes
 from ssl_prune.callbacks._options import refuse_lost
 from ssl_prune.callbacks._resumes import Remembers
 from ssl_prune.callbacks._run_context import RunContext
@@ -29,7 +30,9 @@ from ssl_prune.slimming import SlimResult, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
 from ssl_prune.slimming.plan.rounding import check_round_to
 from ssl_prune.utils.checks import check_number, check_whole
+from ssl_prune.utils.files import begin_anew
 from ssl_prune.utils.inputs import Inputs, uncompiled
+from ssl_prune.utils.nearest import nearest
 
 __all__ = ["Slim"]
 
@@ -59,6 +62,10 @@ class Slim(Remembers, Writes):
         ValueError: an unknown export, a number that is out of range, an option that nothing would read, or a path of
             which another of the files would take the place.
 
+    Warns:
+        UserWarning: at the start, a file that is there already and will be replaced; at the first batch, that no channel can
+            ever be removed, with each layer and the reason.
+
     Example:
         >>> Slim("net.safetensors", exports=("onnx",)).exports
         ('onnx',)
@@ -80,7 +87,8 @@ class Slim(Remembers, Writes):
         super().__init__()
         unknown = [name for name in exports if name not in EXPORTS]
         if unknown or isinstance(exports, str):
-            raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}")
+            near = nearest(exports if isinstance(exports, str) else unknown[0], EXPORTS)
+            raise ValueError(f"Slim: exports={exports!r}, expected a list out of {sorted(EXPORTS)}{near}")
         check_number(tolerance, "Slim: tolerance", low=0)
         if columns not in (True, False, "measured"):
             raise ValueError(f'Slim: columns must be true, false or "measured", got {columns!r}')
@@ -100,19 +108,21 @@ class Slim(Remembers, Writes):
         self.result: SlimResult | None = None
         self.report: RunReport | None = None
         self._timed = TimedBatch(latency_batch)
+        self._begins = False  # the first batch is still to come
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the network, where its files go and what the exports need before anything is trained."""
         if stage == "fit":
             RunContext.begin(trainer, pl_module)
             network_of(pl_module, self.module)
-            self._timed = TimedBatch(self.latency_batch)
+            self._timed, self._begins = TimedBatch(self.latency_batch), True
             for name in self.exports:
                 require(name)
             self.refuse_targets(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse to time a network with shards elsewhere than where it is cut."""
+        """Say what will be replaced, and refuse to time a network with shards elsewhere than where it is cut."""
+        self.say_what_is_replaced(trainer)
         network = network_of(pl_module, self.module)
         place = next((p.device.type for p in network.parameters()), "cpu")
         if "measured" in (self.round_to, self.columns) and has_shards(network, pl_module) and place != "cpu":
@@ -124,9 +134,12 @@ class Slim(Remembers, Writes):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep an example input, and what is timed."""
+        """Keep an example input, and what is timed; say at the first batch where there is nothing to cut."""
         self._timed.take(batch)
         RunContext.of(pl_module).remember(pl_module, batch)
+        if self._begins and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            say_if_nothing_goes(self, pl_module, network_of(pl_module, self.module))
+        self._begins = False
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Have the whole network in the process that cuts it."""
@@ -170,6 +183,7 @@ class Slim(Remembers, Writes):
         path = self.target(trainer)
         if path is not None:  # before anything that may go wrong with data
             path.parent.mkdir(parents=True, exist_ok=True)
+            begin_anew([path.parent / file.name for file in self.files])
             save_slim(path, self.result)
         sparse = dense_form(whole)  # what Shrink has cut is there again, as zeros
         evaluations = [

@@ -1,6 +1,7 @@
 """Weights from files that others wrote: plain state dicts and Lightning checkpoints, with or without a prefix."""
 
 import os
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from ssl_prune.shrinking import Lineage
 from ssl_prune.shrinking.checkpoint_widths import KEY, widths_in
 from ssl_prune.utils.copies import copied
 
-__all__ = ["load_weights", "read_state_dict"]
+__all__ = ["load_weights", "read_state_dict", "refuse_foreign"]
 
 # Where training scripts keep the state dict among other things, in the order in which it is looked for.
 _ENTRIES = ("state_dict", "model_state_dict", "model", "network", "net", "module", "weights", "params")
@@ -45,9 +46,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    with open(path, "rb") as file:
-        start = file.read(9)
-    found = _safetensors(path) if start[8:] == b"{" else _pickled(path)
+    found = _read(path)
     inner, seen = found, {id(found)}
     while isinstance(inner, Mapping) and (name := next((n for n in _ENTRIES if isinstance(inner.get(n), Mapping)), "")):
         inner = inner[name]
@@ -64,7 +63,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
     if not tensors:
         raise SlimError(
-            f"{path}: no tensors in it, only {_some(map(str, inner))}; expected a state_dict, or one under a key such as "
+            f"{path}: no tensors in it, only {_some(map(str, inner)) or 'an empty dict'}; expected a state_dict, or one under a key such as "
             f"{', '.join(_ENTRIES[:3])}"
         )
     return tensors
@@ -106,6 +105,46 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], prefix: str | N
         found = _follow(network, widths, prefix)
         prefix = _load(network, path, found if prefix is None else prefix, tensors)
     return prefix or ""
+
+
+def refuse_foreign(path: str | os.PathLike[str], lightning: bool = True) -> None:
+    """Raise where a file is no checkpoint, before a Trainer is asked to read it.
+
+    Args:
+        path: the file.
+        lightning: it has to be one that a Trainer wrote, which holds more than weights.
+
+    Raises:
+        SlimError: it is damaged, no checkpoint, or not a Trainer's.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/net.pt"
+        >>> torch.save(nn.Linear(2, 3).state_dict(), path)
+        >>> refuse_foreign(path, lightning=False)
+        >>> refuse_foreign(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ssl_prune.errors.SlimError: .../net.pt: got weight, bias, expected what a Trainer saved, with ...
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    found = _read(path, mapped=True)
+    if not isinstance(found, Mapping):
+        raise SlimError(f"{path}: holds a {type(found).__name__}, expected a state_dict or a checkpoint with one")
+    missing = [key for key in ("state_dict", "pytorch-lightning_version") if key not in found]
+    if lightning and missing:
+        raise SlimError(
+            f"{path}: got {_some(map(str, found)) or 'nothing'}, expected what a Trainer saved, with {', '.join(missing)}; bare "
+            "weights serve `ssl-prune slim`"
+        )
+
+
+def _read(path: str | os.PathLike[str], mapped: bool = False) -> Any:
+    """What a file holds, by its first bytes; `mapped`: its tensors stay in the file, where its kind can."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return _safetensors(path) if start[8:] == b"{" else _pickled(path, mapped and zipfile.is_zipfile(path))
 
 
 def _follow(model: nn.Module, widths: Mapping[str, str], prefix: str | None) -> str:
@@ -166,13 +205,13 @@ def _safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise SlimError(f"{path}: not a whole safetensors file ({error}); write or copy it again") from error
 
 
-def _pickled(path: str | os.PathLike[str]) -> Any:
+def _pickled(path: str | os.PathLike[str], mapped: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # whatever unpickling of any bytes may raise
-        said = (str(error).splitlines() or [type(error).__name__])[0]
+        said = f" ({type(error).__name__})" if os.path.getsize(path) else ", it is empty"
         raise SlimError(
-            f"{path}: not a checkpoint that can be read safely: {said} Is it whole? A file that holds Python objects "
+            f"{path}: not a checkpoint that can be read safely{said}. Is it whole? A file that holds Python objects "
             "is not opened; save the weights alone with torch.save(model.state_dict(), FILE)"
         ) from error
 

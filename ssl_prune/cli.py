@@ -1,12 +1,11 @@
 """The command line: LightningCLI's `fit | validate | test | predict`, and `slim | export | report`."""
 
 import importlib
-import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,14 +14,15 @@ from ssl_prune._lightning import pl
 from ssl_prune.callbacks import Slim
 from ssl_prune.callbacks._network import network_of
 from ssl_prune.callbacks._run_context import RunContext
-from ssl_prune.checkpoints import load_weights
-from ssl_prune.commands import COMMANDS, model_class
+from ssl_prune.checkpoints import load_weights, refuse_foreign
+from ssl_prune.commands import COMMANDS, check_exports, model_class
 from ssl_prune.errors import SlimError
 from ssl_prune.report.run import RunReport
 from ssl_prune.schedules import Schedule
 from ssl_prune.slimming import load_slim
-from ssl_prune.slimming.outcome.exports import EXPORTS, export_beside
+from ssl_prune.slimming.outcome.exports import export_beside
 from ssl_prune.triggers import Trigger
+from ssl_prune.usage_errors import in_one_line, refuse, say_in_one_line, wants_traceback
 from ssl_prune.utils.files import refuse_over
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ else:
     except ImportError as error:
         raise ImportError("the command line needs jsonargparse: pip install 'ssl-prune[cli]'") from error
 
-_FILES = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+_SHOWN = 300  # characters of a list of names
 
 __all__ = ["SlimCLI", "SlimTrainer", "main"]
 
@@ -108,9 +108,7 @@ class SlimTrainer(pl.Trainer):
             module: name of the submodule that was cut.
             datamodule: data to take an example from, if the model has no example_input_array.
         """
-        unknown = [name for name in exports if name not in EXPORTS]
-        if unknown:
-            raise ValueError(f"export: unknown format {unknown}; expected some of {sorted(EXPORTS)}")
+        check_exports(exports, at_least=1)
         network = network_of(model, module)
         if datamodule is not None and model.example_input_array is None:
             datamodule.prepare_data()
@@ -136,17 +134,30 @@ class SlimCLI(LightningCLI):
             trainer_class=SlimTrainer,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
-                "description": "Train to zero, cut, prove, save. `ssl-prune report FILE` shows a finished run."
+                "description": "Train to zero, cut, prove, save. `ssl-prune report FILE` shows a finished run. With the environment "
+                "variable SSL_PRUNE_TRACEBACK=1 an error shows where it came from."
             },
             args=None if args is None else list(args),
         )
 
     def init_parser(self, **kwargs: Any) -> Any:
-        """Lightning's, without the hundred options before what is wrong: --help lists them."""
+        """Lightning's, which says in one line what is wrong: --help lists the hundred options."""
         parser = super().init_parser(**kwargs)
         if hasattr(self, "parser"):  # the parser of a subcommand, whose name comes from that of the first one
             parser.usage = "%(prog)s [options]"
-        return parser
+        return say_in_one_line(parser, ["report"])
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Lightning's; then a checkpoint that nothing can be read from is refused before Lightning opens it."""
+        super().parse_arguments(parser, args)
+        command = self.config.get("subcommand")
+        config = self.config[command] if command else self.config
+        if config.get("trainer.check_val_every_n_epoch") == 0:
+            raise ValueError("trainer.check_val_every_n_epoch: got 0, expected a whole number of epochs >= 1 or null")
+        given = config.get("ckpt_path")
+        # A sharded checkpoint is a folder.
+        if given and Path(given).exists() and not Path(given).is_dir() and config.get("weights_only") is not False:
+            refuse_foreign(given, lightning=command not in ("slim", "export"))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -166,9 +177,12 @@ def report(arguments: Sequence[str]) -> None:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="ssl-prune report", description="Show the report of a finished run.")
+    say_in_one_line(parser)
     parser.add_argument("file", type=str, help="the .json beside a slim file, or the slim file itself")
     parser.add_argument("--plot", type=str, default=None, help="picture of the widths to draw (.png, .svg, .pdf)")
     options = parser.parse_args(list(arguments))
+    if not Path(options.file).name:
+        raise ValueError(f"file: got {options.file!r}, expected the .json beside a slim file, or the slim file itself")
     found = RunReport.load(Path(options.file).with_suffix(".json"))
     print(found)
     if options.plot:
@@ -188,17 +202,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             COMMANDS[given[0]](given[1:])
         else:
             _run(arguments)
-    except UnpicklingError as error:
-        if os.environ.get("SSL_PRUNE_TRACEBACK"):
+    except (SlimError, ValueError, ImportError, OSError, Misconfiguration) as error:
+        if wants_traceback():
             raise
-        files = [word.rpartition("=")[2] for word in given if word.endswith((".ckpt", ".pt", ".pth"))]
-        print(f"ssl-prune: {' '.join(files)}: not a checkpoint that can be read safely", file=sys.stderr)
-        raise SystemExit(2) from error
-    except (SlimError, ValueError, ImportError, Misconfiguration, *_FILES) as error:
-        if os.environ.get("SSL_PRUNE_TRACEBACK"):
+        refuse(f"{in_one_line(str(error))} (SSL_PRUNE_TRACEBACK=1 shows where)")
+    except RuntimeError as error:
+        said = _of_lightning(error)
+        if wants_traceback() or said is None:
             raise
-        print(f"ssl-prune: {error}\n(SSL_PRUNE_TRACEBACK=1 shows where)", file=sys.stderr)
-        raise SystemExit(2) from error
+        refuse(said)
+
+
+def _of_lightning(error: RuntimeError) -> str | None:
+    """What Lightning and torch say at length of a wrong input; None of anything else, which is a fault."""
+    text = str(error)
+    if found := re.match(r"Found more than one stateful callback of type `(\w+)`", text):
+        return f"trainer.callbacks: got {found[1]} twice, expected one of a kind with the same arguments; leave one out"
+    if found := re.match(r"Error\(s\) in loading state_dict for (\w+)", text):
+        problems = " ".join(text.split()[len(found[0].split()) :])
+        shown = f"{problems[:_SHOWN]} ..." if len(problems) > _SHOWN else problems
+        return f"--ckpt_path: the weights are not those of {found[1]}: {shown}; build it with the arguments of that run"
+    return None
 
 
 def _run(arguments: Sequence[str] | None) -> None:

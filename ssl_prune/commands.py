@@ -19,13 +19,15 @@ from ssl_prune.report.run import RunReport
 from ssl_prune.shrinking import dense_form
 from ssl_prune.slimming import load_slim, save_slim
 from ssl_prune.slimming.outcome.exports import EXPORTS, ending, export_beside, require
-from ssl_prune.utils.files import beside, refuse_over, refuse_unwritable
+from ssl_prune.usage_errors import in_one_line, say_in_one_line
+from ssl_prune.utils.files import begin_anew, beside, refuse_over, refuse_unwritable
 from ssl_prune.utils.inputs import Inputs, call, evaluation
+from ssl_prune.utils.nearest import nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-__all__ = ["COMMANDS", "export_command", "model_class", "slim_command"]
+__all__ = ["COMMANDS", "check_exports", "export_command", "model_class", "slim_command"]
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32")
 
@@ -53,7 +55,7 @@ def slim_command(arguments: Sequence[str]) -> None:
     # The very arguments of `slim`, with their types and help.
     parser.add_function_arguments(slim, skip={"model", "example_inputs", "data", "graph"})
     options = parser.parse_args(list(arguments))
-    _check_exports(options.exports)
+    check_exports(options.exports)
     files = beside(options.output, [".json", ".png", *map(ending, dict.fromkeys(options.exports))], "--output")
     refuse_over(files, options.ckpt_path, "--output")
     for file in files:
@@ -65,6 +67,9 @@ def slim_command(arguments: Sequence[str]) -> None:
     result = slim(network, example, **{name: options[name] for name in named if name in options})
     path = Path(options.output)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        print(f"ssl-prune: {path} was there already and is replaced", file=sys.stderr)
+    begin_anew(files)
     save_slim(path, result)
     times = compare_latency(dense_form(network), result.model, example)
     samples = next((len(t) for t in example if t.dim()), 1)
@@ -97,7 +102,7 @@ def export_command(arguments: Sequence[str]) -> None:
     parser.add_argument("--tolerance", type=float, default=1e-4, help="allowed relative difference of the outputs")
     _add_exports(parser, ["onnx"])
     options = parser.parse_args(list(arguments))
-    _check_exports(options.exports)
+    check_exports(options.exports, at_least=1)
     for file in beside(options.path, [*map(ending, dict.fromkeys(options.exports))], "--path")[1:]:
         refuse_unwritable(file)
     network, example = _network(parser, options)
@@ -137,7 +142,7 @@ def _parser(command: str, description: str) -> "ArgumentParser":
 
     _look_here()
     importlib.import_module("ssl_prune.models")  # short class names work for what is imported
-    parser = ArgumentParser(prog=f"ssl-prune {command}", description=description)
+    parser = say_in_one_line(ArgumentParser(prog=f"ssl-prune {command}", description=description))
     parser.add_argument("--config", action="config", help="YAML file with these arguments")
     parser.add_subclass_arguments(nn.Module, "model", required=True, help="class path of the dense network")
     parser.add_argument(
@@ -156,10 +161,26 @@ def _add_exports(parser: "ArgumentParser", default: list[str]) -> None:
     parser.add_argument("--exports", type=list[str], default=default, help=text)
 
 
-def _check_exports(names: Sequence[str]) -> None:
+def check_exports(names: Sequence[str], at_least: int = 0) -> None:
+    """Refuse formats that there are not, or whose packages are missing, before the work.
+
+    Args:
+        names: of the formats.
+        at_least: how many there must be.
+
+    Raises:
+        ValueError: too few, or an unknown one.
+        ImportError: the package of one is missing.
+
+    Example:
+        >>> check_exports(["pt2"])
+    """
     unknown = [name for name in names if name not in EXPORTS]
-    if unknown:
-        raise ValueError(f"exports: unknown format {unknown}; expected some of {sorted(EXPORTS)}")
+    if unknown or len(names) < at_least:
+        raise ValueError(
+            f"exports: got {list(names)}, expected some of {', '.join(sorted(EXPORTS))}"
+            f"{nearest(unknown[0], EXPORTS) if unknown else ''}"
+        )
     for name in names:
         require(name)
 
@@ -170,7 +191,8 @@ def _network(parser: "ArgumentParser", options: "Namespace") -> tuple[nn.Module,
     try:
         network = parser.instantiate_classes(options).model
     except Exception as error:  # the user's own constructor
-        raise SlimError(f"--model {options.model.class_path}: {type(error).__name__}: {error}") from error
+        said = in_one_line(str(error))
+        raise SlimError(f"--model {options.model.class_path}: {type(error).__name__}: {said}") from error
     return network.eval(), example
 
 

@@ -116,6 +116,13 @@ def test_from_a_state_dict_to_all_files(net, package, capsys):
     main(["report", "out/net.safetensors"])
 
 
+def test_what_is_replaced_is_said(net, capsys):
+    main([*SLIM, "--ckpt_path", "net.pt", "--exports=[pt2]"])
+    assert "replaced" not in capsys.readouterr().err
+    main([*SLIM, "--ckpt_path", "net.pt"])
+    assert "slim.safetensors was there already and is replaced" in capsys.readouterr().err
+
+
 def test_threshold_and_widths_reach_the_cut(net, package, capsys):
     arguments = ["--ckpt_path", "net.pt", "--threshold", "1e-4", "--round_to", "4", "--columns", "true"]
     main([*SLIM, *arguments])

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ssl_prune.utils.nearest import nearest
+
 __all__ = ["KINDS", "Limits"]
 
 KINDS = ("macs", "params", "latency")
@@ -15,7 +17,7 @@ class Limits:
 
     Args:
         macs: multiply-accumulates of one forward pass of the example: a share of the dense network's (at most 1), or a
-            number.
+            whole number.
         params: parameters, in the same way.
         latency: of one forward pass: a share (at most 1).
         latency_ms: the same in milliseconds. With both, both hold.
@@ -46,7 +48,8 @@ class Limits:
                     f"Budget: latency must be a share of the dense network's in (0, 1], got {value!r}; for milliseconds "
                     f"give latency_ms={value!r}"
                 )
-            if not number or not 0 < value < float("inf"):
+            whole = not number or value <= 1 or name not in ("macs", "params") or float(value).is_integer()
+            if not number or not whole or not 0 < value < float("inf"):
                 raise ValueError(f"Budget: {name} must be {_EXPECTED[name]}, got {value!r}")
 
     @classmethod
@@ -67,7 +70,7 @@ class Limits:
         if unknown:
             raise ValueError(
                 f"budget: got {unknown[0]!r}, expected a mapping with some of {', '.join(STATED)}, for example "
-                '{"macs": 0.5}'
+                f'{{"macs": 0.5}}{nearest(unknown[0], STATED)}'
             )
         return cls(**stated)
 
@@ -118,7 +121,7 @@ class Limits:
 
 _UNITS = {"macs": "multiply-accumulates", "params": "parameters"}
 _EXPECTED = {
-    **dict.fromkeys(("macs", "params"), "a share of the dense network in (0, 1] or an absolute number above 1"),
+    **dict.fromkeys(("macs", "params"), "a share of the dense network in (0, 1] or a whole number above 1"),
     "latency": "a share of the dense network's in (0, 1]",
     "latency_ms": "milliseconds above 0",
 }

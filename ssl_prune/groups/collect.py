@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -83,14 +83,14 @@ class Collector:
         self._layers.append(layer)
         self._total += used.numel()
 
-    def finish(self, why_empty: str) -> Partition:
+    def finish(self, why_empty: str, reasons: Callable[[], str] = str) -> Partition:
         """The partition.
 
         Raises:
-            ValueError: no group was added; the message ends with `why_empty`.
+            ValueError: no group was added; the message ends with `why_empty` and the `reasons`.
         """
         if not self._members:
-            raise ValueError(f"no {self.kind} groups: {why_empty}")
+            raise ValueError(f"no {self.kind} groups: {why_empty}{reasons()}")
         return Partition(self._members, self._layers, torch.cat(self._layer), self.kind)
 
 

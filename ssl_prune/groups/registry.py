@@ -12,6 +12,7 @@ from ssl_prune.groups.granularities import GRANULARITIES
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import Patterns, select_layers
 from ssl_prune.groups.shards import is_sharded, on_shards
+from ssl_prune.utils.nearest import nearest
 
 
 def granularity_of(given: str | Granularity) -> Granularity:
@@ -27,7 +28,9 @@ def granularity_of(given: str | Granularity) -> Granularity:
     """
     if isinstance(given, str):
         if given not in GRANULARITIES:
-            raise ValueError(f"unknown granularity {given!r}; expected one of {', '.join(GRANULARITIES)}")
+            raise ValueError(
+                f"unknown granularity {given!r}; expected one of {', '.join(GRANULARITIES)}{nearest(given, GRANULARITIES)}"
+            )
         return GRANULARITIES[given]
     if isinstance(given, type) or not hasattr(given, "build"):
         raise TypeError(

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ssl_prune.utils.nearest import nearest
+
 Pattern = str | type[nn.Module]
 Patterns = Pattern | Iterable[Pattern]
 
@@ -70,7 +72,8 @@ def _matching(model: nn.Module, layers: Mapping[str, nn.Module], patterns: Patte
         hits = {name for name in layers if any(_matches(n, modules[n], pattern) for n in _lineage(name))}
         if not hits:
             what = repr(pattern) if isinstance(pattern, str) else pattern.__name__
-            raise ValueError(f"{role}: {what} matches no layer; the layers are {_names(layers)}")
+            near = nearest(pattern, layers) if isinstance(pattern, str) else ""
+            raise ValueError(f"{role}: {what} matches no layer; the layers are {_names(layers)}{near}")
         found |= hits
     return found
 

@@ -99,6 +99,8 @@ class RunReport:
             FileNotFoundError: there is no such file.
             SlimError: the file is not such a report.
         """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"{path}: no such report; expected the .json beside a slim file")
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             slim = data["slim"]
@@ -113,7 +115,7 @@ class RunReport:
                 found["difference"] = math.inf if found["difference"] is None else found["difference"]
             evaluations = tuple(Evaluation(**{k: _tuple(v) for k, v in e.items()}) for e in data["evaluations"])
             return cls(report, evaluations, _tuple(data["latency"]), data["batch"], data["network"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise SlimError(
                 f"{path}: not a run report ({type(error).__name__}: {error}); expected the .json beside a slim file"
             ) from error

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["beside", "refuse_over", "refuse_unwritable", "replacing"]
+__all__ = ["begin_anew", "beside", "refuse_over", "refuse_unwritable", "replacing"]
 
 
 @contextmanager
@@ -127,6 +127,21 @@ def beside(path: str | os.PathLike[str], endings: Sequence[str], what: str = "pa
             f"{', '.join(endings)} are written beside it; give it another ending"
         )
     return files
+
+
+def begin_anew(files: Sequence[str | os.PathLike[str]]) -> None:
+    """Take away what an earlier run left beside its first file, before that one is replaced.
+
+    So a process that is killed between two files never leaves one of them beside another run's.
+
+    Args:
+        files: the first, which stays until it is replaced, and those beside it.
+
+    Example:
+        >>> begin_anew(["no-such-net.safetensors", "no-such-net.json"])
+    """
+    for file in files[1:]:
+        Path(file).unlink(missing_ok=True)
 
 
 def refuse_over(files: Sequence[str | os.PathLike[str]], source: str | os.PathLike[str], what: str = "path") -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.groups.axes import require
-from ssl_prune.groups.collect import Layers, along, prefixed
+from ssl_prune.groups.collect import Layers, along
+from ssl_prune.groups.kept_layers import why_kept
 from ssl_prune.groups.member import Member, written_by
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import prunable_layers
 
 if TYPE_CHECKING:
     from ssl_prune.graph import ChannelGraph, ParameterAxis
-
-_SAID = 8  # layers that an error names
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,7 @@ class Coupled:
         first = _one_axis_each(axes, keep)
         if not keep.any():
             raise ValueError(
-                "no coupled groups: no unit is written by the selected layers alone"
-                + "".join(f"; {name}: {reason}" for name, reason in _reasons(layers, graph, select))
+                f"no coupled groups: no unit is written by the selected layers alone{why_kept(select, graph)}"
             )
         number = torch.cat([torch.where(keep, keep.cumsum(0) - 1, -1), torch.tensor([-1])])
         members = [
@@ -72,19 +69,6 @@ class Coupled:
         place = {name: i for i, name in enumerate(names)}
         layer = torch.tensor([place[graph.unit_layer[u]] for u in keep.nonzero().flatten().tolist()])
         return Partition(members, names, layer, "unit")
-
-
-def _reasons(layers: dict[str, nn.Module], graph: ChannelGraph, select: Layers) -> Iterator[tuple[str, str]]:
-    """Why the outputs of the first few selected layers can never be removed, the most frequent reason of each."""
-    removable, causes = {(a.name, a.axis) for a in graph.axes}, getattr(graph, "causes", None)
-    if causes is None:
-        return
-    for name in [name for name in layers if name in select][:_SAID]:
-        weight = dict(layers[name].named_parameters()).get("weight")
-        axis = 1 if getattr(layers[name], "transposed", False) else 0
-        if weight is not None and (prefixed(name, "weight"), axis) not in removable:
-            positions = torch.arange(weight.shape[axis])
-            yield name, Counter(causes.of(prefixed(name, "weight"), axis, positions)).most_common(1)[0][0]
 
 
 def _writing_axes(model: nn.Module, graph: ChannelGraph) -> list[tuple[nn.Parameter, ParameterAxis]]:

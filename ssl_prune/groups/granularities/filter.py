@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ssl_prune.groups.axes import find_axis, removable, require
 from ssl_prune.groups.collect import Collector, Layers, along, parameter, prefixed
+from ssl_prune.groups.kept_layers import why_kept
 from ssl_prune.groups.partition import Partition
 from ssl_prune.groups.select import is_transposed
 
@@ -40,7 +42,7 @@ class Filter:
             weight, axis = parameter(layer, module), find_axis(graph, layer, "weight", "writer")
             if axis is not None:
                 groups.add(layer, {prefixed(layer, "weight"): (weight, _index(module, weight, axis), "row")})
-        return groups.finish("every output of the selected layers is an output of the network or cannot be removed")
+        return groups.finish("no output of the selected layers can be removed", partial(why_kept, select, graph))
 
 
 def _index(module: nn.Module, weight: Tensor, axis: ParameterAxis) -> Tensor:

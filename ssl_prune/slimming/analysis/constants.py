@@ -61,7 +61,8 @@ class ValuePass(Execution):
         for node, axes in watched:
             self._watched.setdefault(node, set()).add(axes)
         self.channels: dict[tuple[fx.Node, tuple[int, ...]], ChannelValues] = {}
-        self.constants: dict[fx.Node, Tensor] = {}
+        self.constants: dict[fx.Node, Tensor] = {}  # along the second axis
+        self.last_constants: dict[fx.Node, Tensor] = {}  # along the last one
         self.silent: dict[fx.Node, Tensor] = {}  # embedding -> (D,) channels that are zero for all of the example
         self.failed: dict[fx.Node, str] = {}  # node -> what the report says of the rule that failed there or before
         self.output_varies = False
@@ -71,7 +72,7 @@ class ValuePass(Execution):
                 self.run()
             except _NoiseRefusedError:
                 self._quick = False
-                for found in (self.channels, self.constants, self.silent, self.failed):
+                for found in (self.channels, self.constants, self.last_constants, self.silent, self.failed):
                     found.clear()
                 self.run()
 
@@ -143,9 +144,10 @@ class ValuePass(Execution):
         if getattr(node.target, "overloadpacket", None) is torch.ops.aten.embedding:
             self.silent[node] = (result.value == 0).reshape(-1, result.value.shape[-1]).all(0).cpu()
         if module_of(node) and result.value.dim() > 1 and not bool(base(result.varies).any()):
-            constant = _channels(result, (1,))
-            if bool(constant.uniform.all()):
-                self.constants[node] = constant.constant
+            for axis, known in ((1, self.constants), (result.value.dim() - 1, self.last_constants)):
+                constant = _channels(result, (axis,))
+                if bool(constant.uniform.all()):
+                    known[node] = constant.constant
         return result
 
 

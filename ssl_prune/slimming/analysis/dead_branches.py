@@ -1,17 +1,31 @@
 """Branches that carry nothing but a constant: what of a network disappears as a whole."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from ssl_prune.graph import ChannelGraph, Reader
 from ssl_prune.graph.export.program import module_of
 from ssl_prune.slimming.analysis.liveness import Liveness
 
 __all__ = ["constant_branches", "gone_modules", "without_channels"]
+
+# Layers that take one tensor and return one.
+_SIMPLE = (
+    nn.Linear,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.BatchNorm1d,
+    nn.Dropout,
+    nn.GELU,
+    nn.ReLU,
+    nn.SiLU,
+    nn.ELU,
+    nn.Identity,
+)
 
 
 def constant_branches(live: Liveness, whole: bool = False) -> dict[str, dict[str, Any]]:
@@ -30,6 +44,8 @@ def constant_branches(live: Liveness, whole: bool = False) -> dict[str, dict[str
     """
     graph = live.subject.graph
     frontier = {node: live.values.constants[node] for node in _frontier(live)}
+    last = {} if whole else {node: live.values.last_constants[node] for node in _last_frontier(live)}
+    frontier |= last
     if not live.values.output_varies:
         return {}
     calls: dict[str, list[fx.Node]] = {}
@@ -40,6 +56,7 @@ def constant_branches(live: Liveness, whole: bool = False) -> dict[str, dict[str
     while frontier:
         needed = _needed(graph.program.graph, stop=frontier)
         unfit = [node for node in frontier if any(n is not node and n in needed for n in calls[module_of(node)])]
+        unfit += [node for node in last if node in frontier and node not in unfit and not _plain(live, node, needed)]
         if not unfit:
             break
         for node in unfit:
@@ -50,6 +67,8 @@ def constant_branches(live: Liveness, whole: bool = False) -> dict[str, dict[str
         module_of(node): {"kind": "Constant", "values": values.tolist(), "dims": node.meta["val"].dim(), "node": node}
         for node, values in frontier.items()
     }
+    for node in last.keys() & frontier.keys():
+        becomes[module_of(node)]["last"] = True
     leaves = [name for name in calls if not any(other.startswith(name + ".") for other in calls)]
     for name in leaves:
         if name not in becomes and not any(node in needed for node in calls[name]):
@@ -129,14 +148,49 @@ def _frontier(live: Liveness) -> list[fx.Node]:
         and _channels_second(graph, node)
         and node.op == "call_function"
         and node.meta["val"].dim() > 2
-        and node.users
-        and all(
-            user not in constants
-            and torch.Tag.pointwise in getattr(user.target, "tags", ())
-            and len(user.all_input_nodes) > 1
-            for user in node.users
-        )
+        and _meets_what_varies(node, constants)
     ]
+
+
+def _meets_what_varies(node: fx.Node, constants: Mapping[fx.Node, Tensor]) -> bool:
+    return bool(node.users) and all(
+        user not in constants
+        and torch.Tag.pointwise in getattr(user.target, "tags", ())
+        and len(user.all_input_nodes) > 1
+        for user in node.users
+    )
+
+
+def _last_frontier(live: Liveness) -> list[fx.Node]:
+    """The same of linear layers, which have their channels last."""
+    graph, modules, constants = live.subject.graph, live.subject.modules, live.values.last_constants
+    found = []
+    for node in constants:
+        writer = graph.layers_at.get(node)
+        if (
+            writer is not None
+            and isinstance(modules.get(module_of(node)), nn.Linear)
+            and len(writer.written) == node.meta["val"].shape[-1]
+            and _meets_what_varies(node, constants)
+        ):
+            found.append(node)
+    return found
+
+
+def _plain(live: Liveness, last: fx.Node, needed: set[fx.Node]) -> bool:
+    """A branch whose layers may pass their input through: none takes more than one tensor, nothing between counts channels."""
+    modules, stack, seen = live.subject.modules, [last], set[fx.Node]()
+    while stack:
+        node = stack.pop()
+        if node in seen or node.op != "call_function" or (node in needed and node is not last):
+            continue
+        seen.add(node)
+        module = modules.get(module_of(node))
+        own = next(iter(module.children()), None) is None and isinstance(module, _SIMPLE) if module else False
+        if not own and torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+            return False
+        stack.extend(node.all_input_nodes)
+    return True
 
 
 def _needed(graph: fx.Graph, stop: Iterable[fx.Node]) -> set[fx.Node]:

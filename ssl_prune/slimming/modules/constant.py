@@ -15,18 +15,22 @@ class Constant(nn.Module):
         channels: number of channels C.
         dims: dimensions of the value it stands for; the result has shape (1, C, 1, ...) and broadcasts.
         whole: give the positions of the input too, for code that writes into the result; see `Blank`.
+        last: channels are the last axis, as a Linear has them; the result has shape (1, ..., 1, C).
 
     Example:
         >>> Constant(3, 4)(torch.randn(2, 8, 5, 5)).shape
         torch.Size([1, 3, 1, 1])
+        >>> Constant(3, 3, last=True)(torch.randn(2, 5, 8)).shape
+        torch.Size([1, 1, 3])
     """
 
     value: Tensor
 
-    def __init__(self, channels: int, dims: int, whole: bool = False) -> None:
+    def __init__(self, channels: int, dims: int, whole: bool = False, last: bool = False) -> None:
         super().__init__()
         self.whole = whole
-        self.register_buffer("value", torch.zeros(1, channels, *[1] * (dims - 2)))
+        ones = [1] * (dims - 2)
+        self.register_buffer("value", torch.zeros(*ones, 1, channels) if last else torch.zeros(1, channels, *ones))
 
     def forward(self, x: Tensor) -> Tensor:
         """The constant; of `x` only the shape counts, if at all."""

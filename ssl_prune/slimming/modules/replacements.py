@@ -51,9 +51,8 @@ def replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Mo
 def _constant(model: nn.Module, module: nn.Module, becomes: dict[str, Any]) -> nn.Module:
     # An activation has no parameters of its own: its device and precision are those of the network.
     tensor = next(itertools.chain(module.parameters(), model.parameters()))
-    constant = Constant(len(becomes["values"]), becomes["dims"], becomes.get("whole", False)).to(
-        device=tensor.device, dtype=tensor.dtype
-    )
+    whole, last = becomes.get("whole", False), becomes.get("last", False)
+    constant = Constant(len(becomes["values"]), becomes["dims"], whole, last).to(tensor.device, tensor.dtype)
     constant.value.copy_(torch.tensor(becomes["values"], dtype=torch.float64).view_as(constant.value))
     return constant
 

@@ -5,10 +5,11 @@ free, and moved to its place only if the outputs are the network's own.
 """
 
 import importlib.util
+import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten_with_path
 
 from ssl_prune.errors import SlimError
+from ssl_prune.slimming.outcome.free_axes import grown, tracing_call
 from ssl_prune.slimming.proof.differences import largest, relative_error
 from ssl_prune.slimming.proof.outputs import fresh_inputs
 from ssl_prune.utils.copies import copied
@@ -34,9 +37,11 @@ def export_onnx(
 ) -> None:
     """Write an ONNX file, run it with onnxruntime on fresh inputs, and compare.
 
+    Outputs in a dict have its keys as names.
+
     Args:
         model: the network; exported in evaluation mode.
-        example_inputs: a tensor, a tuple or a dict; sizes are fixed except the batch axis where the network allows it.
+        example_inputs: a tensor, a tuple or a dict; sizes are free along the axes where the network takes others.
         path: the file to write.
         tolerance: allowed relative difference of the outputs.
 
@@ -48,18 +53,25 @@ def export_onnx(
     import onnxruntime
 
     with replacing(path) as part, evaluation(model), _quietly():
+        names = _output_names(model, example_inputs)
 
         def write(args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> _Run:
             program = torch.onnx.export(
-                model, args, kwargs=kwargs or None, dynamo=True, dynamic_shapes=shapes, verbose=False
+                model,
+                args,
+                kwargs=kwargs or None,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                verbose=False,
+                output_names=names,
             )
             assert program is not None
             program.save(part)
             session = onnxruntime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
 
             def run(inputs: Inputs) -> list[Tensor]:
-                names = [node.name for node in session.get_inputs()]
-                arrays = {name: t.cpu().numpy() for name, t in zip(names, leaves(as_call(inputs)), strict=True)}
+                inner = [node.name for node in session.get_inputs()]
+                arrays = {name: t.cpu().numpy() for name, t in zip(inner, leaves(as_call(inputs)), strict=True)}
                 return [torch.from_numpy(array) for array in session.run(None, arrays)]
 
             return run
@@ -72,7 +84,7 @@ def export_pt2(model: nn.Module, example_inputs: Inputs, path: str | os.PathLike
 
     Args:
         model: the network; exported in evaluation mode.
-        example_inputs: a tensor, a tuple or a dict; sizes are fixed except the batch axis where the network allows it.
+        example_inputs: a tensor, a tuple or a dict; sizes are free along the axes where the network takes others.
         path: the file to write, ending in .pt2.
         tolerance: allowed relative difference of the outputs.
 
@@ -132,7 +144,7 @@ def export_state_dict(
             tensor.zero_()
         loaded.load_state_dict(load_file(part))
         with evaluation(loaded):
-            problem = _difference(model, lambda inputs: leaves(call(loaded, inputs)), example_inputs, tolerance, False)
+            problem = _difference(model, lambda inputs: leaves(call(loaded, inputs)), example_inputs, tolerance)
         if problem:
             raise SlimError(f"state_dict: {problem}; nothing was written. {_WAY_OUT}")
 
@@ -205,25 +217,18 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _tracing_call(model: nn.Module, inputs: Inputs) -> tuple[tuple[tuple[Any, ...], dict[str, Any]], Any]:
-    """Arguments and dynamic shapes: a free batch axis where the network can be traced with one, else the example."""
-    args, kwargs = as_call(inputs)
-    if not all(isinstance(a, Tensor) and a.dim() for a in [*args, *kwargs.values()]):
-        return (args, kwargs), None
-    # Tracing takes a size of 1 for a constant, so the batch is doubled.
-    doubled = tuple(torch.cat([a, a]) for a in args), {name: torch.cat([a, a]) for name, a in kwargs.items()}
-    free = {0: torch.export.Dim.AUTO}
-    shapes: Any = dict.fromkeys(kwargs, free) if kwargs else tuple(free for _ in args)
-    try:
-        traced = torch.export.export(model, *doubled, dynamic_shapes=shapes, strict=False)
-    except Exception:  # sizes that the forward fixes
-        return (args, kwargs), None
-    names = traced.graph_signature.user_inputs
-    values = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder" and node.name in names]
-    sizes = [value.shape[0] for value in values]
-    if not all(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes):  # silently fixed
-        return (args, kwargs), None
-    return doubled, shapes
+def _output_names(model: nn.Module, inputs: Inputs) -> list[str] | None:
+    """Of outputs in a dict their keys, joined by dots; None leaves it to the exporter."""
+    found = call(model, map_tensors(torch.clone, inputs))
+    if not isinstance(found, Mapping):
+        return None
+    paths = [path for path, leaf in tree_flatten_with_path(found)[0] if isinstance(leaf, Tensor)]
+    names = [".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path) for path in paths]
+    return names if len(set(names)) == len(names) and not set(names) & _input_names(model) else None
+
+
+def _input_names(model: nn.Module) -> set[str]:
+    return set(inspect.signature(model.forward).parameters)
 
 
 def _proven(
@@ -233,22 +238,27 @@ def _proven(
     tolerance: float,
     what: str,
 ) -> None:
-    """Write with a free batch axis, else, where that fails or differs, with the example's sizes."""
-    (args, kwargs), shapes = _tracing_call(model, inputs)
-    if shapes is not None:
-        with suppress(Exception):  # exporters raise what they like
-            if _difference(model, write(args, kwargs, shapes), inputs, tolerance, True) is None:
-                return
-    problem = _difference(model, write(*as_call(inputs), None), inputs, tolerance, False)
+    """Write with all axes free that can be, else the batch axis; where that fails or differs, with the example's sizes."""
+    for every in (True, False):
+        found = tracing_call(model, inputs, every)
+        if found is not None:
+            (args, kwargs), shapes, axes = found
+            with suppress(Exception):  # exporters raise what they like
+                if _difference(model, write(args, kwargs, shapes), inputs, tolerance, axes) is None:
+                    return
+    problem = _difference(model, write(*as_call(inputs), None), inputs, tolerance)
     if problem:
         raise SlimError(f"{what}: {problem}; nothing was written. {_WAY_OUT}")
 
 
-def _difference(model: nn.Module, run: _Run, inputs: Inputs, tolerance: float, any_batch: bool) -> str | None:
-    """What of the outputs differs, on the example, fresh inputs and, with `any_batch`, three times the batch."""
+def _difference(
+    model: nn.Module, run: _Run, inputs: Inputs, tolerance: float, free: Sequence[Sequence[int]] = ()
+) -> str | None:
+    """What of the outputs differs, on the example, fresh inputs, and three times the batch and twice each other free axis."""
     trials = [inputs, fresh_inputs(inputs, 0)]
-    if any_batch:
-        trials.append(fresh_inputs(map_tensors(lambda t: torch.cat([t, t, t]), inputs), 1))
+    if free:
+        axes = iter(free)
+        trials.append(fresh_inputs(map_tensors(lambda t: grown(t, next(axes)), inputs), 1))
     for trial in trials:
         expected, got = leaves(call(model, map_tensors(torch.clone, trial))), run(trial)
         if [t.shape for t in expected] != [t.shape for t in got]:

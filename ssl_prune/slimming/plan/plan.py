@@ -32,7 +32,7 @@ class ModulePlan:
         fold: constants to add to the bias before the cut; a bias is made where there is none.
         grouped: of a grouped convolution whose groups keep different channels: {"groups", "columns"}, the number of groups
             and for each the positions on the weight's second axis that stay, none where the group goes.
-        becomes: {"kind": "Identity"}, {"kind": "Blank", "steps"}, {"kind": "Constant", "values", "dims", "whole"}, {"kind": "Columns", "columns"} or
+        becomes: {"kind": "Identity"}, {"kind": "Blank", "steps"}, {"kind": "Constant", "values", "dims", "whole", "last"}, {"kind": "Columns", "columns"} or
             {"kind": "Cropped", "frame", "mode", "channels"}; {"kind": "Uneven"} is a recurrent layer whose tensors have
             several widths after the cut, {"kind": "Attention", "sizes", "heads"} an `nn.MultiheadAttention` with the rows
             left of each projection and the heads, {"kind": "Plain"} a layer with the weight that it computed.

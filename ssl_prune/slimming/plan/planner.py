@@ -121,7 +121,7 @@ def make_plan(
 def _is_already(module: nn.Module, entry: dict[str, Any]) -> bool:
     """A module that an earlier cut has replaced, or emptied of all its layers."""
     if isinstance(module, Constant):
-        return entry["kind"] == "Constant" and module.value.shape[1] == len(entry["values"])
+        return entry["kind"] == "Constant" and module.value.numel() == len(entry["values"])
     return entry["kind"] == "Identity" and next(module.children(), None) is not None
 
 

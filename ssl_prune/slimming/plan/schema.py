@@ -236,7 +236,7 @@ def _no_number(name: str) -> NoReturn:
 _KINDS: dict[str, tuple[dict[str, _Check], dict[str, _Check]]] = {
     "Identity": ({}, {}),
     "Blank": ({"steps": _steps}, {}),
-    "Constant": ({"values": _finite, "dims": _whole(2, _MOST_DIMS)}, {"whole": _flag}),
+    "Constant": ({"values": _finite, "dims": _whole(2, _MOST_DIMS)}, {"whole": _flag, "last": _flag}),
     "Columns": ({"columns": _columns}, {}),
     "Cropped": ({"frame": _frame, "mode": _mode, "channels": _optional(_positions)}, {}),
     "Uneven": ({}, {}),

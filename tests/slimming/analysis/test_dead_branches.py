@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_prune import SlimPlan, slim
+from ssl_prune import SlimPlan, load_slim, save_slim, slim
 from ssl_prune.slimming.modules.constant import Blank, Constant
 
 
@@ -184,3 +184,45 @@ def test_a_dead_branch_over_tokens(tokens, bias):
     x = torch.randn(3, tokens + 1, 6).double()
     with torch.no_grad():
         torch.testing.assert_close(result.model(x), net(x), rtol=1e-12, atol=1e-12)
+
+
+class Residual(nn.Module):
+    """A block of linear layers over tokens, as in a transformer."""
+
+    def __init__(self, between=None):
+        super().__init__()
+        self.inp, self.norm = nn.Linear(4, 6), nn.LayerNorm(6)
+        self.a, self.b, self.out = nn.Linear(6, 10), nn.Linear(10, 6), nn.Linear(6, 3)
+        self.between = between or (lambda h: h)
+
+    def forward(self, x):
+        h = torch.relu(self.inp(x))
+        return self.out(h + self.b(torch.relu(self.between(self.a(self.norm(h))))))
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 5, 4)])
+@pytest.mark.parametrize("bias", [0.0, 0.7])
+@pytest.mark.parametrize("dead", ["a", "b"])
+def test_a_dead_branch_of_linear_layers_goes_as_a_whole(tmp_path, dead, bias, shape):
+    net = Residual()
+    with torch.no_grad():
+        getattr(net, dead).weight.zero_()
+        getattr(net, dead).bias.fill_(bias)
+    result = slim(net, torch.randn(*shape))
+    assert not result.report.kept
+    assert not [name for name, _ in result.model.named_parameters() if name.startswith(("a.", "b.", "norm."))]
+    save_slim(tmp_path / "net.safetensors", result)
+    x = torch.randn(3, *shape[1:])
+    for model in (result.model, load_slim(tmp_path / "net.safetensors", Residual())):
+        torch.testing.assert_close(model.eval()(x), net.eval()(x))
+
+
+def test_a_dead_branch_that_counts_its_channels_stays_a_branch():
+    """A layer whose outputs are taken apart cannot pass its input through."""
+    net = Residual(lambda h: h.view(*h.shape[:-1], 5, 2).flip(-1).flatten(-2))
+    with torch.no_grad():
+        net.b.weight.zero_()
+    result = slim(net, torch.randn(2, 4))
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(result.model.eval()(x), net.eval()(x))
+    assert isinstance(result.model.b, nn.Linear)

@@ -141,21 +141,17 @@ def test_a_free_batch_axis_that_does_not_hold_is_given_up(tmp_path, kind, monkey
     sizes = []
     honest = module._difference
 
-    def difference(model, run, inputs, tolerance, any_batch):
-        sizes.append(any_batch)
-        return honest(model, run, inputs, tolerance, any_batch)
+    def difference(model, run, inputs, tolerance, free=()):
+        sizes.append(free)
+        return honest(model, run, inputs, tolerance, free)
 
     monkeypatch.setattr(module, "_difference", difference)
-    tracing = module._tracing_call
-
-    def claims_free(model, inputs):
-        given, _ = tracing(model, inputs)
-        return given, (({0: torch.export.Dim.AUTO}),)
-
-    monkeypatch.setattr(module, "_tracing_call", claims_free)
+    monkeypatch.setattr(
+        module, "tracing_call", lambda model, x, every: (((x,), {}), ({0: torch.export.Dim.AUTO},), [[0]])
+    )
     model, path, x = ByBatch(3, 2), tmp_path / f"a.{kind}", torch.randn(2, 3)
     EXPORTS[kind](model, x, path)
-    assert sizes[-1] is False
+    assert sizes[-1] == ()
     got = run_onnx(path, x) if kind == "onnx" else run_pt2(path, x)
     torch.testing.assert_close(got, model(x), rtol=1e-4, atol=1e-5)
 
@@ -167,6 +163,41 @@ def test_the_outputs_are_compared_on_another_batch_size(tmp_path, kind, monkeypa
     monkeypatch.setattr(module, "relative_error", lambda e, g: batches.append(len(e)) or 0.0)
     EXPORTS[kind](net(), torch.randn(2, 1, 6, 6), tmp_path / f"a.{kind}")
     assert batches == [2, 2, 6]
+
+
+class Segmenter(nn.Module):
+    """Takes images of any size, and has outputs with names, some in a dict of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 1), nn.Conv2d(4, 5, 1)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return {"masks": self.b(h), "more": {"edges": torch.sigmoid(self.c(h))}}
+
+
+def test_outputs_in_a_dict_keep_their_keys_and_sizes_stay_free(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = Segmenter()
+    export_onnx(model, torch.randn(1, 3, 8, 8), tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    assert [node.name for node in session.get_outputs()] == ["masks", "more.edges"]
+    x = torch.randn(2, 3, 6, 11)
+    masks, edges = session.run(None, {"x": x.numpy()})
+    with torch.no_grad():
+        expected = model.eval()(x)
+    torch.testing.assert_close(torch.from_numpy(masks), expected["masks"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(edges), expected["more"]["edges"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_size_that_the_network_fixes_stays_fixed(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export_onnx(net(), torch.randn(2, 1, 6, 6), tmp_path / "a.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    assert given.shape[1:] == [1, 6, 6]
+    assert isinstance(given.shape[0], str)
 
 
 def test_a_state_dict_is_plain_tensors_that_the_plan_takes(tmp_path):
