@@ -223,7 +223,7 @@ def _others() -> Iterator[Entry]:
     )
     yield from HF(
         kind,
-        PAIR,
+        PAIR | TEXT,
         T5,
         "SwitchTransformersForConditionalGeneration",
         num_experts=4,
