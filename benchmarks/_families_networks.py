@@ -90,7 +90,17 @@ def prepared(entry: Entry) -> nn.Module:
     zero_a_quarter(network)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
+        if entry.kind == "graph":  # layers of its own: the same units in all
+            dead = torch.randperm(32, generator=generator)[:8]
+            for parameter in network.parameters():
+                for axis, size in enumerate(parameter.shape[:1] if parameter.dim() < 3 else parameter.shape):
+                    if size == 32:
+                        parameter.index_fill_(axis, dead, 0)
         for layer in network.modules():
+            if isinstance(layer, nn.GroupNorm) and layer.affine:  # whole groups: the others share their statistics
+                groups = torch.randperm(layer.num_groups, generator=generator)[: layer.num_groups // 4]
+                for parameter in (layer.weight, layer.bias):
+                    parameter.view(layer.num_groups, -1)[groups] = 0
             if type(layer).__name__ == "Conv1D":  # GPT-2's: inputs by outputs
                 columns = torch.randperm(layer.weight.shape[1], generator=generator)[: layer.weight.shape[1] // 4]  # type: ignore[union-attr, index, operator]
                 layer.weight[:, columns], layer.bias[columns] = 0, 0  # type: ignore[index, operator]

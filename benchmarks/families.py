@@ -6,7 +6,8 @@ Networks of transformers, diffusers, PyTorch Geometric, MONAI, segmentation_mode
 configurations with random weights; nothing is downloaded, and a package that cannot be imported is named and skipped.
 As in `zoo.py`, constants are randomised and a random quarter of the channels of every normalisation layer and of the rows
 of every linear layer and every convolution with a bias is set to zero; of experts and of GPT-2's layers, whose parameters
-lie otherwise, a quarter of the hidden units. `slim` is called as a user calls it. The comparison is made here, on fresh
+lie otherwise, a quarter of the hidden units; of group normalisations a quarter of the groups; of graph networks the same
+units in all layers. `slim` is called as a user calls it. The comparison is made here, on fresh
 inputs of another batch size, over every tensor that the network returns, caches included, each relative to its largest
 value. "exact" is a difference of at most 1e-4, and a hundredth of what two inputs differ by. Seconds are processor time.
 

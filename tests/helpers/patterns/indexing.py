@@ -22,6 +22,10 @@ NODES: dict[str, Callable[..., Tensor]] = {
         0, _wide(dst, h), h[src], "mean", include_self=False
     ),
     "expand_as": lambda h, src, dst: h.scatter_add(0, dst[:, None].expand_as(h[src]), h[src]),
+    "average": lambda h, src, dst: (
+        torch.zeros_like(h).index_add(0, dst, h[src])
+        / torch.zeros(len(h)).index_add(0, dst, torch.ones(len(src))).clamp(min=1)[:, None]
+    ),
     "put": lambda h, src, dst: torch.zeros_like(h).index_put((dst,), h[src], accumulate=True),
 }
 
