@@ -1,10 +1,13 @@
 """The networks of `zoo.py`: built with random weights, made ready for a numerical check, a quarter set to zero."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ssl_prune.utils.inputs import as_call
 
 __all__ = ["Llama", "build", "catalogue", "normalises", "random_inputs", "randomise", "zero_a_quarter"]
 
@@ -123,7 +126,7 @@ def build(model: str) -> tuple[nn.Module, tuple[int, ...]]:
     return network, (16,)
 
 
-def randomise(network: nn.Module, x: Tensor) -> None:
+def randomise(network: nn.Module, x: Any) -> None:
     """Nothing is zero, one or tiny by its initialisation: statistics, norms, layer scales, biases, heads."""
     with torch.no_grad():
         for name, p in network.named_parameters():
@@ -140,7 +143,8 @@ def randomise(network: nn.Module, x: Tensor) -> None:
         before = [getattr(m, "momentum", None) for m in norms]
         for norm in norms:
             norm.momentum, norm.training = 1.0, True  # type: ignore[assignment]
-        network(x)
+        args, named = as_call(x)
+        network(*args, **named)
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum, norm.training = momentum, False  # type: ignore[assignment]
             assert isinstance(norm.running_var, Tensor)

@@ -28,6 +28,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable, Container
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,12 @@ from ssl_prune.graph import by_export
 from ssl_prune.utils.table import table
 
 
-def peer(network: nn.Module, x: Tensor, outputs: int) -> None:
-    """Prune, in place, the channels that torch-pruning's groups say are zero."""
+def peer(network: nn.Module, example: Any, widths: Container[int]) -> None:
+    """Prune, in place, the channels that torch-pruning's groups say are zero, in no layer of an output's width."""
     import torch_pruning as tp
 
-    graph = tp.DependencyGraph().build_dependency(network, (x,), verbose=False)
-    heads = [m for m in network.modules() if outputs == getattr(m, "out_features", getattr(m, "out_channels", None))]
+    graph = tp.DependencyGraph().build_dependency(network, example, verbose=False)
+    heads = [m for m in network.modules() if getattr(m, "out_features", getattr(m, "out_channels", None)) in widths]
     for group in graph.get_all_groups(ignored_layers=heads):
         writers = [(i.dep.target.module, i) for i in group if graph.is_out_channel_pruning_fn(i.dep.handler)]
         has_norm = any(normalises(m) for m, _ in writers)
@@ -86,7 +88,7 @@ def measure(model: str, tool: str, limit: int) -> dict[str, Any]:
         x = random_inputs(shape, 1, seed=0)
         weights = list(network.parameters())
         tolerance = 1e-4 if weights[0].dtype == torch.float32 else 5e-2
-        before, checksum = sum(p.numel() for p in weights), _checksum(network)
+        before, given = sum(p.numel() for p in weights), checksum(network)
         row |= {"params": before, "weight_bytes": sum(p.nbytes for p in weights), "input": shape}
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         signal.setitimer(signal.ITIMER_PROF, limit)
@@ -105,13 +107,13 @@ def measure(model: str, tool: str, limit: int) -> dict[str, Any]:
         row["signal"] = (expected[0] - expected[1]).abs().max().item() / scale
         if not row["error"] <= tolerance:
             row["outcome"] = "wrong"
-        elif checksum != _checksum(network):
+        elif given != checksum(network):
             row |= {"outcome": "wrong", "detail": "the given network was changed"}
         else:  # coarser numbers than float32's cannot tell more
             row["outcome"] = "exact" if row["error"] <= 1e-2 * row["signal"] or tolerance > 1e-4 else "no signal"
     except Exception as error:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        row |= {"outcome": _kind(error), "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        row |= {"outcome": kind_of(error), "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "ssl_prune" in f.filename]
         row["where"] = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames][-3:]
         if row["outcome"] == "crashed" and row["stage"] == "compare":
@@ -141,16 +143,16 @@ def _theirs(network: nn.Module, x: Tensor, row: dict[str, Any]) -> nn.Module:
     with torch.no_grad():
         outputs = network(x).shape[-1]
     cut = copy.deepcopy(network)
-    peer(cut, x, outputs)
+    peer(cut, (x,), {outputs})
     row["rest_s"] = time.process_time() - start
     return cut
 
 
-def _checksum(network: nn.Module) -> list[float]:
+def checksum(network: nn.Module) -> list[float]:
     return [t.double().sum().item() for t in network.state_dict().values()]
 
 
-def _kind(error: BaseException) -> str:
+def kind_of(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, MemoryError) or ("alloc" in str(error) and "memory" in str(error)):
@@ -158,27 +160,26 @@ def _kind(error: BaseException) -> str:
     return "refused" if isinstance(error, SlimError) else "crashed"
 
 
-def in_a_process(model: str, family: str, tool: str, limit: int, gigabytes: float) -> dict[str, Any]:
-    """`measure` in a fork of this process, which must not have computed anything: threads do not survive a fork."""
+def in_a_process(work: Callable[[], dict[str, Any]], patience: float, gigabytes: float) -> dict[str, Any]:
+    """A row made in a fork of this process, which must not have computed anything: threads do not survive a fork."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
-    def work() -> None:
+    def limited() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (int(gigabytes * 2**30),) * 2)
-        sender.send(measure(model, tool, limit))
+        sender.send(work())
 
-    process = context.Process(target=work)
+    process = context.Process(target=limited)
     process.start()
     sender.close()
-    row: dict[str, Any] = {"model": model, "family": family, "tool": tool}
     try:
-        if receiver.poll(5 * limit + 120):  # it shares the processor and also builds and compares
-            row |= receiver.recv()
+        if receiver.poll(patience):
+            row: dict[str, Any] = receiver.recv()
         else:
-            row |= {"outcome": "timeout", "detail": "it did not even stop when asked to"}
+            row = {"outcome": "timeout", "detail": "it did not even stop when asked to"}
     except EOFError:
         process.join()
-        row |= {"outcome": "crashed", "detail": f"the process ended with {process.exitcode}"}
+        row = {"outcome": "crashed", "detail": f"the process ended with {process.exitcode}"}
     process.kill()
     process.join()
     return row
@@ -221,7 +222,10 @@ def main() -> None:
     for model, family in catalogue(options.collection, options.llama):
         for tool in ("ssl_prune", "torch-pruning") if options.peer and family != "llama" else ("ssl_prune",):
             if re.search(options.only, model) and (model, tool) not in known:
-                rows.append(in_a_process(model, family, tool, options.limit_s, options.limit_gb))
+                # It shares the processor and also builds and compares.
+                patience = 5 * options.limit_s + 120
+                row = in_a_process(partial(measure, model, tool, options.limit_s), patience, options.limit_gb)
+                rows.append({"model": model, "family": family, "tool": tool} | row)
                 print("  ".join(str(cell) for cell in _cells(rows[-1])), flush=True)
                 options.json.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(HEAD, [_cells(row) for row in rows], title=f"\n{torch.get_num_threads()} threads, batch 1"))

@@ -4,6 +4,7 @@ from torch import nn
 
 from ssl_prune.errors import GraphError
 from ssl_prune.graph.channel_graph import ChannelGraph
+from ssl_prune.graph.export.example_sizes import with_example_sizes
 from ssl_prune.graph.export.program import export
 from ssl_prune.graph.fallback.tracer import by_autograd
 from ssl_prune.graph.labels.label_pass import LabelPass
@@ -65,6 +66,7 @@ def by_export(model: nn.Module, example_inputs: Inputs) -> ChannelGraph:
         ('input',)
     """
     check_network(model)
-    labels = LabelPass(export(model, example_inputs, has_rule), model)
+    program = with_example_sizes(export(model, example_inputs, has_rule), model, example_inputs)
+    labels = LabelPass(program, model)
     labels.run()
     return resolved(labels)

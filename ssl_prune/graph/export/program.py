@@ -86,13 +86,6 @@ def export(model: nn.Module, example_inputs: Inputs, has_rule: Callable[[fx.Node
                 exported = exported.run_decompositions({})
             graph = exported.graph
             without_scaled_parameters(exported.graph_signature, graph)
-    for node in graph.nodes:
-        sizes = [s for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor) for s in v.shape]
-        if not all(isinstance(size, int) for size in sizes):
-            raise GraphError(
-                f"{module_of(node) or type(model).__name__}: {node.target} has a result whose size depends on the data, "
-                "only fixed sizes have a rule here. Write it with a mask, such as torch.where, in place of a choice of rows"
-            )
     tensors, constants, inputs, parameters = {}, {}, [], set()
     for spec in exported.graph_signature.input_specs:
         name = spec.arg.name

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from ssl_prune.graph.export.example_sizes import data_numbers, shapes_alone
 from ssl_prune.graph.faults import fault, name_of
 from ssl_prune.graph.labels.label_types import Parameter
 from ssl_prune.graph.labels.labels import Labels
@@ -53,6 +54,8 @@ def follow(labels: Labels, node: fx.Node, args: tuple[Any, ...], kwargs: dict[st
     found = rule_for(node)
     if any(isinstance(args[place], Parameter) for place in _VALUES.get(found, ()) if place < len(args)):
         return _kept(labels, node, f"operator {name_of(node)} has no rule for a parameter", args, kwargs)
+    if data_numbers(node) and not shapes_alone(node) and torch.Tag.pointwise not in getattr(node.target, "tags", ()):
+        return _kept(labels, node, f"operator {name_of(node)} is given a number that depends on the data", args, kwargs)
     try:
         return found(labels, node, *args, **kwargs)
     except Exception as error:

@@ -32,10 +32,14 @@ def choose(labels: Labels, node: fx.Node, value: Any, *given: Any) -> Any:
     """Fixed positions move labels; positions that depend on the input choose among positions, never among channels."""
     indices = _selected(node, node.args[1:])
     known = [labels.known(i) if isinstance(i, fx.Node) else None for i in indices]
-    numbers = [n if n is not None else _any(i) for n, i in zip(known, indices, strict=True)]
-    if _undecidable(indices, known):
+    if (mask := _only_mask(indices, known)) is not None:
+        numbers: list[Tensor | None] = [None] * len(known)
+        numbers[mask], open_axes = _chooses(indices[mask], labels.shape(node)[mask]), _masked(indices[mask], mask)
+    elif _undecidable(indices, known):
         return _pinned(labels, node, value, given)
-    open_axes = [axis for axis, n in zip(_axes(numbers), known, strict=True) if axis is not None and n is None]
+    else:
+        numbers = [n if n is not None else _any(i) for n, i in zip(known, indices, strict=True)]
+        open_axes = [axis for axis, n in zip(_axes(numbers), known, strict=True) if axis is not None and n is None]
     if open_axes:
         _keep(labels, node, given)
     if isinstance(value, Parameter):
@@ -139,6 +143,23 @@ def _selected(node: fx.Node, given: Sequence[Any]) -> list[Any]:
 def _any(index: Any) -> Tensor | None:
     """An index of the same shape, of which only that counts."""
     return torch.zeros(index.meta["val"].shape, dtype=torch.long) if isinstance(index, fx.Node) else None
+
+
+def _only_mask(indices: Sequence[Any], known: Sequence[Tensor | None]) -> int | None:
+    """Which index is a mask that the input decides, where there is no other index."""
+    given = [place for place, i in enumerate(indices) if i is not None]
+    alone = len(given) == 1 and isinstance(indices[given[0]], fx.Node) and known[given[0]] is None
+    return given[0] if alone and indices[given[0]].meta["val"].dtype in (torch.bool, torch.uint8) else None
+
+
+def _masked(mask: fx.Node, first: int) -> list[int]:
+    return list(range(first, first + mask.meta["val"].dim()))
+
+
+def _chooses(mask: fx.Node, count: int) -> Tensor:
+    """A mask of the same shape that chooses `count` positions."""
+    shape: torch.Size = mask.meta["val"].shape
+    return (torch.arange(shape.numel()) < count).view(shape)
 
 
 def _undecidable(indices: Sequence[Any], known: Sequence[Tensor | None]) -> bool:

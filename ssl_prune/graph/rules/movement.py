@@ -164,6 +164,12 @@ def _grid(labels: Labels, node: fx.Node, x: Tensor, grid: Any, *args: Any) -> Te
     return labels.spread(node, labels.channels(x, 1), 1)
 
 
+@rule(aten.sym_size)
+def _size(labels: Labels, node: fx.Node, value: Any, axis: int) -> Any:
+    """How many positions a mask has chosen; a number of channels does not depend on data."""
+    return node.meta["val"]
+
+
 @rule(
     aten.zeros, aten.ones, aten.full, aten.empty, aten.arange, aten.zeros_like, aten.ones_like, aten.full_like,
     aten.scalar_tensor, aten.linspace, aten.eye, aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty,

@@ -130,6 +130,15 @@ def _product(
     nodes = operands if operands is not None else node.args
     if (moving_a | moving_b) & summed:
         if (moving_a | moving_b) - shared:
+            for value, names, moves, other, along in (
+                (a, left, moving_a, b, moving_b),
+                (b, right, moving_b, a, moving_a),
+            ):
+                if (
+                    along <= summed and not moves & summed
+                ):  # the state of a scan: each channel's numbers are weighed alike
+                    labels.pin(node, "a product of channels with positions that carry channels", other)
+                    return laid(value, names, out, shape)
             return _pinned(labels, node, "a product of channels with positions that carry channels", a, b)
         return _contract(labels, node, a, b, left, right, out, shape, summed, (nodes[0], nodes[1]))
     free_a, free_b = moving_a - shared, moving_b - shared

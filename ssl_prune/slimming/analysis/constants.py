@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ssl_prune.graph.export.example_sizes import data_numbers, shapes_alone
 from ssl_prune.graph.export.interpreter import Execution
 from ssl_prune.graph.export.macs import LARGE, program_macs
 from ssl_prune.graph.export.program import module_of
@@ -108,7 +109,7 @@ class ValuePass(Execution):
         if before is not None:
             self.failed[node] = before
         try:
-            varies = varying(node, value, args, kwargs, free)
+            varies = _varying(node, value, args, kwargs, free)
         except Exception as error:
             self.failed[node] = before or fault(node, error)
             varies = torch.ones((), dtype=torch.bool)
@@ -149,6 +150,21 @@ class ValuePass(Execution):
                 if bool(constant.uniform.all()):
                     known[node] = constant.constant
         return result
+
+
+def _varying(node: fx.Node, value: Any, args: tuple[Any, ...], kwargs: dict[str, Any], free: bool) -> Any:
+    """`varying`, for an operator that is given numbers computed from data too."""
+    if not data_numbers(node) or shapes_alone(node):
+        return varying(node, value, args, kwargs, free)
+    if getattr(node.target, "_overloadname", "") != "Tensor" or torch.Tag.pointwise not in node.target.tags:  # type: ignore[union-attr]
+        return torch.ones((), dtype=torch.bool)
+    args = tuple(_as_value(n, a) for n, a in zip(node.args, args, strict=True))
+    return varying(node, value, args, kwargs, False)
+
+
+def _as_value(node: Any, argument: Any) -> Any:
+    number = isinstance(node, fx.Node) and isinstance(argument, (int, float))
+    return Known(torch.tensor(argument), torch.ones((), dtype=torch.bool)) if number else argument
 
 
 def _all(like: Tensor, varies: bool) -> Tensor:

@@ -165,6 +165,7 @@ CASES: dict[str, Case] = {
     "choose 4": image(lambda s, x: x[torch.arange(2)].index_select(2, torch.arange(3)), "abcd", "abcd"),
     "choose 5": image(lambda s, x: x[torch.arange(2), :, torch.arange(2)][..., None], "abcd", "abcd"),
     "choose 6": image(lambda s, x: x.index_select(1, torch.arange(4)), "....", "...."),
+    "_size": image(lambda s, x: x * x[x[:, 0, 0, 0] > 0].shape[0], ".abc", ".abc"),
     "gather": image(lambda s, x: x.gather(2, torch.arange(8).view(1, 1, 8, 1).expand(x.shape)), "abcd", "abcd"),
     "gather 2": image(lambda s, x: x.gather(2, (x > 0).long()), "abcd", "abcd"),
     "gather 3": image(lambda s, x: x.gather(1, torch.arange(4).view(1, 4, 1, 1).expand(x.shape)), "....", "...."),

@@ -22,6 +22,10 @@ NODES: dict[str, Callable[..., Tensor]] = {
         0, _wide(dst, h), h[src], "mean", include_self=False
     ),
     "expand_as": lambda h, src, dst: h.scatter_add(0, dst[:, None].expand_as(h[src]), h[src]),
+    "average": lambda h, src, dst: (
+        torch.zeros_like(h).index_add(0, dst, h[src])
+        / torch.zeros(len(h)).index_add(0, dst, torch.ones(len(src))).clamp(min=1)[:, None]
+    ),
     "put": lambda h, src, dst: torch.zeros_like(h).index_put((dst,), h[src], accumulate=True),
 }
 
@@ -94,3 +98,31 @@ def table_that_the_input_looks_up(how: str) -> Made:
     with torch.no_grad():
         net.table[:, [0, 1, 5]] = 0
     return net, (torch.randn(2, 4, 5), torch.randperm(4)) if how == "index" else torch.randn(2, 4, 5)
+
+
+MASKED: dict[str, Callable[..., Tensor]] = {
+    "rows": lambda h, m: h[m],
+    "sum": lambda h, m: h[m].sum(0, keepdim=True) * h[m].shape[0],
+    "edges": lambda h, m: torch.zeros_like(h).index_add(0, m.nonzero()[:, 0], h[m].relu()),
+    "other axis": lambda h, m: h[None][:, m],
+    "two axes": lambda h, m: h.view(1, 7, -1)[m[None]],
+}
+
+
+@pattern(each=MASKED)
+def rows_chosen_by_a_mask(choose: Callable[..., Tensor]) -> Made:
+    """How many rows are left depends on the data: graph networks that drop edges, encoders of visible tokens."""
+    net = Net(lambda s, x, m: s.b(choose(F.relu(s.a(x)), m)), a=nn.Linear(5, 8), b=nn.Linear(8, 3))
+    kill(net.a, (0, 1, 5))
+    return net, (torch.randn(7, 5), torch.tensor([1, 0, 1, 1, 0, 0, 1]).bool())
+
+
+@pattern(smaller=None, each=("of the input", "of themselves"))
+def channels_chosen_by_a_mask(whose: str) -> Made:
+    def forward(s: Net, x: Tensor, m: Tensor) -> Tensor:
+        h = F.relu(s.a(x))
+        return torch.tanh(h[:, m] if whose == "of the input" else h[h > 0.1])
+
+    net = Net(forward, a=nn.Linear(5, 8))
+    kill(net.a, (0, 1, 5))
+    return net, (torch.randn(7, 5), torch.tensor([1, 0, 1, 1, 0, 0, 1, 1]).bool())

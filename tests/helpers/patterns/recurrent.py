@@ -379,3 +379,18 @@ def state_made_in_the_shape_of_a_feature(start: Callable[[Tensor], Tensor]) -> M
     kill(net.b, (0, 1, 5))
     unread(net.b, (8, 9, 13))
     return net, torch.randn(4, 5)
+
+
+@pattern(each=("state first", "state last"))
+def state_that_is_read_by_positions(order: str) -> Made:
+    """A selective scan: each channel has a state of four numbers, read with weights that the input computes."""
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        state = F.relu(s.a(x))[..., None] * s.write(x)[..., None, :]
+        state, read = state.cumsum(1), s.read(x)
+        y = state @ read[..., None] if order == "state first" else (read[..., None, :] @ state.mT).mT
+        return s.b(y[..., 0])
+
+    net = Net(forward, a=nn.Linear(5, 8), write=nn.Linear(5, 4), read=nn.Linear(5, 4), b=nn.Linear(8, 3))
+    kill(net.a, (0, 1, 5))
+    return net, torch.randn(2, 6, 5)

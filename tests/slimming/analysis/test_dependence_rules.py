@@ -112,6 +112,7 @@ def cases() -> dict[str, tuple[Any, tuple[Any, ...]]]:
         "attention": (aten.scaled_dot_product_attention.default, (channels(1, 2, 4, 6), channels(1, 2, 4, 6), channels(1, 2, 4, 6, axis=3))),
         "pointwise": (aten.add.Tensor, (elements(3, 4), elements(3, 4))),
         "multiply": (aten.mul.Tensor, (elements(3, 4), elements(3, 4))),
+        "divide": (aten.div.Tensor, (elements(3, 4), still(torch.rand(3, 4) + 1))),
         "choose 2": (aten.where.self, (Known(torch.rand(3, 4) < 0.5, torch.ones((), dtype=torch.bool).expand(3, 4)), still(table[:3]), still(table[1:4]))),
         "choose 3": (aten.masked_fill.Scalar, (elements(3, 4), still(torch.rand(3, 4) < 0.5), 0.5)),
         "prelu": (aten.prelu.default, (elements(3, 4), still(torch.rand(4)))),
@@ -211,3 +212,17 @@ def test_a_longer_input_reads_on_in_a_table():
 def test_an_operator_without_a_rule_varies():
     node, x = fx.Graph().call_function(aten.fft_fft.default, ()), still(torch.ones(3))
     assert bool(varying(node, x.value, (x,), {}, False).all())
+
+
+@pytest.mark.parametrize(
+    ("clamp", "least", "stays"),
+    [("clamp", 1, True), ("clamp_min", 1e-9, True), ("clamp", 0, False), ("relu", None, False)],
+)
+def test_zero_over_what_varies_is_zero_where_that_is_never_zero(clamp: str, least: float | None, stays: bool):
+    graph = fx.Graph()
+    given = graph.placeholder("count")
+    count = graph.call_function(getattr(aten, clamp).default, (given,) if least is None else (given, least))
+    column = graph.call_function(aten.view.default, (count, [-1, 1]))
+    node = graph.call_function(aten.div.Tensor, (graph.placeholder("sum"), column))
+    zero, divisor = still(torch.zeros(3, 2)), Known(torch.ones(3, 1), torch.ones((), dtype=torch.bool).expand(3, 1))
+    assert bool(varying(node, zero.value, (zero, divisor), {}, False).any()) is not stays

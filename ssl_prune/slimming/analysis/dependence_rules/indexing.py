@@ -30,9 +30,18 @@ def choose(call: Call) -> Tensor:
         return _along(x, [call.args[1]])
     indices = [None if i is None else i.value for i in call.args[1]]
     if any(i is not None and i.dtype in _MASKS for i in indices):
-        return everything(call)
+        return _masked(call, x, indices)
     found: Tensor = aten.index(_along(x, [axis for axis, i in enumerate(indices) if i is not None]), _anywhere(indices))
     return found
+
+
+def _masked(call: Call, x: Known, indices: Sequence[Tensor | None]) -> Tensor:
+    """One mask chooses some of the positions along its axes."""
+    given = [(place, i) for place, i in enumerate(indices) if i is not None]
+    if len(given) > 1:
+        return everything(call)
+    (first, mask), *_ = given
+    return _along(x, range(first, first + mask.dim())).flatten(first, first + mask.dim() - 1)
 
 
 @rule(aten.gather)

@@ -1,7 +1,7 @@
 """Pointwise operators: a result varies where any of the elements that meet does."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 from ssl_prune.graph.labels.broadcast import base
 from ssl_prune.graph.rules.pointwise import UNTAGGED
@@ -9,11 +9,13 @@ from ssl_prune.slimming.analysis.dependence_masks import busy
 from ssl_prune.slimming.analysis.dependence_rules.registry import Call, always, everything, rule
 from ssl_prune.slimming.analysis.known import Known, still
 
-__all__ = ["choose", "gated", "multiply", "pointwise", "prelu"]
+__all__ = ["choose", "divide", "gated", "multiply", "pointwise", "prelu"]
 
 aten = torch.ops.aten
 
 _CHOICES = (aten.masked_fill, aten.where)
+_CLAMPS = (aten.clamp, aten.clamp_min)
+_VIEWS = (aten.view, aten.expand, aten.expand_as, aten.unsqueeze, aten._to_copy, aten.clone)
 
 
 @rule("pointwise", *(packet for packet in UNTAGGED if packet not in _CHOICES), settled=always)
@@ -32,6 +34,24 @@ def multiply(call: Call) -> Tensor:
         return pointwise(call)
     a, b = call.known
     return (base(a.varies) & busy(b.value, b.varies)) | (base(b.varies) & busy(a.value, a.varies))
+
+
+@rule(aten.div, settled=always)
+def divide(call: Call) -> Tensor:
+    """A proven zero stays zero where a bound keeps the divisor away from zero, as a mean over what is there has it."""
+    if len(call.known) != 2 or not any(_bounded(divisor) for divisor in call.node.args[1:2]):
+        return pointwise(call)
+    a, b = call.known
+    return base(a.varies) | (base(b.varies) & busy(a.value, a.varies))
+
+
+def _bounded(node: object) -> bool:
+    """A value that is clamped from below by a positive number."""
+    while isinstance(node, fx.Node) and getattr(node.target, "overloadpacket", None) in _VIEWS:
+        node = node.args[0]
+    packet = getattr(node.target, "overloadpacket", None) if isinstance(node, fx.Node) else None
+    least = node.args[1] if packet in _CLAMPS and isinstance(node, fx.Node) and len(node.args) > 1 else None
+    return isinstance(least, (int, float)) and least > 0
 
 
 @rule(*_CHOICES, settled=always)
