@@ -55,6 +55,7 @@ def resolved(done: LabelPass) -> ChannelGraph:
     level = tuple(found for ids in labels.levels if bool(((found := units(ids)) >= 0).any()))
     alike = tuple((units(a), units(b)) for a, b in labels.alikes)
     alike = tuple((a, b) for a, b in alike if bool((a >= 0).any() | (b >= 0).any()))
+    shared = tuple((units(plane), units(many)) for plane, many in labels.shared)
     return ChannelGraph(
         program,
         len(removable),
@@ -69,6 +70,8 @@ def resolved(done: LabelPass) -> ChannelGraph:
         done.unreached,
         *attention_modules(program),
         _causes(done, unspoken),
+        shared=shared,
+        straight={node: axes for node, axes in labels.whole_slices.items() if node in boxes},
     )
 
 

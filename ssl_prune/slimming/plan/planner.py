@@ -70,7 +70,7 @@ def make_plan(
     *,
     branches: bool | Literal["whole"],
     choose: Choice | None,
-    guess: bool | Literal["wide"] = True,
+    guess: bool | str = True,
 ) -> SlimPlan:
     """The plan that removes the `dead` units.
 
@@ -89,7 +89,7 @@ def make_plan(
     plans: dict[str, ModulePlan] = {}
     folds = {o.reader.weight.rpartition(".")[0]: folded(o, live, dead) for o in live.obstacles if o.reader.weight}
     groups = _groups(graph, modules, dead)
-    guesses = guessed_attributes(subject, dead, guess == "wide") if guess else {}
+    guesses = guessed_attributes(subject, dead, guess) if guess else {}
     owners = dict.fromkeys(name.removesuffix(".out_proj") for name in keep)
     forms_of = {name: attention_plan(modules[name], keep.get(name, {})) for name in owners if name in graph.whole}
     attention = {name: form for name, form in forms_of.items() if form is not None}
