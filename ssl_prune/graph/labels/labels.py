@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ssl_prune.graph.export.program import Program, module_of
+from ssl_prune.graph.export.response_norms import response_norms
 from ssl_prune.graph.labels.broadcast import base
 from ssl_prune.graph.labels.label_types import Contraction, Parameter, Role, planes_of
 from ssl_prune.graph.labels.union_find import PINNED, WILDCARD, UnionFind
@@ -43,6 +44,8 @@ class Labels:
             **dict(model.named_parameters(remove_duplicate=False)),
             **dict(model.named_buffers(remove_duplicate=False)),
         }
+        # Their modules become others, which still divide by the dense width.
+        self.dense_means = frozenset(found.node for found in response_norms(program))
         self._program = program
         self._start: dict[tuple[str, int], int] = {}
 

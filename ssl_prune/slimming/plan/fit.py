@@ -58,10 +58,21 @@ def check_fit(name: str, owner: nn.Module, plan: Any) -> None:
         check_kernel(name, owner, plan)
     if kind == "Columns":
         _check_columns(name, owner, plan)
+    if kind == "ResponseNorm":
+        _check_response_norm(name, owner, plan.becomes)
     if kind == "Attention":
         own = attention_plan(owner, plan.keep)
         if own is not None and own != plan.becomes:
             refuse(name, "becomes", plan.becomes, f"{own}, which is what the cut leaves")
+
+
+def _check_response_norm(name: str, owner: nn.Module, becomes: dict[str, Any]) -> None:
+    """Its two vectors are all that the module has, and as long as the mean is wide."""
+    own = {leaf: parameter.numel() for leaf, parameter in owner.named_parameters()}
+    if own != {becomes["scale"]: becomes["width"], becomes["shift"]: becomes["width"]} or list(owner.children()):
+        refuse(name, "becomes", becomes["scale"], f"a module with a scale and a shift of {becomes['width']} numbers")
+    if len(becomes["eps"]) != 1 or becomes["channel"] in becomes["axes"] or not becomes["axes"]:
+        refuse(name, "becomes", becomes["axes"], "axes of positions beside that of the channels, and one number eps")
 
 
 def _check_weight(name: str, owner: Any, plan: Any) -> None:

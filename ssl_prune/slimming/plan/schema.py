@@ -241,5 +241,16 @@ _KINDS: dict[str, tuple[dict[str, _Check], dict[str, _Check]]] = {
     "Cropped": ({"frame": _frame, "mode": _mode, "channels": _optional(_positions)}, {}),
     "Uneven": ({}, {}),
     "Attention": ({"sizes": _numbers, "heads": _positions}, {}),
+    "ResponseNorm": (
+        {
+            "axes": _positions,
+            "channel": _whole(1, _MOST_DIMS),
+            "width": _whole(1),
+            "eps": _finite,
+            "scale": _text,
+            "shift": _text,
+        },
+        {},
+    ),
     "Plain": ({}, {}),
 }

@@ -22,7 +22,7 @@ from ssl_prune.slimming.work import Effort, is_large
 __all__ = ["Attempt", "Outcome"]
 
 
-_OTHERS = ("Identity", "Constant", "Uneven", "Attention")
+_OTHERS = ("Identity", "Constant", "Uneven", "Attention", "ResponseNorm")
 
 
 class Outcome(NamedTuple):
