@@ -40,6 +40,8 @@ def check_fit(name: str, owner: nn.Module, plan: Any) -> None:
         refuse(name, "becomes", kind, f"another kind for a {type(owner).__name__}")
     if plan.fold is not None or plan.grouped is not None:
         _check_weight(name, owner, plan)
+    for leaf, order in (plan.ordered or {}).items():
+        _check_order(name, owner, leaf, order)
     for leaf, axes in plan.keep.items():
         _check_kept(name, owner, leaf, axes, plan)
     convolution = isinstance(owner, _CONVOLUTIONS)
@@ -64,6 +66,17 @@ def check_fit(name: str, owner: nn.Module, plan: Any) -> None:
         own = attention_plan(owner, plan.keep)
         if own is not None and own != plan.becomes:
             refuse(name, "becomes", plan.becomes, f"{own}, which is what the cut leaves")
+
+
+def _check_order(name: str, owner: nn.Module, leaf: str, order: dict[str, Any]) -> None:
+    tensor = owner._parameters[leaf] if leaf in owner._parameters else owner._buffers.get(leaf)
+    if tensor is None or tensor.dim() <= order["axis"]:
+        refuse(name, f"ordered[{leaf!r}]", order["axis"], "an axis of a tensor behind its first one")
+    positions = list(range(tensor.shape[order["axis"]]))
+    if len(order["rows"]) != len(tensor) or any(sorted(row) != positions for row in order["rows"]):
+        refuse(
+            name, f"ordered[{leaf!r}]", order["rows"], f"the positions below {len(positions)} in {len(tensor)} orders"
+        )
 
 
 def _check_response_norm(name: str, owner: nn.Module, becomes: dict[str, Any]) -> None:
