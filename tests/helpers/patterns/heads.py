@@ -62,13 +62,16 @@ class Block(nn.Module):
         return result
 
 
-@pattern(each=("stated", "open", "width", "scale-of-dims"), kept=("scale-of-dims",))
+@pattern(each=("stated", "open", "width", "scale-of-dims", "open-silent"), kept=("scale-of-dims",))
 def one_number_for_widths_of_heads(how: str) -> Made:
-    """Queries and keys lose two dimensions of eight and values three: as many of each may go as can of all."""
+    """Queries and keys lose two dimensions of eight and values three: as many of each may go as can of all.
+
+    Values that are all zero, as those of a decoder that starts with queries of zeros, keep one channel, and so do others.
+    """
     net = trained(Block(4, 8, how.partition("-")[0]))
     attend: Any = net.attend
     for first in range(0, 32, 8):
-        kill(attend.v, [first, first + 3, first + 6])
+        kill(attend.v, range(first, first + 8) if how == "open-silent" else [first, first + 3, first + 6])
         for layer in (attend.q, attend.k):
             kill(layer, [first + 1, first + 4])
     return net, torch.randn(2, 5, 6)
