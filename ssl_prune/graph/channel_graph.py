@@ -101,6 +101,9 @@ class ChannelGraph:
         unreached: modules with parameters that the forward did not use on the example.
         causes: why positions that belong to no unit can never be removed; None without a program.
         refusal: why `torch.export` refused the network, so that there is no program; None where it did not.
+        shared: pairs of ``(n,)`` units of a vector that serves many slices and ``(n, k)`` units beside it: position i of
+            the one goes if and only if all of row i does.
+        straight: axes of a node's value along which only whole slices go.
 
     Example:
         >>> import torch
@@ -129,6 +132,8 @@ class ChannelGraph:
     packed: frozenset[fx.Node] = frozenset()
     causes: Causes | None = field(default=None, repr=False, compare=False)
     refusal: str | None = field(default=None, repr=False)
+    shared: tuple[tuple[Tensor, Tensor], ...] = ()
+    straight: dict[fx.Node, set[int]] = field(default_factory=dict)
 
     @cached_property
     def unit_layer(self) -> tuple[str, ...]:
@@ -162,7 +167,7 @@ class ChannelGraph:
     @cached_property
     def arrays(self) -> tuple[ChannelArray, ...]:
         """Values whose channels run over several axes."""
-        return channel_arrays(self.boxes, self.packed, self.program)
+        return channel_arrays(self.boxes, self.packed, self.program, self.straight)
 
     @cached_property
     def followers(self) -> dict[str, tuple[str, ...]]:

@@ -34,7 +34,8 @@ def compiled(subject: Subject, settings: Settings) -> SlimResult:
     3. Proof of each: outputs, then every value on the way; the first that holds is taken.
     4. Repair where none holds: keep what the code that went wrong handles.
     5. Look again where modules became others, which tie less together than what they were.
-    6. All of it once more without computed weights, where layers have them; the smaller network is taken.
+    6. All of it once more without computed weights, or with the units of experts in another order, where layers have
+       them; the smaller network is taken.
 
     Args:
         subject: the network, its channel graph and the example.
@@ -45,8 +46,11 @@ def compiled(subject: Subject, settings: Settings) -> SlimResult:
     """
     compiler = compiler_of(subject, settings)
     result = _cut(compiler, settings)
-    other = _without_computed_weights(compiler, settings) if compiler.computing else None
-    return other if other is not None and other.report.macs[1] < result.report.macs[1] else result
+    for first in compiler.rewrites:
+        other = _rewritten(compiler, settings, first)
+        if other is not None and other.report.macs[1] < result.report.macs[1]:
+            result = other
+    return result
 
 
 def _cut(compiler: Compiler, settings: Settings) -> SlimResult:
@@ -138,11 +142,10 @@ def _joined(
     return SlimResult(best.model, best.plan, make_report(compiler, best.model, dead, best.proof, failure), dead)
 
 
-def _without_computed_weights(compiler: Compiler, settings: Settings) -> SlimResult | None:
-    """The network whose layers no longer compute their weights, slimmed: what a weight is made of ties its channels."""
+def _rewritten(compiler: Compiler, settings: Settings, modules: dict[str, ModulePlan]) -> SlimResult | None:
+    """The network slimmed after a first step that writes some modules in another way."""
     model, inputs = compiler.subject.model, compiler.subject.inputs
-    plans = {name: ModulePlan(becomes={"kind": "Plain"}) for name in compiler.computing}
-    first = SlimPlan(plans, shapes_of(model))
+    first = SlimPlan(modules, shapes_of(model))
     try:
         plain = first.apply(model, shared=True)
         then = compiled(Subject(by_export(plain, inputs), plain, inputs), settings)

@@ -2,14 +2,16 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
+from ssl_prune.slimming.analysis.expert_orders import expert_orders
 from ssl_prune.slimming.analysis.liveness import liveness
 from ssl_prune.slimming.kept import Kept
 from ssl_prune.slimming.modules.materialized import computing_layers
 from ssl_prune.slimming.outcome.kept_reasons import explain_kept
-from ssl_prune.slimming.plan.plan import SlimPlan
+from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan
 from ssl_prune.slimming.plan.rounding import practical_widths
 from ssl_prune.slimming.plan.training_mode import branches_may_go, held_in_training
 from ssl_prune.slimming.proof.candidate import Attempt, Outcome
@@ -53,9 +55,17 @@ class ProgramCompiler(Compiler):
         return self._first.effort.spent
 
     @property
-    def computing(self) -> list[str]:
-        """Layers that are one product with a weight of their own making, if that may change."""
-        return [] if self._settings.training else computing_layers(self.subject.graph.program, self.subject.model)
+    def rewrites(self) -> list[dict[str, ModulePlan]]:
+        """Layers that are one product with a weight of their own making, and hidden units of experts in another order."""
+        if self._settings.training:
+            return []
+        computing = computing_layers(self.subject.graph.program, self.subject.model)
+        plain = {name: ModulePlan(becomes={"kind": "Plain"}) for name in computing}
+        orders: dict[str, dict[str, Any]] = {}
+        for order in expert_orders(self.subject):
+            owner, _, leaf = order.name.rpartition(".")
+            orders.setdefault(owner, {})[leaf] = {"axis": order.axis, "rows": order.rows}
+        return [each for each in (plain, {name: ModulePlan(ordered=own) for name, own in orders.items()}) if each]
 
     @property
     def changes_anything(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from torch import Tensor, nn
 
 from ssl_prune.slimming.kept import Kept
-from ssl_prune.slimming.plan.plan import SlimPlan
+from ssl_prune.slimming.plan.plan import ModulePlan, SlimPlan
 from ssl_prune.slimming.proof.candidate import Outcome
 from ssl_prune.slimming.proof.outputs import Proof
 from ssl_prune.slimming.subject import Subject
@@ -36,8 +36,8 @@ class Compiler(ABC):
         return 0.0
 
     @property
-    def computing(self) -> list[str]:
-        """Names of layers that compute their weights, where that is known: they could be written with what comes of it."""
+    def rewrites(self) -> list[dict[str, ModulePlan]]:
+        """First steps that write modules in another way, of which each may let more channels go."""
         return []
 
     @abstractmethod

@@ -20,6 +20,7 @@ class FakeGraph:
     unit_layer: tuple[str, ...] = ()
     bypassed: tuple[str, ...] = ()
     followers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    shared: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
 class Residual(nn.Module):

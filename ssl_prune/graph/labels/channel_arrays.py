@@ -32,7 +32,10 @@ class ChannelArray(NamedTuple):
 
 
 def channel_arrays(
-    boxes: Mapping[fx.Node, Tensor], packed: Collection[fx.Node], program: Program
+    boxes: Mapping[fx.Node, Tensor],
+    packed: Collection[fx.Node],
+    program: Program,
+    straight: Mapping[fx.Node, Collection[int]],
 ) -> tuple[ChannelArray, ...]:
     """All of them, each once.
 
@@ -40,9 +43,12 @@ def channel_arrays(
         boxes: node -> units of its value, of size 1 along axes that are none of channels.
         packed: nodes whose values need not stay arrays when their module becomes another.
         program: that they are nodes of.
+        straight: node -> axes of its value along which only whole slices go, beside those that products ask for.
     """
     found: dict[tuple[Any, ...], list[tuple[Tensor, bool]]] = {}
     outer, slices = _outer_axes(boxes, program.graph), _apart(boxes, program.graph)
+    for node, axes in straight.items():
+        slices.setdefault(node, set()).update(axes)
     for node, units in boxes.items():
         moving = [axis for axis in range(units.dim()) if units.shape[axis] > 1]
         if len(moving) > 1:

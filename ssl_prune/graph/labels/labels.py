@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ssl_prune.graph.export.program import Program, module_of
+from ssl_prune.graph.export.response_norms import response_norms
 from ssl_prune.graph.labels.broadcast import base
 from ssl_prune.graph.labels.label_types import Contraction, Parameter, Role, planes_of
 from ssl_prune.graph.labels.union_find import PINNED, WILDCARD, UnionFind
@@ -36,11 +37,15 @@ class Labels:
         self.equals: list[tuple[Tensor, bool]] = []
         self.alikes: list[tuple[Tensor, Tensor]] = []
         self.levels: list[Tensor] = []
+        self.shared: list[tuple[Tensor, Tensor]] = []
+        self.whole_slices: dict[fx.Node, set[int]] = {}
         self.reason: str | None = None  # the first one since it was last set to None
         self.tensors = {
             **dict(model.named_parameters(remove_duplicate=False)),
             **dict(model.named_buffers(remove_duplicate=False)),
         }
+        # Their modules become others, which still divide by the dense width.
+        self.dense_means = frozenset(found.node for found in response_norms(program))
         self._program = program
         self._start: dict[tuple[str, int], int] = {}
 
@@ -145,6 +150,19 @@ class Labels:
     def alike(self, first: Tensor, second: Tensor) -> None:
         """Row i of `first`, (n, m), may vanish as a whole if and only if row i of `second`, (n, k), does."""
         self.alikes.append((first, second))
+
+    def share(self, plane: Tensor, channels: Tensor) -> None:
+        """Position i of a parameter's `plane`, ``(n,)``, goes if and only if all of row i of `channels`, (n, k), does."""
+        self.virtual.append(plane)
+        self.shared.append((plane, channels))
+
+    def straight(self, node: fx.Node, axes: Iterable[int]) -> None:
+        """Along these axes of its value only whole slices go: something as long lies beside all of it."""
+        self.whole_slices.setdefault(node, set()).update(axes)
+
+    def read_whole(self, node: fx.Node, read: Tensor, written: Tensor) -> None:
+        """Each channel written needs the one read beside it, whatever its value."""
+        self.contractions.append(Contraction(node, module_of(node), None, None, (), read, written))
 
     def new_virtual(self, count: int) -> Tensor:
         """Fresh labels of units that no parameter writes, such as attention heads."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ssl_prune.graph.channel_graph import ChannelGraph, ParameterAxis, Reader
 from ssl_prune.graph.export.module_kinds import attention_modules
+from ssl_prune.graph.export.response_norms import response_norms
 from ssl_prune.graph.labels.label_pass import LabelPass
 from ssl_prune.graph.labels.label_types import Contraction
 from ssl_prune.graph.labels.pin_reasons import Causes
@@ -55,6 +56,8 @@ def resolved(done: LabelPass) -> ChannelGraph:
     level = tuple(found for ids in labels.levels if bool(((found := units(ids)) >= 0).any()))
     alike = tuple((units(a), units(b)) for a, b in labels.alikes)
     alike = tuple((a, b) for a, b in alike if bool((a >= 0).any() | (b >= 0).any()))
+    shared = tuple((units(plane), units(many)) for plane, many in labels.shared)
+    others, packed = attention_modules(program)
     return ChannelGraph(
         program,
         len(removable),
@@ -67,8 +70,11 @@ def resolved(done: LabelPass) -> ChannelGraph:
         alike,
         level,
         done.unreached,
-        *attention_modules(program),
+        (*others, *(found.module for found in response_norms(program))),
+        packed,
         _causes(done, unspoken),
+        shared=shared,
+        straight={node: axes for node, axes in labels.whole_slices.items() if node in boxes},
     )
 
 

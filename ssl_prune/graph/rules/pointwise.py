@@ -1,5 +1,6 @@
 """Pointwise operators: elements that meet are removed together."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -44,10 +45,19 @@ def pointwise(labels: Labels, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         labels.pin(node, "parameters are combined with each other", *operands)
         return torch.full((), PINNED).expand(shape)
     varying = {axis for value in values for axis in _moving(value, shape)}
+    shared = list[tuple[Tensor, int]]()
     for operand in operands:
         if isinstance(operand, Parameter):
-            values.extend(_planes(labels, node, operand, varying))
-    return meet(labels, node, shape, values)
+            for plane, axis in _planes(labels, node, operand, varying):
+                if varying == {axis}:
+                    values.append(labels.spread(node, plane, axis))
+                else:
+                    shared.append((plane, axis))
+    result = meet(labels, node, shape, values)
+    for plane, axis in shared:
+        labels.straight(node, [axis])
+        labels.share(plane, _matrix(result, [axis]))
+    return result
 
 
 def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Tensor:
@@ -61,19 +71,43 @@ def meet(labels: Labels, node: fx.Node, shape: Any, values: list[Tensor]) -> Ten
     values = [value for value in values if not any(value is other for other in outer)]
     varying = {axis for value in values for axis in _moving(value, shape)}
     merged = torch.full((), WILDCARD).expand(shape)
-    broadcast = bool(outer)
+    broadcast, coarse = bool(outer), []
     for value in values:
         sizes = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
         if any(sizes[axis] == 1 and shape[axis] > 1 for axis in varying):
-            labels.pin(node, "one channel is broadcast over many", value)
+            coarse.append((value, sorted(axis for axis in varying if sizes[axis] > 1)))
             broadcast |= bool((value != WILDCARD).any())
             continue
         spread = collapse(value.expand(shape))
         labels.unite(merged, spread)
         small = base(merged)
         merged = torch.where(small >= 0, small, base(spread)).expand(shape)
+    for value, along in coarse:
+        _serve(labels, node, merged, value, along)
     small = base(merged)
     return torch.where(small >= 0, small, PINNED).expand(shape) if broadcast else merged
+
+
+def _serve(labels: Labels, node: fx.Node, merged: Tensor, value: Tensor, along: list[int]) -> None:
+    """One slice for many, as a table of positions for all heads: along its own axes these lose whole slices."""
+    own = _moving(value, merged.shape)
+    if not along or (own and own != along):
+        labels.pin(node, "one channel is broadcast over many", value)
+        return
+    labels.straight(node, along)
+    if own:
+        first = _matrix(value.expand(merged.shape), own)[:, 0]
+        many = _matrix(merged, own)
+        labels.alike(first[:, None], many)
+        labels.read_whole(node, first.repeat_interleave(many.shape[1]), many.reshape(-1))
+    elif bool((value != WILDCARD).any()) and labels.joined(merged, along) is None:
+        labels.pin(node, "a value of a fixed width meets them", merged)
+
+
+def _matrix(value: Tensor, axes: list[int]) -> Tensor:
+    """Labels as a matrix: positions along some axes by the others, each of which counts once where none changes."""
+    first = value[tuple(slice(None) if axis in axes or value.stride(axis) else slice(1) for axis in range(value.dim()))]
+    return first.movedim(axes, list(range(len(axes)))).flatten(0, len(axes) - 1).flatten(1)
 
 
 def _across(value: Tensor, main: Tensor, shape: torch.Size) -> bool:
@@ -89,20 +123,16 @@ def _moving(value: Tensor, shape: torch.Size) -> list[int]:
     return [axis for axis in range(len(shape)) if shape[axis] > 1 and spread.stride(axis) != 0]
 
 
-def _planes(labels: Labels, node: fx.Node, parameter: Parameter, varying: set[int]) -> list[Tensor]:
+def _planes(labels: Labels, node: fx.Node, parameter: Parameter, varying: set[int]) -> Iterator[tuple[Tensor, int]]:
     """The planes of a per-channel parameter along the result's labelled axes; its other axes are never cut."""
     shape = labels.shape(node)
-    planes = []
     for axis, plane in enumerate(parameter.planes):
         moving = _moving(plane, shape)
         if len(moving) == 1 and moving[0] in varying:
             labels.role(parameter, axis, "bias" if node.target in _SUMS and not parameter.computed else "other")
             # Only this plane's own axis counts: along the others the parameter is as wide as the result.
-            view = [1] * len(shape)
-            view[moving[0]] = shape[moving[0]]
             index: list[Any] = [0] * plane.dim()
             index[moving[0] - len(shape) + plane.dim()] = slice(None)
-            planes.append(plane[tuple(index)].view(view).expand(shape))
+            yield plane[tuple(index)], moving[0]
         elif moving:
             labels.pin(node, "a parameter varies along an axis without channels", plane)
-    return planes

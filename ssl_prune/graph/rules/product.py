@@ -161,7 +161,7 @@ def _product(
         many = _vectors(wide, names, order, rest)
         if rest:
             labels.alike(one[:, None], many)
-            _read_all(labels, node, one.repeat_interleave(many.shape[1]), many.reshape(-1))
+            labels.read_whole(node, one.repeat_interleave(many.shape[1]), many.reshape(-1))
         else:
             labels.unite(one, many.reshape(-1))
     elif moving_a and moving_b:
@@ -210,11 +210,6 @@ def _contract(
         )
     )  # fmt: skip
     return result
-
-
-def _read_all(labels: Labels, node: fx.Node, read: Tensor, written: Tensor) -> None:
-    """Each channel written needs the one read beside it, whatever its value."""
-    labels.contractions.append(Contraction(node, module_of(node), None, None, (), read, written))
 
 
 def _size(a: Tensor, b: Tensor, left: str, right: str, letter: str) -> int:

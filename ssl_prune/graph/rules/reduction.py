@@ -45,7 +45,8 @@ def _left(labels: Labels, node: fx.Node, x: Any, *args: Any, **kwargs: Any) -> T
         dims = list(range(x.dim()))
     dims = sorted({d % x.dim() for d in dims}, reverse=True)
     moving = [d for d in range(x.dim()) if x.shape[d] > 1 and x.stride(d) != 0]
-    if moving and moving == sorted(dims) and _packet(node) is aten.sum:
+    summed = _packet(node) is aten.sum or node in labels.dense_means
+    if moving and moving == sorted(dims) and summed:
         # A sum needs the channels that are not zero, whatever follows.
         read = base(x).reshape(-1)
         source = node.args[0]

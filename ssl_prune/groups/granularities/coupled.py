@@ -50,6 +50,8 @@ class Coupled:
             touched[units] |= owner in select
             if owner in layers and owner not in select:
                 keep[units] = False
+        for plane, _ in graph.shared:  # a vector that serves many slices follows them
+            keep[plane[plane >= 0].cpu()] = False
         if len(select) < len(layers):  # units that only other kinds of module write cannot be named by a selection
             keep &= touched
         first = _one_axis_each(axes, keep)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssl_prune.graph import ChannelGraph
 
-__all__ = ["box", "regular"]
+__all__ = ["box", "lengthened", "regular"]
 
 
 def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
@@ -55,6 +55,10 @@ def regular(graph: ChannelGraph, alive: Tensor, level: bool = True) -> Tensor:
             here, there = stays[first].any(1), stays[second].any(1)
             stays[second[here & ~there, 0]] = True
             stays[first[there & ~here, 0]] = True
+        for plane, channels in graph.shared:
+            here, there = stays[plane], stays[channels].any(1)
+            stays[plane[there]] = True
+            stays[channels[here & ~there, 0]] = True
         stays[-1] = True
         if int(stays.sum()) == before:
             return stays[:-1] & ~alive
@@ -85,7 +89,7 @@ def box(mask: Tensor, outer: Collection[int] = (), slices: Collection[int] = ())
             alive = crossed.movedim(other, 0).reshape(crossed.shape[other], -1).any(1)
             fibres = fibres & alive.view([-1 if a == other else 1 for a in range(crossed.dim())])
         fibres = fibres.expand(crossed.shape).reshape(-1)
-        grown = _level(wide.reshape(-1, wide.shape[-1]), fibres).view(wide.shape).movedim(-1, axis)
+        grown = lengthened(wide.reshape(-1, wide.shape[-1]), fibres).view(wide.shape).movedim(-1, axis)
         if int(grown.sum()) < int(best.sum()) and not (axis in outer and not _in_order(grown, axis)):
             best = grown
     return best
@@ -101,15 +105,21 @@ def _in_order(mask: Tensor, axis: int) -> bool:
 
 def _even(mask: Tensor, vanish: bool) -> Tensor:
     """Rows of (n, m) grown to equal counts; all-dead rows stay dead where they may vanish."""
-    return _level(mask, mask.any(1) if vanish else torch.ones(len(mask), dtype=torch.bool))
+    return lengthened(mask, mask.any(1) if vanish else torch.ones(len(mask), dtype=torch.bool))
 
 
-def _level(rows: Tensor, chosen: Tensor) -> Tensor:
-    """Rows of (n, m) that are `chosen`, filled up to the longest of them, first where most of the others have an entry."""
+def lengthened(rows: Tensor, chosen: Tensor, length: int = 1) -> Tensor:
+    """Rows that are filled up to the longest of them, first where most of the others have an entry.
+
+    Args:
+        rows: (n, m) bool.
+        chosen: ``(n,)`` which of them.
+        length: how many entries each has at least.
+    """
     counts = rows.sum(1)
     if not bool(chosen.any()):
         return rows
-    missing = torch.where(chosen, counts[chosen].max().clamp(min=1) - counts, 0)
+    missing = torch.where(chosen, counts[chosen].max().clamp(min=length) - counts, 0)
     order = rows[chosen].sum(0).argsort(descending=True, stable=True)
     free = ~rows[:, order]
     filled = torch.empty_like(rows)

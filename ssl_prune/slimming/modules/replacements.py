@@ -19,6 +19,7 @@ from ssl_prune.slimming.modules.constant import Blank, Constant
 from ssl_prune.slimming.modules.cropped_conv import CroppedConv1d, CroppedConv2d, CroppedConv3d, margins
 from ssl_prune.slimming.modules.materialized import plain
 from ssl_prune.slimming.modules.pruned_attention import cut_attention
+from ssl_prune.slimming.modules.response_norm import response_norm
 from ssl_prune.slimming.modules.uneven_rnn import uneven
 
 __all__ = ["replacement"]
@@ -38,6 +39,7 @@ def replacement(model: nn.Module, module: Any, becomes: dict[str, Any]) -> nn.Mo
         "Cropped": _cropped,
         "Attention": lambda *args: cut_attention(args[1], args[2]),
         "Uneven": lambda *args: uneven(args[1]),
+        "ResponseNorm": lambda *args: response_norm(args[1], args[2]),
         "Plain": lambda *args: plain(args[1]),
     }
     if becomes.get("kind") not in kinds:

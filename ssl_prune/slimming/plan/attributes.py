@@ -1,5 +1,6 @@
 """Attributes that state a width: those of PyTorch's own layers, and numbers that a user's module keeps."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,13 +10,15 @@ from ssl_prune.graph import ChannelGraph
 from ssl_prune.graph.export.program import modules_of
 from ssl_prune.slimming.subject import Subject
 
-__all__ = ["guessed_attributes", "layer_attributes", "numbers"]
+__all__ = ["ambiguous_attributes", "guessed_attributes", "layer_attributes", "numbers"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMS = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
 )  # fmt: skip
+
+_NAMES = 4  # of ambiguous numbers that are tried one by one
 
 
 def layer_attributes(
@@ -68,7 +71,7 @@ def layer_attributes(
     return {}
 
 
-def guessed_attributes(subject: Subject, dead: Tensor, wide: bool = False) -> dict[str, dict[str, Any]]:
+def guessed_attributes(subject: Subject, dead: Tensor, guess: bool | str = True) -> dict[str, dict[str, Any]]:
     """Numbers of the user's own modules that equal a width which changes: of heads, their dimensions, pieces of a split.
 
     A guess, to be proven like everything else. Where a number stands for two widths of which one changes, names that
@@ -77,14 +80,46 @@ def guessed_attributes(subject: Subject, dead: Tensor, wide: bool = False) -> di
     Args:
         subject: the network.
         dead: ``(U,)`` what goes.
-        wide: every number follows, also where another width of the same size stays, and where only modules inside
-            handle the values: code that does no more than check its input leaves no operator.
+        guess: the name of another attribute that follows; or "wide": every number does, also where another width of the
+            same size stays, and where only modules inside handle the values: code that does no more than check its input
+            leaves no operator.
 
     Returns:
         Module name -> attribute -> new number, or numbers.
     """
-    graph = subject.graph
     stays = torch.cat([~dead, torch.ones(1, dtype=torch.bool)])
+    widths, sizes = _widths(subject.graph, stays, guess == "wide"), _split_sizes(subject.graph, stays)
+    found = {}
+    for scope in dict.fromkeys([*widths, *sizes]):
+        own: dict[str, Any] = {}
+        for name, value in _numbers_of(subject, scope):
+            pieces = tuple(value) if isinstance(value, list) else value
+            new = next((left for old, left in sizes.get(scope, []) if old == pieces), None)
+            new = _follow(name, value, widths.get(scope, {}), guess) if new is None else new
+            if new is not None:
+                own[name] = new
+        if own:
+            found[scope] = own
+    return found
+
+
+def ambiguous_attributes(subject: Subject, dead: Tensor) -> list[str]:
+    """Names of numbers that stand for a width that changes and for one that stays, and do not follow by themselves.
+
+    Args:
+        subject: the network.
+        dead: ``(U,)`` what goes.
+    """
+    found: dict[str, None] = {}
+    for scope, changes in _widths(subject.graph, torch.cat([~dead, torch.ones(1, dtype=torch.bool)]), False).items():
+        for name, value in _numbers_of(subject, scope):
+            if _follow(name, value, changes, True) != _follow(name, value, changes, name):
+                found[name] = None
+    return list(found)[:_NAMES]
+
+
+def _widths(graph: ChannelGraph, stays: Tensor, wide: bool) -> dict[str, dict[int, set[int]]]:
+    """Module -> size of an axis that its code handles -> what becomes of it."""
     widths: dict[str, dict[int, set[int]]] = {}
     for node, units in graph.boxes.items():
         mask = stays[units]
@@ -100,24 +135,17 @@ def guessed_attributes(subject: Subject, dead: Tensor, wide: bool = False) -> di
                 left = int(mask.sum(axis).max())
                 for scope in scopes:
                     widths.setdefault(scope, {}).setdefault(units.shape[axis], set()).add(left)
-    sizes = _split_sizes(graph, stays)
-    found = {}
-    for scope in dict.fromkeys([*widths, *sizes]):
-        module = subject.modules.get(scope)
-        if module is None or (type(module).__module__.startswith("torch.nn.") and not _says_width_alone(module)):
-            continue
-        own: dict[str, Any] = {}
-        for name, value in vars(module).items():
-            if numbers(value) is None:
-                continue
-            pieces = tuple(value) if isinstance(value, list) else value
-            new = next((left for old, left in sizes.get(scope, []) if old == pieces), None)
-            new = _follow(name, value, widths.get(scope, {}), wide) if new is None else new
-            if new is not None:
-                own[name] = new
-        if own:
-            found[scope] = own
-    return found
+    return widths
+
+
+def _numbers_of(subject: Subject, scope: str) -> Iterator[tuple[str, Any]]:
+    """Numbers that a module of the user's keeps, or a norm that has nothing else to say its width."""
+    module = subject.modules.get(scope)
+    if module is None or (type(module).__module__.startswith("torch.nn.") and not _says_width_alone(module)):
+        return
+    for name, value in vars(module).items():
+        if numbers(value) is not None:
+            yield name, value
 
 
 def _says_width_alone(module: nn.Module) -> bool:
@@ -131,12 +159,12 @@ def numbers(value: Any) -> list[int] | None:
     return list(row) if all(type(each) is int for each in row) else None
 
 
-def _follow(name: str, value: Any, changes: dict[int, set[int]], wide: bool) -> Any:
+def _follow(name: str, value: Any, changes: dict[int, set[int]], guess: bool | str) -> Any:
     """What an attribute becomes that equals a width which changes, see `guessed_attributes`."""
     if not isinstance(value, int) or value not in changes:
         return None
     new = changes[value] - {value}
-    counts = wide or any(part in name.lower() for part in ("num", "n_", "heads", "groups"))
+    counts = guess in ("wide", name) or any(part in name.lower() for part in ("num", "n_", "heads", "groups"))
     return new.pop() if len(new) == 1 and (value not in changes[value] or counts) else None
 
 

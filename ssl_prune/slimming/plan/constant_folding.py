@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Fold", "gathered"]
+__all__ = ["Fold", "gathered", "reordered"]
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,15 @@ def gathered(weight: Tensor, grouped: dict[str, Any]) -> Tensor:
     index = index.repeat_interleave(weight.shape[0] // grouped["groups"], 0)
     index = index.view(*index.shape, *[1] * (weight.dim() - 2)).expand(*index.shape, *weight.shape[2:])
     return weight.detach().gather(1, index)
+
+
+def reordered(tensor: Tensor, order: dict[str, Any]) -> Tensor:
+    """Each slice along the first axis with its positions along another one in an order of its own.
+
+    Args:
+        tensor: of two axes or more.
+        order: {"axis", "rows"}, see `ModulePlan`.
+    """
+    axis, rows = order["axis"], torch.tensor(order["rows"], device=tensor.device)
+    index = rows.view([size if a in (0, axis) else 1 for a, size in enumerate(tensor.shape)]).expand(tensor.shape)
+    return tensor.detach().gather(axis, index)

@@ -40,6 +40,8 @@ def check_fit(name: str, owner: nn.Module, plan: Any) -> None:
         refuse(name, "becomes", kind, f"another kind for a {type(owner).__name__}")
     if plan.fold is not None or plan.grouped is not None:
         _check_weight(name, owner, plan)
+    for leaf, order in (plan.ordered or {}).items():
+        _check_order(name, owner, leaf, order)
     for leaf, axes in plan.keep.items():
         _check_kept(name, owner, leaf, axes, plan)
     convolution = isinstance(owner, _CONVOLUTIONS)
@@ -58,10 +60,32 @@ def check_fit(name: str, owner: nn.Module, plan: Any) -> None:
         check_kernel(name, owner, plan)
     if kind == "Columns":
         _check_columns(name, owner, plan)
+    if kind == "ResponseNorm":
+        _check_response_norm(name, owner, plan.becomes)
     if kind == "Attention":
         own = attention_plan(owner, plan.keep)
         if own is not None and own != plan.becomes:
             refuse(name, "becomes", plan.becomes, f"{own}, which is what the cut leaves")
+
+
+def _check_order(name: str, owner: nn.Module, leaf: str, order: dict[str, Any]) -> None:
+    tensor = owner._parameters[leaf] if leaf in owner._parameters else owner._buffers.get(leaf)
+    if tensor is None or tensor.dim() <= order["axis"]:
+        refuse(name, f"ordered[{leaf!r}]", order["axis"], "an axis of a tensor behind its first one")
+    positions = list(range(tensor.shape[order["axis"]]))
+    if len(order["rows"]) != len(tensor) or any(sorted(row) != positions for row in order["rows"]):
+        refuse(
+            name, f"ordered[{leaf!r}]", order["rows"], f"the positions below {len(positions)} in {len(tensor)} orders"
+        )
+
+
+def _check_response_norm(name: str, owner: nn.Module, becomes: dict[str, Any]) -> None:
+    """Its two vectors are all that the module has, and as long as the mean is wide."""
+    own = {leaf: parameter.numel() for leaf, parameter in owner.named_parameters()}
+    if own != {becomes["scale"]: becomes["width"], becomes["shift"]: becomes["width"]} or list(owner.children()):
+        refuse(name, "becomes", becomes["scale"], f"a module with a scale and a shift of {becomes['width']} numbers")
+    if len(becomes["eps"]) != 1 or becomes["channel"] in becomes["axes"] or not becomes["axes"]:
+        refuse(name, "becomes", becomes["axes"], "axes of positions beside that of the channels, and one number eps")
 
 
 def _check_weight(name: str, owner: Any, plan: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_prune.errors import SlimError
 from ssl_prune.slimming.modules.replacements import replacement
-from ssl_prune.slimming.plan.constant_folding import Fold, gathered
+from ssl_prune.slimming.plan.constant_folding import Fold, gathered, reordered
 from ssl_prune.slimming.plan.fit import check_fit
 from ssl_prune.slimming.plan.schema import MOST_STEPS, check_plan, parsed
 from ssl_prune.utils.copies import copied
@@ -32,6 +32,7 @@ class ModulePlan:
         fold: constants to add to the bias before the cut; a bias is made where there is none.
         grouped: of a grouped convolution whose groups keep different channels: {"groups", "columns"}, the number of groups
             and for each the positions on the weight's second axis that stay, none where the group goes.
+        ordered: own tensor -> {"axis", "rows"}: for each slice along its first axis the old place of each new one.
         becomes: {"kind": "Identity"}, {"kind": "Blank", "steps"}, {"kind": "Constant", "values", "dims", "whole", "last"}, {"kind": "Columns", "columns"} or
             {"kind": "Cropped", "frame", "mode", "channels"}; {"kind": "Uneven"} is a recurrent layer whose tensors have
             several widths after the cut, {"kind": "Attention", "sizes", "heads"} an `nn.MultiheadAttention` with the rows
@@ -43,6 +44,7 @@ class ModulePlan:
     fold: Fold | None = None
     becomes: dict[str, Any] | None = None
     grouped: dict[str, Any] | None = None
+    ordered: dict[str, Any] | None = None
 
     def followed_by(self, later: "ModulePlan") -> "ModulePlan":
         """One plan that keeps, of what this one keeps, what the later one keeps."""
@@ -214,7 +216,7 @@ class SlimPlan:
 
     @property
     def _only_chooses(self) -> bool:
-        return not any(m.fold or m.becomes or m.grouped for m in self.modules.values())
+        return not any(m.fold or m.becomes or m.grouped or m.ordered for m in self.modules.values())
 
     @staticmethod
     def own(cut: nn.Module, model: nn.Module) -> nn.Module:
@@ -268,7 +270,8 @@ def shapes_of(model: nn.Module) -> dict[str, list[int]]:
 def _module_plan(entry: dict[str, Any]) -> ModulePlan:
     keep = {leaf: {int(axis): kept for axis, kept in axes.items()} for leaf, axes in entry["keep"].items()}
     fold = entry["fold"]
-    return ModulePlan(keep, entry["attributes"], Fold(**fold) if fold else None, entry["becomes"], entry.get("grouped"))
+    more = entry.get("grouped"), entry.get("ordered")
+    return ModulePlan(keep, entry["attributes"], Fold(**fold) if fold else None, entry["becomes"], *more)
 
 
 def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None, Tensor]]:
@@ -278,6 +281,7 @@ def _tensors(owner: Any, plan: ModulePlan) -> Iterator[tuple[str, Tensor | None,
         new.update([plan.fold.into_tensor(owner)])
     if plan.grouped is not None:
         new["weight"] = gathered(new.get("weight", owner.weight), plan.grouped)
+    new.update((leaf, reordered(getattr(owner, leaf), order)) for leaf, order in (plan.ordered or {}).items())
     for leaf, axes in plan.keep.items():
         tensor = new[leaf] if leaf in new else getattr(owner, leaf)
         for axis, kept in axes.items():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_prune.graph import ChannelGraph
+from ssl_prune.graph.export.response_norms import ResponseNormalisation, response_norms
 from ssl_prune.slimming.analysis.dead_branches import constant_branches, gone_modules, without_channels
 from ssl_prune.slimming.analysis.liveness import Liveness, Obstacle, connected, with_kept
 from ssl_prune.slimming.analysis.rectangular import regular
@@ -70,7 +71,7 @@ def make_plan(
     *,
     branches: bool | Literal["whole"],
     choose: Choice | None,
-    guess: bool | Literal["wide"] = True,
+    guess: bool | str = True,
 ) -> SlimPlan:
     """The plan that removes the `dead` units.
 
@@ -89,10 +90,11 @@ def make_plan(
     plans: dict[str, ModulePlan] = {}
     folds = {o.reader.weight.rpartition(".")[0]: folded(o, live, dead) for o in live.obstacles if o.reader.weight}
     groups = _groups(graph, modules, dead)
-    guesses = guessed_attributes(subject, dead, guess == "wide") if guess else {}
+    guesses = guessed_attributes(subject, dead, guess) if guess else {}
     owners = dict.fromkeys(name.removesuffix(".out_proj") for name in keep)
     forms_of = {name: attention_plan(modules[name], keep.get(name, {})) for name in owners if name in graph.whole}
     attention = {name: form for name, form in forms_of.items() if form is not None}
+    responses = {each.module: each for each in response_norms(graph.program)}
     for name in dict.fromkeys([*keep, *becomes, *attention, *groups, *guesses, *(n for n, f in folds.items() if f)]):
         if name in becomes:
             entry = without_channels(becomes[name], graph, dead)
@@ -105,6 +107,9 @@ def make_plan(
                 own["bias"] = {0: own["weight"][0]}  # the fold makes a bias as long as the dense layer's
             if name in attention:
                 plans[name] = ModulePlan(own, becomes=attention[name])
+                continue
+            if name in responses and own:
+                plans[name] = ModulePlan(own, becomes=_response_norm(modules[name], responses[name]))
                 continue
             if is_uneven(modules[name], own):
                 plans[name] = ModulePlan(own, becomes={"kind": "Uneven"})
@@ -123,6 +128,12 @@ def _is_already(module: nn.Module, entry: dict[str, Any]) -> bool:
     if isinstance(module, Constant):
         return entry["kind"] == "Constant" and module.value.numel() == len(entry["values"])
     return entry["kind"] == "Identity" and next(module.children(), None) is not None
+
+
+def _response_norm(module: nn.Module, found: ResponseNormalisation) -> dict[str, Any]:
+    entry = {**found._asdict(), "axes": sorted(found.axes), "eps": [found.eps]}
+    del entry["node"], entry["module"]
+    return {"kind": "ResponseNorm", "width": module.get_parameter(found.scale).numel(), **entry}
 
 
 def kept_positions(subject: Subject, dead: Tensor) -> dict[str, dict[str, dict[int, list[int]]]]:

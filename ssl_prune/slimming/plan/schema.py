@@ -67,7 +67,7 @@ def _module(entry: Any, where: str) -> None:
     fields: dict[str, _Check] = {
         "keep": _names_of(_axes), "attributes": _names_of(_attribute), "fold": _optional(_fold), "becomes": _optional(_becomes),
     }  # fmt: skip
-    _record(entry, where, fields, {"grouped": _optional(_grouped)})
+    _record(entry, where, fields, {"grouped": _optional(_grouped), "ordered": _optional(_names_of(_order))})
 
 
 def _axes(axes: Any, where: str) -> None:
@@ -94,6 +94,10 @@ def _grouped(grouped: Any, where: str) -> None:
     columns = grouped["columns"]
     if len(columns) != grouped["groups"] or len({len(own) for own in columns if own}) != 1:
         _refuse(f"{where}.columns", columns, f"as many positions in each of {grouped['groups']} groups, or none")
+
+
+def _order(order: Any, where: str) -> None:
+    _record(order, where, {"axis": _whole(1, _MOST_DIMS), "rows": _rows(_numbers)})
 
 
 def _becomes(becomes: Any, where: str) -> None:
@@ -241,5 +245,16 @@ _KINDS: dict[str, tuple[dict[str, _Check], dict[str, _Check]]] = {
     "Cropped": ({"frame": _frame, "mode": _mode, "channels": _optional(_positions)}, {}),
     "Uneven": ({}, {}),
     "Attention": ({"sizes": _numbers, "heads": _positions}, {}),
+    "ResponseNorm": (
+        {
+            "axes": _positions,
+            "channel": _whole(1, _MOST_DIMS),
+            "width": _whole(1),
+            "eps": _finite,
+            "scale": _text,
+            "shift": _text,
+        },
+        {},
+    ),
     "Plain": ({}, {}),
 }

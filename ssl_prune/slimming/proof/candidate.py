@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ssl_prune.slimming.analysis.liveness import Liveness, needed
+from ssl_prune.slimming.plan.attributes import ambiguous_attributes
 from ssl_prune.slimming.plan.kernel_forms import Choice, cropped, fastest, smallest
+from ssl_prune.slimming.plan.one_number import evened
 from ssl_prune.slimming.plan.plan import SlimPlan
 from ssl_prune.slimming.plan.planner import make_plan, removable
 from ssl_prune.slimming.proof.inner_values import InnerDifferenceError, inner_difference
@@ -20,7 +22,7 @@ from ssl_prune.slimming.work import Effort, is_large
 __all__ = ["Attempt", "Outcome"]
 
 
-_OTHERS = ("Identity", "Constant", "Uneven", "Attention")
+_OTHERS = ("Identity", "Constant", "Uneven", "Attention", "ResponseNorm")
 
 
 class Outcome(NamedTuple):
@@ -47,6 +49,7 @@ class Attempt:
         branches: modules may become others: whole constant branches go, recurrent layers may be uneven; "whole": such
             a branch becomes a constant at every position.
         guess: change numbers in the user's own modules that look like widths, see `guessed_attributes`.
+        even: keep more where one number of a module may state several widths, see `evened`.
         widths: ``(U,)`` dead units that stay for the sake of a width, or of training; None: none.
     """
 
@@ -54,7 +57,8 @@ class Attempt:
     tolerance: float
     columns: bool | Literal["measured"] | None
     branches: bool | Literal["whole"] = True
-    guess: bool | Literal["wide"] = True
+    guess: bool | str = True
+    even: bool = False
     widths: Tensor | None = None
     _shared: list[tuple[Expected, Effort]] = field(default_factory=list)  # one for all attempts made from this one
     _measured: dict[bytes, SlimPlan] = field(default_factory=dict, init=False)  # of dead units, by what was timed once
@@ -108,6 +112,11 @@ class Attempt:
         plain, wide = replace(self, columns=None), replace(self, columns=None, guess="wide")
         if self.guess is True and wide.plan(dead) != plain.plan(dead):
             yield replace(self, guess="wide")
+        for name in ambiguous_attributes(self.subject, dead) if self.guess is True else []:
+            yield replace(self, guess=name)
+        even = replace(self, even=True)
+        if not torch.equal(even.without(None), dead):
+            yield even
         attempt = self
         if any(m.attributes and not m.keep for m in plan.modules.values()):
             attempt = replace(attempt, guess=False)
@@ -142,7 +151,12 @@ class Attempt:
         """``(U,)`` what may go when some units are kept."""
         if self.widths is not None and bool(self.widths.any()):
             keep = self.widths if keep is None else keep | self.widths
-        return removable(self.live, bool(self.branches), keep)
+        while True:
+            dead = removable(self.live, bool(self.branches), keep)
+            more = evened(self.subject.graph, ~dead) if self.even else torch.zeros_like(dead)
+            if not bool(more.any()):
+                return dead
+            keep = more if keep is None else keep | more
 
     def look_inside(self, dead: Tensor, plan: SlimPlan, cut: nn.Module) -> InnerDifferenceError | None:
         """The first inner value that differs, of this cut or, where modules become others, of the one that keeps them."""

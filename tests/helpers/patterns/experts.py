@@ -7,9 +7,17 @@ from torch.nn import functional as F
 from patterns.registry import Made, Net, pattern
 
 
-@pattern(each=("einsum", "matmul", "left", "gated", "bias", "one", "unread"), kept=("one", "unread"))
+@pattern(
+    each=("einsum", "matmul", "left", "gated", "bias", "one", "unread", "each", "gated-each", "bias-each"),
+    kept=("one", "unread"),
+)
 def hidden_units_of_experts(how: str) -> Made:
-    """A hidden unit that is dead in all experts goes; one that is dead in some of them stays."""
+    """A hidden unit that is dead in all experts goes; where each has dead ones of its own, as many go as all have.
+
+    One expert that needs all of its units keeps those of the others.
+    """
+    of_its_own = how.endswith("each")
+    how = how.partition("-")[0]
 
     def forward(s: Net, x: Tensor) -> Tensor:
         weights = s.router(x).softmax(-1)
@@ -30,6 +38,10 @@ def hidden_units_of_experts(how: str) -> Made:
     with torch.no_grad():
         if how == "unread":
             net.down[:, [1, 4]] = 0
+        elif of_its_own:
+            for expert, units in enumerate(([1, 4], [0, 6, 7], [2, 3])):
+                net.up[expert, :, units], net.shift[expert, units] = 0, 0
+                net.both[expert, :, units] = 0
         else:
             experts = slice(1) if how == "one" else slice(None)
             net.up[experts, :, [1, 4]], net.shift[experts, [1, 4]] = 0, 0

@@ -229,3 +229,47 @@ def statistics_over_positions(pool: Callable[[Tensor], Tensor], how: str) -> Mad
     net = Net(lambda s, x: s.b(pool(torch.relu(s.a(x)))), a=nn.Conv1d(3, 8, 3), b=nn.Linear(16, 2))
     kill(net.a, (0, 1, 5), 0.5 if how == "constant" else 0.0)
     return net, torch.randn(2, 3, 9)
+
+
+class ResponseNorm(nn.Module):
+    """Global response normalisation as ConvNeXt v2 has it, in the ways it is written."""
+
+    def __init__(self, width: int, how: str) -> None:
+        super().__init__()
+        self.how, self.first = how, how == "channels-first"
+        shape = (1, width, 1, 1) if self.first else (width,) if how == "addcmul" else (1, 1, 1, width)
+        self.gamma, self.beta = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        places, channel = ((2, 3), 1) if self.first else ((1, 2), -1)
+        size = torch.norm(x, p=2, dim=places, keepdim=True)
+        x_n = x * (size / (size.mean(dim=channel, keepdim=True) + 1e-2))
+        if self.how == "addcmul":
+            return x + torch.addcmul(self.beta.view(1, 1, 1, -1), self.gamma.view(1, 1, 1, -1), x_n)
+        return self.gamma * x_n + self.beta + x
+
+
+@pattern(
+    each=("channels-last", "channels-first", "addcmul", "shift", "unread", "constant"), kept=("unread", "constant")
+)
+def global_response_normalisation(how: str) -> Made:
+    """A channel of zeros counts in the mean over all of them: the divisor stays that of the dense layer.
+
+    A channel that nobody reads counts too, and a constant is as large as the image.
+    """
+
+    def forward(s: Net, x: Tensor) -> Tensor:
+        y = s.up(s.stem(x).permute(0, 2, 3, 1)).relu()
+        y = s.norm(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) if how == "channels-first" else s.norm(y)
+        return s.down(y)
+
+    norm = ResponseNorm(8, how)
+    net = Net(forward, stem=nn.Conv2d(3, 4, 1), up=nn.Linear(4, 8), norm=norm, down=nn.Linear(8, 3))
+    with torch.no_grad():
+        if how == "unread":
+            net.down.weight[:, [1, 4]] = 0
+        else:
+            kill(net.up, (1, 4, 5), 0.5 if how == "constant" else 0.0)
+            if how != "shift":
+                norm.beta.view(-1)[[1, 4, 5]] = 0
+    return net, image(size=4)
