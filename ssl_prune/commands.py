@@ -142,7 +142,7 @@ def _parser(command: str, description: str) -> "ArgumentParser":
 
     _look_here()
     importlib.import_module("ssl_prune.models")  # short class names work for what is imported
-    parser = say_in_one_line(ArgumentParser(prog=f"ssl-prune {command}", description=description))
+    parser: ArgumentParser = say_in_one_line(ArgumentParser(prog=f"ssl-prune {command}", description=description))
     parser.add_argument("--config", action="config", help="YAML file with these arguments")
     parser.add_subclass_arguments(nn.Module, "model", required=True, help="class path of the dense network")
     parser.add_argument(

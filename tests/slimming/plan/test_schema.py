@@ -17,6 +17,9 @@ from ssl_prune.slimming.outcome import slim_file
 from ssl_prune.slimming.plan import kernel_forms
 from ssl_prune.slimming.plan.plan import ModulePlan
 
+RESPONSE_NORM = {
+    "kind": "ResponseNorm", "scale": "weight", "shift": "bias", "axes": [1, 2], "channel": 3, "width": 3, "eps": [1e-6],
+}  # fmt: skip
 WRONG = (-1, 0, 1, 7, 2**63, 1.5, math.nan, "x", None, True, [], [0], {})
 
 
@@ -235,6 +238,12 @@ def test_endless_nesting_is_refused(made, tmp_path, text):
         ({"attributes": {"stride": [2, 2]}}, r"^0: attributes\['stride'\]"),
         ({"attributes": {"out_features": 1}}, r"^0: attributes\['out_features'\].*got 1, expected 3"),
         ({"becomes": {"kind": "Cropped", "frame": [[0, 0]], "mode": "constant", "channels": None}}, "^0: becomes"),
+        ({"ordered": {"weight": {"axis": 1, "rows": [[0, 1], [1, 0], [0, 0]]}}}, r"^0: ordered\['weight'\].*3 orders"),
+        ({"ordered": {"weight": {"axis": 1, "rows": [[0, 1], [1, 0]]}}}, r"^0: ordered\['weight'\].*3 orders"),
+        ({"ordered": {"weight": {"axis": 2, "rows": [[0]] * 3}}}, r"^0: ordered\['weight'\].*an axis"),
+        ({"ordered": {"scale": {"axis": 1, "rows": [[0]] * 3}}}, r"^0: ordered\['scale'\]"),
+        ({"becomes": RESPONSE_NORM}, "^0: becomes.*a scale and a shift of 3 numbers"),
+        ({"becomes": {**RESPONSE_NORM, "axes": []}}, "^0: becomes"),
     ],
 )
 def test_a_plan_that_was_made_by_hand_is_looked_at_too(entry, words):
