@@ -144,7 +144,8 @@ def test_the_same_callbacks_serve_several_fits_and_trainers(trainer):
     lit = Lit()
     trainer(*callbacks, epochs=2).fit(lit, loader(), loader())
     again = trainer(*callbacks, epochs=2)
-    again.fit(lit, loader(), loader())
+    with pytest.warns(UserWarning, match=r"budget\.json is there already"):
+        again.fit(lit, loader(), loader())
     assert [step for step, _ in callbacks[1].measured] == [20, 40]
     again.callbacks.remove(callbacks[1])
     with pytest.raises(ValueError, match="give a strength, or a Budget beside it"):

@@ -8,6 +8,7 @@ from torch import nn
 
 from ssl_prune import cost, models
 from ssl_prune.errors import GraphError
+from ssl_prune.graph.export.example_sizes import with_example_sizes
 from ssl_prune.graph.export.macs import macs, program_macs
 from ssl_prune.graph.export.program import export, module_of
 from ssl_prune.graph.rules import has_rule
@@ -86,7 +87,7 @@ OPERATORS = {
 def layers(net, x):
     """Multiply-accumulates of each module by shapes."""
     found, first = {}, {module: name for name, module in net.named_modules()}  # a module of two names has its first one
-    for node in export(net, x, has_rule).graph.nodes:
+    for node in with_example_sizes(export(net, x, has_rule), net, x).graph.nodes:
         name = first[net.get_submodule(module_of(node))]
         for count in macs(node):
             found[name] = found.get(name, 0) + count

@@ -60,8 +60,8 @@ def test_outputs(unguarded, wrong, everywhere, tolerance):
 
 @pytest.mark.parametrize("wrong", [(0,), (1,), (2,)])
 def test_exports(unguarded, wrong):
-    assert exports._difference(Several(), Several(), X, 1e-4, True) is None
-    assert exports._difference(Several(), Several(wrong), X, 1e-4, True) is not None
+    assert exports._difference(Several(), Several(), X, 1e-4, [[0]]) is None
+    assert exports._difference(Several(), Several(wrong), X, 1e-4, [[0]]) is not None
 
 
 def test_inner_values(unguarded):
