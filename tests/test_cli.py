@@ -364,7 +364,8 @@ def command(arguments, folder, before=""):
     )
 
 
-@pytest.mark.parametrize("package", [pytest.param("pytorch_lightning", marks=pytest.mark.slow), "lightning.pytorch"])
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
 def test_a_module_of_ones_own(tmp_path, package):
     """In a process of its own, because which of the two packages serves is decided once."""
     pytest.importorskip(package.partition(".")[0])

@@ -183,6 +183,7 @@ def same(many, one, rtol=1e-4):
         assert torch.equal(many["params"][name] == 0, expected == 0), name
 
 
+@pytest.mark.slow
 def test_model_parallel_equals_one_process(tmp_path):
     (one,), many = launch(tmp_path, 1, ["coupled"]), launch(tmp_path, 2, ["coupled"])
     for rank in many:

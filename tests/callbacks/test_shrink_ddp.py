@@ -120,6 +120,7 @@ def test_processes_stay_equal_and_a_resumed_run_equals_one_that_was_not_stopped(
     assert params["net.3.weight"].shape[0] < 12
 
 
+@pytest.mark.slow
 def test_processes_that_differ_stop_with_the_layer(tmp_path):
     done = run(tmp_path, 2, "stray")
     assert done.returncode != 0

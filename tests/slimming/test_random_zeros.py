@@ -83,7 +83,7 @@ def spoil(net, share, shifted):
                 module.weight[:, torch.rand(module.weight.shape[1]) < share / 2] = 0
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(net=networks(), share=st.sampled_from([0.3, 0.6, 0.9]), shifted=st.booleans(), columns=st.booleans())
 def test_slim_equals_sparse(net, share, shifted, columns):
     spoil(net, share, shifted)

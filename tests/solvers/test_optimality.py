@@ -18,6 +18,7 @@ PENALTIES: list[tuple[Penalty, float]] = [
     (SparseGroupLasso(l1_ratio=0.5), 0.5),
     (SparseGroupLasso(l1_ratio=0.2, size_norm="sqrt"), 0.3),
 ]
+LATER = [pytest.param(*pair, marks=pytest.mark.slow) for pair in PENALTIES[1::2]]
 ROWS = 5
 
 
@@ -51,7 +52,7 @@ def violation(w: Tensor, gradient: Tensor, penalty: Penalty, strength: float) ->
     return worst
 
 
-@pytest.mark.parametrize(("penalty", "strength"), PENALTIES, ids=str)
+@pytest.mark.parametrize(("penalty", "strength"), [*PENALTIES[::2], *LATER], ids=str)
 @pytest.mark.parametrize("settings", ["sgd", "momentum", "plain momentum", "dampened", "adam", "rmsprop"])
 def test_optimality(penalty: Penalty, strength: float, settings: str) -> None:
     w, groups, a, b = problem()

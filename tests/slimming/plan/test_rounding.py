@@ -151,6 +151,7 @@ def test_units_on_several_axes(round_to, seed):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_residual_network_with_a_branch_that_goes():
     torch.manual_seed(0)
     net = ResNet20(widths=(6, 8, 12)).eval()
