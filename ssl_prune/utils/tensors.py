@@ -69,7 +69,7 @@ class Aside:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model, self._snapshot = model, Snapshot(model)
+        self.model, self._snapshot = model, Snapshot(model)
 
     def __call__(self, inputs: Inputs, under: AbstractContextManager[Any] | None = None) -> Any:
         """What the network returns for copies of the inputs and of its own buffers.
@@ -79,10 +79,10 @@ class Aside:
             under: active during the forward alone, such as a mode that sees its operators.
         """
         args, kwargs = as_call(map_tensors(torch.clone, inputs))
-        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         with self._snapshot.restored() as writes, uncompiled():
             with under or nullcontext():
-                output = torch.func.functional_call(self._model, buffers, args, kwargs)
+                output = torch.func.functional_call(self.model, buffers, args, kwargs)
             output = plain_outputs(output)
             return map_tensors(torch.clone, output) if writes.any else output  # it may be what is put back
 

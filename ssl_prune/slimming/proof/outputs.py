@@ -44,10 +44,10 @@ def spread(tensor: Tensor) -> tuple[float, float]:
     return (known.mean().item(), known.std(correction=0).item() or 1.0) if known.numel() else (0.0, 1.0)
 
 
-def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
+def fresh_inputs(inputs: Inputs, seed: int, *, integers: bool = True) -> Inputs:
     """Inputs of the same shapes and types: normal with the example's mean and spread, integers within its range.
 
-    Entries that are not finite, as of a mask to be added, stay as they are.
+    Entries that are not finite, as of a mask to be added, stay as they are; so do integers, if asked for.
     """
 
     generator = torch.Generator().manual_seed(seed)
@@ -59,7 +59,7 @@ def fresh_inputs(inputs: Inputs, seed: int) -> Inputs:
             mean, wide = spread(tensor)
             noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64) * wide + mean
             return torch.where(tensor.isfinite(), noise.to(tensor), tensor)
-        if tensor.dtype == torch.bool or not tensor.numel():
+        if tensor.dtype == torch.bool or not tensor.numel() or not integers:
             return tensor
         low, high = int(tensor.min()), int(tensor.max())
         return torch.randint(low, high + 1, tensor.shape, generator=generator).to(tensor)
@@ -108,12 +108,12 @@ class Expected:
             return
         yield "the example", inputs, leaves(run(inputs))
         for seed in range(3):
-            fresh = fresh_inputs(inputs, seed)
-            yield f"fresh input {seed}", fresh, leaves(run(fresh))
+            fresh, outputs = _fresh(run, inputs, seed)
+            yield f"fresh input {seed}", fresh, outputs
         for what, trial in (("twice the batch", _batch(inputs, fresh_inputs(inputs, 3))), *_other_sizes(inputs, _next)):
-            outputs = _taken(run, trial)
-            if outputs is not None:
-                yield what, trial, outputs
+            taken = _taken(run, trial)
+            if taken is not None:
+                yield what, trial, taken
 
 
 @full_precision()
@@ -179,7 +179,24 @@ def _slow_trials(run: Aside, inputs: Inputs) -> Iterator[tuple[str, Inputs, list
         yield "the example and a fresh input in one batch", pair, outputs
         return
     yield "the example", inputs, leaves(run(inputs))
-    yield "fresh input 0", fresh, leaves(run(fresh))
+    fresh, outputs = _fresh(run, inputs, 0)
+    yield "fresh input 0", fresh, outputs
+
+
+def _fresh(run: Aside, inputs: Inputs, seed: int) -> tuple[Inputs, list[Tensor]]:
+    """Fresh inputs and what a network makes of them."""
+    fresh = fresh_inputs(inputs, seed)
+    try:
+        return fresh, leaves(run(fresh))
+    except Exception:  # integers may depend on each other, as the corners of a box do
+        fresh = fresh_inputs(inputs, seed, integers=False)
+    try:
+        return fresh, leaves(run(fresh))
+    except Exception as error:
+        raise SlimError(
+            f"{type(run.model).__name__}: the network does not take other inputs of the example's shapes, so nothing can be compared: "
+            f"{type(error).__name__}: {first_line(error)}. Give an example whose values lie well inside of what it takes"
+        ) from error
 
 
 def _taken(run: Aside, trial: Inputs) -> list[Tensor] | None:

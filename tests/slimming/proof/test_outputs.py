@@ -250,3 +250,39 @@ def test_what_is_infinite_in_both_does_not_differ(wrong):
     x, y = torch.tensor([1.0, torch.inf, torch.nan]), torch.tensor([1.0, wrong, torch.nan])
     assert finite_error(x, x) == 0
     assert finite_error(x, y) == finite_error(y, x) == torch.inf
+
+
+class Boxes(nn.Module):
+    """Widths of boxes, which have a place in a table only where the right side is right of the left one."""
+
+    def __init__(self, most=10):
+        super().__init__()
+        self.table, self.fc, self.most = nn.Embedding(8, 4), nn.Linear(4, 2), most
+
+    def forward(self, boxes, x):
+        if float(x.abs().max()) > self.most:
+            raise ValueError("out of its domain")
+        return self.fc(self.table(boxes[:, 1] - boxes[:, 0]) + x)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_integers_that_depend_on_each_other_stay_where_others_are_refused(slow):
+    net = Boxes().eval()
+    inputs = torch.tensor([[0, 7], [6, 7], [0, 1]]), torch.randn(3, 4)
+    trials = list(Expected(net, inputs, slow))
+    fresh = [given for what, given, _ in trials if what.startswith("fresh")]
+    assert fresh
+    for boxes, x in fresh:
+        assert torch.equal(boxes, inputs[0])
+        assert not torch.equal(x, inputs[1])
+    other = copy.deepcopy(net)
+    assert verify(net, other, inputs, 1e-6, Expected(net, inputs, slow)).holds
+    with torch.no_grad():
+        other.fc.bias += 1
+    assert not verify(net, other, inputs, 1e-6, Expected(net, inputs, slow)).holds
+
+
+def test_a_network_that_takes_the_example_alone_is_refused():
+    inputs, net = (torch.tensor([[0, 7]]), torch.zeros(1, 4)), Boxes(most=0).eval()
+    with pytest.raises(SlimError, match=r"Boxes: the network does not take other inputs .*out of its domain"):
+        verify(net, net, inputs, 1e-6)
